@@ -1,0 +1,56 @@
+"""The errors a user can act on.
+
+    VlaError                 base; the commands print its one line and exit with code 1
+    ├── ConfigError          an unknown key, a value out of range
+    ├── DatasetError         demonstrations that are missing, incomplete or not readable
+    ├── EncoderError         weights that cannot be reached, or are another encoder's
+    ├── CacheError           a feature cache that is missing, damaged or of another make
+    ├── CheckpointError      a run or policy that cannot be read
+    └── EnvironmentSetupError  simulation or rendering that this machine cannot do
+
+Every message says what was asked, what was found, what would be right and what to run next.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class VlaError(Exception):
+    """Something the user can mend; the message is one line."""
+
+
+class ConfigError(VlaError):
+    """The configuration is not valid."""
+
+
+class DatasetError(VlaError):
+    """Demonstrations cannot be read as asked."""
+
+
+class EncoderError(VlaError):
+    """The vision encoder cannot be loaded, or is not the one expected."""
+
+
+class CacheError(VlaError):
+    """The feature cache cannot be used."""
+
+
+class CheckpointError(VlaError):
+    """The run or the policy cannot be read or written."""
+
+
+class EnvironmentSetupError(VlaError):
+    """The simulation or its rendering cannot run on this machine."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return a clause that names the closest valid name, or else lists all of them.
+
+    >>> nearest("per_view_dims", ["per_view_dim", "n_emb"])
+    "did you mean 'per_view_dim'?"
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "valid names: " + ", ".join(names)

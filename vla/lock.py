@@ -1,0 +1,50 @@
+"""One writer at a time: a lock file that the kernel releases when its holder dies."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vla.errors import VlaError
+
+
+@contextmanager
+def exclusive(target: Path) -> Iterator[None]:
+    """Hold `<target>.lock` while writing `target`.
+
+    The lock is the kernel's, not the file's presence: a file left behind by a killed process is
+    no obstacle, and is taken over.
+
+    Raises:
+        VlaError: another process holds it; the message names its process id.
+    """
+    path = target.with_name(target.name + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise VlaError(
+                f"{target} is being written by process {holder}; wait for it or choose another --out"
+            ) from None
+        if _is_still(path, descriptor):
+            break
+        os.close(descriptor)  # the previous holder removed the file between our open and our lock
+    try:
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
