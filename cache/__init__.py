@@ -1,0 +1,33 @@
+"""The feature cache on disk: format, writer, reader, statistics. Knows no encoder and no policy.
+
+The format is described for strangers in docs/cache-format.md.
+"""
+
+from vla.cache.config import CacheConfig
+from vla.cache.metadata import (
+    CacheMetadata,
+    DatasetIdentity,
+    EncoderIdentity,
+    Episode,
+    FeatureStatistics,
+    Preprocessing,
+    VectorStatistics,
+)
+from vla.cache.reader import FeatureCache
+from vla.cache.shard import Frames
+from vla.cache.writer import CacheSpec, CacheWriter
+
+__all__ = [
+    "CacheConfig",
+    "CacheMetadata",
+    "CacheSpec",
+    "CacheWriter",
+    "DatasetIdentity",
+    "EncoderIdentity",
+    "Episode",
+    "FeatureCache",
+    "FeatureStatistics",
+    "Frames",
+    "Preprocessing",
+    "VectorStatistics",
+]

@@ -1,0 +1,144 @@
+"""What a feature cache says of itself: the contents of `cache.json`.
+
+Two caches hold the same features exactly when their fingerprints agree. The fingerprint covers
+what decides the features: the dataset's content, the camera order, the encoder's weights, pooling and
+arithmetic, the preprocessing. It leaves out what does not: paths, names, machine, batch and shard size.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from vla.strict import StrictModel
+
+FORMAT_VERSION: Final = 1
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Preprocessing(StrictModel):
+    """How a uint8 RGB frame becomes encoder input; see `vla.embed.preprocess`."""
+
+    image_size: tuple[PositiveInt, PositiveInt]
+    """Height and width [pixel] that the encoder takes."""
+    interpolation: Literal["bilinear-antialias-uint8"] = "bilinear-antialias-uint8"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+class DatasetIdentity(StrictModel):
+    """Which demonstrations were read."""
+
+    path: str
+    """As it was given: a directory."""
+    format: str
+    """For example `lerobot-v3.0`."""
+    content_sha256: Sha256
+    """Over the relative names and bytes of all files of the dataset."""
+    fps: Annotated[float, Field(gt=0)]
+    state_key: str
+    action_key: str
+
+
+class EncoderIdentity(StrictModel):
+    """Which encoder made the features."""
+
+    id: str
+    """Hub id, directory or built-in name, as it was given."""
+    revision: str | None
+    """Commit on the Hub; None for a directory or a built-in encoder."""
+    weights_sha256: Sha256
+    """Over the vision tower's architecture and its tensors in float32, whatever file they came in."""
+    pooling: Literal["pooled"]
+    """`pooled`: the checkpoint's attention pooling, `pooler_output`."""
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """Arithmetic of the forward pass; features are stored in float16 in any case."""
+    feature_dim: PositiveInt
+    tokens: PositiveInt
+    """Vectors a view; 1 for pooled features."""
+
+    def describe(self) -> str:
+        """Name the encoder so that two different ones never read the same."""
+        return f"{self.id} (weights {self.weights_sha256[:12]}, {self.pooling}, {self.dtype})"
+
+
+class Episode(StrictModel):
+    """One demonstration: a run of consecutive frames."""
+
+    index: Count
+    length: PositiveInt
+    first_frame: Count
+    task: str
+
+
+class VectorStatistics(StrictModel):
+    """Per dimension, over all frames, in the dataset's units."""
+
+    min: tuple[float, ...]
+    max: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    q01: tuple[float, ...]
+    q99: tuple[float, ...]
+    count: Count
+
+
+class FeatureStatistics(StrictModel):
+    """Per feature dimension, over all frames, variants and tokens of one camera."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Shard(StrictModel):
+    """One file of consecutive frames."""
+
+    file: Annotated[str, Field(pattern=r"^shards/[0-9]{5,}\.safetensors$")]
+    frames: PositiveInt
+    sha256: Sha256
+
+
+class CacheMetadata(StrictModel):
+    """The whole of `cache.json`."""
+
+    format_version: Literal[1]
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    dataset: DatasetIdentity
+    encoder: EncoderIdentity
+    preprocessing: Preprocessing
+    camera_names: Annotated[tuple[str, ...], Field(min_length=1)]
+    variants: PositiveInt
+    """Cached augmentations of each frame; 1 is the frame alone."""
+    state_dim: PositiveInt
+    action_dim: PositiveInt
+    num_frames: PositiveInt
+    frames_per_shard: PositiveInt
+    episodes: Annotated[tuple[Episode, ...], Field(min_length=1)]
+    state_statistics: VectorStatistics
+    action_statistics: VectorStatistics
+    feature_statistics: dict[str, FeatureStatistics]
+    shards: tuple[Shard, ...]
+
+
+def fingerprint(
+    dataset: DatasetIdentity,
+    encoder: EncoderIdentity,
+    preprocessing: Preprocessing,
+    camera_names: tuple[str, ...],
+    variants: int = 1,
+) -> str:
+    """Return 12 hexadecimal digits that change whenever the features would."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "dataset": [dataset.content_sha256, dataset.state_key, dataset.action_key],
+        "encoder": [encoder.weights_sha256, encoder.pooling, encoder.dtype],
+        "preprocessing": preprocessing.model_dump(mode="json"),
+        "camera_names": list(camera_names),
+        "variants": variants,
+    }
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

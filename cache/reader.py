@@ -1,0 +1,117 @@
+"""Read a feature cache. Shards are memory-mapped: opening is instant, and pages come as they are touched."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float16, Float32, Int64
+from pydantic import ValidationError
+from torch import Tensor
+
+from vla.cache.metadata import FORMAT_VERSION, CacheMetadata
+from vla.cache.shard import map_shard
+from vla.errors import CacheError
+from vla.strict import explain
+
+
+class FeatureCache:
+    """A finished feature cache.
+
+    Args:
+        folder: a cache directory, or a folder that holds exactly one.
+
+    Attributes:
+        folder: the cache directory.
+        metadata: the contents of `cache.json`.
+
+    Raises:
+        CacheError: there is no cache, it is unfinished or its header is not valid.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = find_cache(folder)
+        self.metadata = read_metadata(self.folder)
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        return self.metadata.camera_names
+
+    @property
+    def num_frames(self) -> int:
+        return self.metadata.num_frames
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, that is memory needed to hold the cache."""
+        return sum(tensor.nbytes for shard in self._shards for tensor in shard.values())
+
+    @cached_property
+    def _shards(self) -> list[dict[str, Tensor]]:
+        return [map_shard(self.folder / shard.file) for shard in self.metadata.shards]
+
+    def features(self, camera: str, frames: Int64[Tensor, "n"]) -> Float16[Tensor, "n variants tokens dim"]:
+        """Return one camera's features of the frames with these numbers, copied out of the files."""
+        return self._gather(f"features.{camera}", frames)
+
+    def state(self) -> Float32[Tensor, "frames state_dim"]:
+        """Return the robot state of every frame."""
+        return torch.cat([shard["state"] for shard in self._shards])
+
+    def action(self) -> Float32[Tensor, "frames action_dim"]:
+        """Return the action of every frame."""
+        return torch.cat([shard["action"] for shard in self._shards])
+
+    def _gather(self, name: str, frames: Int64[Tensor, "n"]) -> Tensor:
+        source = self._shards[0][name]
+        gathered = torch.empty((len(frames), *source.shape[1:]), dtype=source.dtype)
+        shard_of = frames // self.metadata.frames_per_shard
+        row = frames % self.metadata.frames_per_shard
+        for shard in sorted(set(shard_of.tolist())):
+            here = shard_of == shard
+            gathered[here] = self._shards[shard][name][row[here]]
+        return gathered
+
+
+def find_cache(folder: Path) -> Path:
+    """Return the cache directory that `folder` is, or the only one that it holds.
+
+    Raises:
+        CacheError: there is none, an unfinished one, or more than one.
+    """
+    if not folder.is_dir():
+        raise CacheError(f"no feature cache at {folder}; make one: vla embed --dataset DIR --out {folder}")
+    if (folder / "cache.json").is_file():
+        return folder
+    found = sorted(path.parent for path in folder.glob("*/cache.json"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(path.name for path in found)
+        raise CacheError(f"{folder} holds {len(found)} caches ({names}); name one: --cache {found[0]}")
+    if (folder / "shards").is_dir() or list(folder.glob("*/shards")):
+        raise CacheError(f"the cache in {folder} is not finished; run the same `vla embed` again, it goes on")
+    raise CacheError(f"no feature cache in {folder}; make one: vla embed --dataset DIR --out {folder}")
+
+
+def read_metadata(folder: Path) -> CacheMetadata:
+    """Read and check `cache.json`.
+
+    Raises:
+        CacheError: it is not JSON, of another format version, or not of the right form.
+    """
+    path = folder / "cache.json"
+    try:
+        raw = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CacheError(f"{path} cannot be read ({error}); run `vla embed` again") from error
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if version != FORMAT_VERSION:
+        raise CacheError(
+            f"{path} has format version {version}, this vla reads {FORMAT_VERSION}; "
+            "install the vla that wrote it, or run `vla embed` again"
+        )
+    try:
+        return CacheMetadata.model_validate(raw)
+    except ValidationError as error:
+        raise CacheError(f"{path}: {explain(error, CacheMetadata)}; run `vla embed` again") from error

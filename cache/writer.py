@@ -1,0 +1,143 @@
+"""Write a feature cache shard by shard, so that interrupted work goes on where it stopped.
+
+writer = CacheWriter(folder, spec)
+for shard in writer.missing_shards():
+    writer.write(shard, frames)        # frames spec.first_frame(shard) .. spec.last_frame(shard)
+writer.finish()                        # statistics and checksums; cache.json comes last
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from vla.cache.metadata import (
+    FORMAT_VERSION,
+    CacheMetadata,
+    DatasetIdentity,
+    EncoderIdentity,
+    Episode,
+    Preprocessing,
+    Shard,
+    fingerprint,
+)
+from vla.cache.shard import Frames, ShardHeader, map_shard, read_header, write_shard
+from vla.cache.statistics import feature_statistics, vector_statistics
+from vla.errors import CacheError
+from vla.files import remove_leftovers, sha256_of, write_json
+
+MAX_SHARD_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSpec:
+    """Everything about a cache that is known before the first frame is encoded."""
+
+    dataset: DatasetIdentity
+    encoder: EncoderIdentity
+    preprocessing: Preprocessing
+    camera_names: tuple[str, ...]
+    state_dim: int
+    action_dim: int
+    episodes: tuple[Episode, ...]
+    shard_frames: int
+    variants: int = 1
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.dataset, self.encoder, self.preprocessing, self.camera_names, self.variants)
+
+    @property
+    def num_frames(self) -> int:
+        return self.episodes[-1].first_frame + self.episodes[-1].length
+
+    @property
+    def frames_per_shard(self) -> int:
+        """`shard_frames`, or fewer where a shard would outgrow 256 MiB (patch tokens do)."""
+        values = len(self.camera_names) * self.variants * self.encoder.tokens * self.encoder.feature_dim
+        bytes_per_frame = 2 * values + 4 * (self.state_dim + self.action_dim + 2)
+        return max(1, min(self.shard_frames, MAX_SHARD_BYTES // bytes_per_frame))
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.num_frames // self.frames_per_shard)
+
+    def frame_range(self, shard: int) -> range:
+        """Frames of a shard."""
+        first = shard * self.frames_per_shard
+        return range(first, min(first + self.frames_per_shard, self.num_frames))
+
+
+class CacheWriter:
+    """Fill one cache directory; finished shards of an earlier run are kept."""
+
+    def __init__(self, folder: Path, spec: CacheSpec) -> None:
+        self.folder, self.spec = folder, spec
+        remove_leftovers(folder / "shards")
+
+    def missing_shards(self) -> list[int]:
+        """Shards that are not there yet, or whose header is not the planned one."""
+        planned = range(self.spec.num_shards)
+        return [shard for shard in planned if read_header(self._path(shard)) != self._header(shard)]
+
+    def write(self, shard: int, frames: Frames) -> None:
+        """Write one shard.
+
+        Raises:
+            CacheError: a feature, state or action is NaN or infinite; nothing is written.
+        """
+        self._check_finite(frames)
+        write_shard(self._path(shard), self._header(shard), frames)
+
+    def finish(self) -> CacheMetadata:
+        """Compute checksums and statistics of the finished shards and write `cache.json`."""
+        spec = self.spec
+        paths = [self._path(shard) for shard in range(spec.num_shards)]
+        mapped = [map_shard(path) for path in paths]
+        state = np.concatenate([shard["state"].numpy() for shard in mapped])
+        action = np.concatenate([shard["action"].numpy() for shard in mapped])
+        metadata = CacheMetadata(
+            format_version=FORMAT_VERSION,
+            fingerprint=spec.fingerprint,
+            dataset=spec.dataset,
+            encoder=spec.encoder,
+            preprocessing=spec.preprocessing,
+            camera_names=spec.camera_names,
+            variants=spec.variants,
+            state_dim=spec.state_dim,
+            action_dim=spec.action_dim,
+            num_frames=spec.num_frames,
+            frames_per_shard=spec.frames_per_shard,
+            episodes=spec.episodes,
+            state_statistics=vector_statistics(state),
+            action_statistics=vector_statistics(action),
+            feature_statistics={
+                camera: feature_statistics(shard[f"features.{camera}"].numpy() for shard in mapped)
+                for camera in spec.camera_names
+            },
+            shards=tuple(
+                Shard(file=f"shards/{path.name}", frames=len(spec.frame_range(i)), sha256=sha256_of(path))
+                for i, path in enumerate(paths)
+            ),
+        )
+        write_json(self.folder / "cache.json", metadata.model_dump(mode="json"))
+        return metadata
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / "shards" / f"{shard:05d}.safetensors"
+
+    def _header(self, shard: int) -> ShardHeader:
+        frames = self.spec.frame_range(shard)
+        return ShardHeader(fingerprint=self.spec.fingerprint, first_frame=frames.start, frames=len(frames))
+
+    def _check_finite(self, frames: Frames) -> None:
+        named = {f"camera '{camera}'": array for camera, array in frames.features.items()}
+        for name, array in {**named, "state": frames.state, "action": frames.action}.items():
+            bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+            if bad.any():
+                row = int(bad.argmax())
+                raise CacheError(
+                    f"{self.spec.dataset.path}: {name} is not finite at episode {frames.episode_index[row]}, "
+                    f"frame {frames.frame_index[row]}; look at it, or try --set encoder.dtype=float32"
+                )
