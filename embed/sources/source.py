@@ -1,0 +1,63 @@
+"""What stage one asks of a dataset: episodes, and frames decoded in order.
+
+Another format is another subclass; nothing else in `vla` knows about files of
+demonstrations.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+from vla.cache.metadata import DatasetIdentity, Episode
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameBlock:
+    """Consecutive decoded frames of all cameras; cameras may differ in size."""
+
+    images: dict[str, UInt8[np.ndarray, "n _h _w 3"]]
+    """RGB, in [0, 255]."""
+    state: Float32[np.ndarray, "n state_dim"]
+    action: Float32[np.ndarray, "n action_dim"]
+    episode_index: Int32[np.ndarray, "n"]
+    frame_index: Int32[np.ndarray, "n"]
+    """Counted within the episode."""
+
+
+class FrameSource(ABC):
+    """Demonstrations on disk."""
+
+    @property
+    @abstractmethod
+    def camera_names(self) -> tuple[str, ...]:
+        """Cameras that `read` delivers, in order."""
+
+    @property
+    @abstractmethod
+    def episodes(self) -> tuple[Episode, ...]:
+        """All episodes; frames are numbered 0, 1, 2, … through them."""
+
+    @property
+    @abstractmethod
+    def state_dim(self) -> int:
+        """Size of the robot state."""
+
+    @property
+    @abstractmethod
+    def action_dim(self) -> int:
+        """Size of the action."""
+
+    @abstractmethod
+    def identity(self) -> DatasetIdentity:
+        """Identify the dataset by its content; reads every file once."""
+
+    @abstractmethod
+    def read(self, frames: range, block: int) -> Iterator[FrameBlock]:
+        """Yield the frames with these numbers, `block` at a time (the last block may be shorter).
+
+        Raises:
+            DatasetError: a frame cannot be read; the message names episode, frame and camera.
+        """

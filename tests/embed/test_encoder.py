@@ -1,0 +1,140 @@
+"""The frozen encoder: the real checkpoint format, the real processor, identity, refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fakes import VISION, fake_images, write_two_tower_checkpoint, write_vision_checkpoint
+from safetensors.torch import load_file, save_file
+from transformers import SiglipImageProcessor, SiglipVisionModel
+
+from vla.embed import EncoderConfig, FrozenEncoder
+from vla.errors import ConfigError, EncoderError
+
+
+def load(path: Path | str, **settings: object) -> FrozenEncoder:
+    return FrozenEncoder.load(EncoderConfig.model_validate({"id": str(path), "device": "cpu", **settings}))
+
+
+@pytest.mark.parametrize("write", [write_vision_checkpoint, write_two_tower_checkpoint])
+def test_features_equal_those_of_plain_transformers(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    checkpoint = write(tmp_path)
+    processor = SiglipImageProcessor(size={"height": 256, "width": 256})
+    processor.save_pretrained(checkpoint)
+    frames = fake_images(seed=3, count=4)
+    with torch.no_grad():
+        pixels = processor(images=list(frames), return_tensors="pt")
+        expected = SiglipVisionModel.from_pretrained(checkpoint).eval()(**pixels).pooler_output
+    found = torch.from_numpy(load(checkpoint).encode(frames)[:, 0]).float()
+    assert torch.nn.functional.cosine_similarity(found, expected).min() >= 0.9999
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_mean_and_std_come_from_the_checkpoints_processor(tmp_path: Path) -> None:
+    write_vision_checkpoint(tmp_path)
+    SiglipImageProcessor(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]).save_pretrained(tmp_path)
+    spec = load(tmp_path).preprocessing
+    assert (spec.mean, spec.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_a_checkpoint_without_processor_uses_one_half(encoder_dir: Path) -> None:
+    spec = load(encoder_dir).preprocessing
+    assert (spec.mean, spec.std, spec.image_size) == ((0.5,) * 3, (0.5,) * 3, (256, 256))
+
+
+def test_both_published_forms_have_one_identity(tmp_path: Path) -> None:
+    whole = write_two_tower_checkpoint(tmp_path / "two-tower")
+    SiglipVisionModel.from_pretrained(whole).save_pretrained(tmp_path / "vision")
+    identities = [load(tmp_path / name).identity.weights_sha256 for name in ("two-tower", "vision")]
+    assert identities[0] == identities[1]
+
+
+def test_other_weights_are_another_identity(tmp_path: Path) -> None:
+    identities = {
+        load(write_vision_checkpoint(tmp_path / str(seed), seed)).identity.weights_sha256 for seed in (0, 1)
+    }
+    assert len(identities) == 2
+
+
+def test_the_same_weights_with_another_activation_are_another_identity(tmp_path: Path) -> None:
+    write_vision_checkpoint(tmp_path)
+    before = load(tmp_path).identity.weights_sha256
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    assert load(tmp_path).identity.weights_sha256 != before
+
+
+def test_views_are_encoded_independently(encoder_dir: Path) -> None:
+    encoder = load(encoder_dir)
+    views = {camera: fake_images(seed, 2) for seed, camera in enumerate(("r_vis", "top", "front"))}
+    together = encoder.encode_views(views)
+    views["top"] = 255 - views["top"]
+    changed = encoder.encode_views(views)
+    assert np.array_equal(together["r_vis"], changed["r_vis"])
+    assert np.array_equal(together["front"], changed["front"])
+    assert not np.array_equal(together["top"], changed["top"])
+
+
+def test_batches_do_not_change_features(encoder_dir: Path) -> None:
+    frames = fake_images(seed=5, count=7)
+    whole, parts = load(encoder_dir), load(encoder_dir, batch_size=2)
+    np.testing.assert_allclose(whole.encode(frames), parts.encode(frames), atol=2e-3)
+
+
+def test_the_encoder_is_frozen_and_stays_in_eval_mode(encoder_dir: Path) -> None:
+    model = load(encoder_dir)._model
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_random_tiny_encoder_is_the_same_every_time_and_says_what_it_is() -> None:
+    first, second = load("siglip2-tiny-random"), load("siglip2-tiny-random")
+    assert first.identity == second.identity
+    assert "random" in first.identity.describe()
+    assert first.encode(fake_images(0, 2)).shape == (2, 1, first.output_dim)
+
+
+def test_an_encoder_that_cannot_be_reached_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(EncoderError, match=r"hf download nobody/nothing.*--encoder DIR.*siglip2-tiny-random"):
+        load("nobody/nothing")
+
+
+def test_a_directory_without_weights_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="holds no SigLIP checkpoint"):
+        load(tmp_path)
+
+
+def test_a_checkpoint_that_lacks_tensors_is_refused(tmp_path: Path) -> None:
+    write_vision_checkpoint(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {name: t for name, t in tensors.items() if "layers.1" not in name}, tmp_path / "model.safetensors"
+    )
+    with pytest.raises(EncoderError, match="lacks 16 tensors of a SigLIP vision tower"):
+        load(tmp_path)
+
+
+def test_a_checkpoint_without_pooling_head_is_refused(tmp_path: Path) -> None:
+    from transformers import SiglipVisionConfig
+
+    SiglipVisionModel(SiglipVisionConfig(**VISION, vision_use_head=False)).save_pretrained(tmp_path)
+    with pytest.raises(EncoderError, match="no pooling head"):
+        load(tmp_path)
+
+
+def test_pickled_weights_are_not_loaded(tmp_path: Path) -> None:
+    write_vision_checkpoint(tmp_path)
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(EncoderError, match="no SigLIP checkpoint"):
+        load(tmp_path)
+
+
+def test_a_device_that_is_not_here_is_named(encoder_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="device 'cuda:99' is not available here"):
+        load(encoder_dir, device="cuda:99")
+    with pytest.raises(ConfigError, match="no device is called 'toaster'"):
+        load(encoder_dir, device="toaster")
