@@ -1,0 +1,4 @@
+"""Stage two: a policy trained on cached features alone.
+
+Importing this package is cheap; `vla.policy.train` and `vla.policy.agent` bring in torch.
+"""

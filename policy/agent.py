@@ -1,0 +1,184 @@
+"""The agent: frozen features and robot state in, action chunks out. It never sees an image.
+
+    features ─> per-view projectors ─┐
+                                     ├─ concat ─> cond_projector ─> [B, T_obs, cond_dim] ─> action head
+    state ────> standardise ─────────┘
+
+The projector of the condition lives here, in `_build_cond`: encoders own visual features only,
+the agent owns the contract that the head expects (`head.cond_dim`).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from vla.cache.metadata import CacheMetadata, EncoderIdentity, Preprocessing
+from vla.errors import CheckpointError
+from vla.files import write_atomically, write_json
+from vla.policy.batch import Batch
+from vla.policy.config import PolicyConfig
+from vla.policy.heads import build_head
+from vla.policy.normalize import Standardize
+from vla.policy.projector import ViewProjector
+from vla.strict import StrictModel, explain
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+class AgentConfig(StrictModel):
+    """What a policy is: `config.json` beside its weights."""
+
+    policy: PolicyConfig
+    camera_names: tuple[str, ...]
+    state_dim: Annotated[int, Field(ge=1)]
+    action_dim: Annotated[int, Field(ge=1)]
+    fps: Annotated[float, Field(gt=0)]
+    """Control rate of the demonstrations [Hz]."""
+    encoder: EncoderIdentity
+    """Features of another encoder are refused."""
+    preprocessing: Preprocessing
+    cache_fingerprint: str
+    """The cache that the policy was trained on."""
+
+
+class VLAAgent(nn.Module):
+    """Projectors, condition and action head, with the normalisation statistics inside.
+
+    A new agent has the identity for normalisation; `for_cache` makes one that is ready to train.
+
+    Attributes:
+        camera_names: views in concatenation order.
+        raw_per_step_cond_dim: projected views and state of one step, before the condition projector.
+        per_step_cond_dim: after it; equals `head.cond_dim`.
+        global_cond_dim: of all observation steps together.
+    """
+
+    def __init__(self, config: AgentConfig) -> None:
+        super().__init__()
+        policy = config.policy
+        self.config = config
+        self.camera_names = config.camera_names
+        self.projector = ViewProjector(config.camera_names, config.encoder.feature_dim, policy.per_view_dim)
+        self.state_standardize = Standardize(config.state_dim)
+        self.action_standardize = Standardize(config.action_dim)
+        self.raw_per_step_cond_dim = self.projector.output_dim + config.state_dim
+        self.per_step_cond_dim = policy.cond_dim
+        self.global_cond_dim = policy.cond_dim * policy.obs_horizon
+        self.cond_projector = nn.Linear(self.raw_per_step_cond_dim, self.per_step_cond_dim)
+        self.head = build_head(policy, config.action_dim)
+
+    @classmethod
+    def for_cache(cls, policy: PolicyConfig, cache: CacheMetadata) -> "VLAAgent":
+        """Build an untrained agent that fits a cache and standardises with its statistics."""
+        agent = cls(
+            AgentConfig(
+                policy=policy,
+                camera_names=cache.camera_names,
+                state_dim=cache.state_dim,
+                action_dim=cache.action_dim,
+                fps=cache.dataset.fps,
+                encoder=cache.encoder,
+                preprocessing=cache.preprocessing,
+                cache_fingerprint=cache.fingerprint,
+            )
+        )
+        agent.state_standardize.fit(cache.state_statistics.mean, cache.state_statistics.std)
+        agent.action_standardize.fit(cache.action_statistics.mean, cache.action_statistics.std)
+        agent.projector.fit(cache.feature_statistics)
+        return agent
+
+    @property
+    def num_cameras(self) -> int:
+        return len(self.camera_names)
+
+    @property
+    def device(self) -> torch.device:
+        return self.cond_projector.weight.device
+
+    def _build_cond(
+        self,
+        features: Mapping[str, Float[Tensor, "B T_obs tokens dim"]],
+        state: Float[Tensor, "B T_obs S"],
+    ) -> Float[Tensor, "B T_obs C"]:
+        """Build the condition of each observation step, [B, T_obs, per_step_cond_dim]."""
+        raw = torch.cat([self.projector(features), self.state_standardize(state)], dim=-1)
+        return self.cond_projector(raw)
+
+    def compute_loss(
+        self, batch: Batch, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """Return the head's loss on a batch, and figures worth logging."""
+        cond = self._build_cond(batch.features, batch.state)
+        action = self.action_standardize(batch.action)
+        return self.head.compute_loss(cond, action, ~batch.action_is_pad, generator)
+
+    def forward(
+        self, batch: Batch, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """Compute the loss; the entry that wrappers such as DistributedDataParallel call."""
+        return self.compute_loss(batch, generator)
+
+    @torch.no_grad()
+    def predict_action_chunk(
+        self,
+        features: Mapping[str, Float[Tensor, "B T_obs tokens dim"]],
+        state: Float[Tensor, "B T_obs S"],
+        num_steps: int = 1,
+        noise: Float[Tensor, "B T A"] | None = None,
+    ) -> Float[Tensor, "B T A"]:
+        """Draw one action chunk a row, in the robot's units; its first action is the first observation's.
+
+        Args:
+            features: frozen features of each camera.
+            state: robot state, in its units.
+            num_steps: network evaluations of the sampler.
+            noise: standard normal, where the samples shall be repeatable; drawn anew by default.
+        """
+        if noise is None:
+            shape = (len(state), self.config.policy.pred_horizon, self.config.action_dim)
+            noise = torch.randn(shape, device=state.device)
+        chunk = self.head.sample(self._build_cond(features, state), noise, num_steps)
+        return self.action_standardize.invert(chunk)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write `config.json` and `model.safetensors`; statistics and encoder identity are inside."""
+        write_json(folder / CONFIG_FILE, self.config.model_dump(mode="json"))
+        write_atomically(folder / WEIGHTS_FILE, save(self.state_dict()))
+
+    @classmethod
+    def from_pretrained(cls, folder: Path, weights: str = WEIGHTS_FILE) -> "VLAAgent":
+        """Load a policy that `save_pretrained` wrote.
+
+        Raises:
+            CheckpointError: files are missing, damaged or of another form.
+        """
+        agent = cls(read_config(folder))
+        try:
+            agent.load_state_dict(load_file(folder / weights))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{folder / weights} does not fit {CONFIG_FILE}: {reason}") from error
+        return agent.eval()
+
+
+def read_config(folder: Path) -> AgentConfig:
+    """Read a saved policy's `config.json`.
+
+    Raises:
+        CheckpointError: it is missing, damaged or of another form.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        return AgentConfig.model_validate(json.loads(path.read_bytes()))
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {explain(error, AgentConfig)}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"no policy at {folder}: {CONFIG_FILE} cannot be read ({error})") from error

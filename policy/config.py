@@ -1,0 +1,95 @@
+"""Configuration of stage two: tables `[policy]` and `[train]`.
+
+The defaults are the user's experiment: 3 views x 192, condition 384, a 12-layer head of width 384,
+2 observations, 16 predicted and 8 executed actions, 50,000 steps.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from vla.strict import StrictModel
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class ImfConfig(StrictModel):
+    """The improved-MeanFlow objective (arXiv 2512.02012); measurements in docs/decisions."""
+
+    flow_share: Share = 0.5
+    """Rows of a batch with r = t, which is plain flow matching."""
+    uniform_share: Share = 0.5
+    """Rows whose (t, r) are uniform; the others are logit-normal."""
+    pinned_share: Share = 0.1
+    """Of the rows with r < t, those pinned to (t, r) = (1, 0), the only query of one-step sampling."""
+    logit_mean: float = -0.4
+    logit_std: Positive = 1.0
+    loss_power: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """p of the weight 1 / (loss + c)^p; 0 is faithful to the mixture, 1 seeks modes."""
+    loss_offset: Positive = 1e-3
+    """c of the same weight."""
+    derivative: Literal["jvp", "finite_difference"] = "jvp"
+
+
+class PolicyConfig(StrictModel):
+    """The agent: projectors, condition, action head."""
+
+    per_view_dim: PositiveInt = 192
+    """Width that each view's feature is projected to."""
+    cond_dim: PositiveInt = 384
+    """Width of the condition of one observation step, `head.cond_dim`."""
+    obs_horizon: PositiveInt = 2
+    pred_horizon: PositiveInt = 16
+    num_action_steps: PositiveInt = 8
+    """Actions executed of each predicted chunk, from the current observation on."""
+    head: Literal["imf"] = "imf"
+    residual: Literal["attnres", "plain"] = "attnres"
+    """Attention Residuals (arXiv 2603.15031), or the ordinary residual stream."""
+    n_emb: PositiveInt = 384
+    n_layer: PositiveInt = 12
+    n_head: PositiveInt = 8
+    imf: ImfConfig = ImfConfig()
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> "PolicyConfig":
+        if self.n_emb % (2 * self.n_head):
+            raise ValueError(f"n_emb {self.n_emb} must be a multiple of 2 * n_head = {2 * self.n_head}")
+        if self.num_action_steps > self.pred_horizon - self.obs_horizon + 1:
+            raise ValueError(
+                f"num_action_steps {self.num_action_steps} must be at most pred_horizon - obs_horizon + 1 "
+                f"= {self.pred_horizon - self.obs_horizon + 1}"
+            )
+        return self
+
+
+class TrainConfig(StrictModel):
+    """The training run."""
+
+    out: str = "runs/train"
+    steps: Count = 50_000
+    batch_size: PositiveInt = 256
+    seed: Count = 0
+    device: str = "auto"
+    lr: Positive = 3e-4
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    weight_decay: NotNegative = 1e-4
+    warmup_steps: Count = 500
+    min_lr_share: Share = 0.02
+    """The cosine ends at this share of `lr`."""
+    grad_clip: Positive = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Ramped up from 0 as min(decay, (1 + step) / (10 + step))."""
+    val_episodes: Count = 2
+    """Episodes held out, spread over the dataset; 0 trains on everything."""
+    max_cache_gib: NotNegative = 0.0
+    """Caches larger than this stay memory-mapped on disk; 0 lets the free memory of the device decide."""
+    log_every: PositiveInt = 50
+    val_every: PositiveInt = 1000
+    save_every: PositiveInt = 10_000
+    rollout_every: Count = 10_000
+    """Steps between validation rollouts; 0 is none."""
+    rollout_episodes: PositiveInt = 10

@@ -1,0 +1,182 @@
+"""Improved MeanFlow (arXiv 2512.02012) on action chunks: learn average velocities, sample in one step.
+
+Convention: t = 0 is data, t = 1 is noise, 0 <= r <= t <= 1, h = t - r.
+
+    x_t = (1 - t) x + t e              v = e - x                     e ~ N(0, I)
+    u(x_t, r, t)                       average velocity over [r, t];  u(x_t, t, t) = v
+    V = u + h * stopgrad(du/dt)        du/dt along the flow, with r held fixed
+    loss = w(|V - v|^2) + w(|v_hat - v|^2),    w(l) = l / stopgrad(l + c)^p
+    one step:  a = e - u(e, r=0, t=1)
+
+v_hat is the network's auxiliary output. The tangent of the derivative is the network's own velocity
+(v_hat at h = 0), not e - x: the sampling noise of e - x would enter the target.
+
+B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vla.policy.config import ImfConfig
+from vla.policy.heads.head import ActionHead
+
+FINITE_DIFFERENCE_STEP = 5e-3
+
+Velocity = Callable[
+    [Float[Tensor, "B T A"], Float[Tensor, "B"], Float[Tensor, "B"]],
+    tuple[Float[Tensor, "B T A"], Float[Tensor, "B T A"]],
+]
+"""(x_t, t, h) -> (u, v), the condition already inside."""
+
+
+class ImfHead(ActionHead):
+    """Objective and sampler around a velocity network.
+
+    Args:
+        network: called with (x_t, t, h, cond), answers with (u, v).
+        cond_dim: C, the width of the condition it expects.
+        config: time sampling, weighting, derivative.
+    """
+
+    def __init__(self, network: nn.Module, *, cond_dim: int, config: ImfConfig) -> None:
+        super().__init__()
+        self.network, self.cond_dim, self.config = network, cond_dim, config
+
+    def compute_loss(
+        self,
+        cond: Float[Tensor, "B T_obs C"],
+        action: Float[Tensor, "B T A"],
+        valid: Bool[Tensor, "B T"],
+        generator: torch.Generator | None = None,
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """Return the loss and its parts; see `ActionHead.compute_loss`."""
+        noise = torch.randn(action.shape, generator=generator, device=action.device)
+        t, r = sample_times(len(action), self.config, action.device, generator)
+        h = t - r
+        x_t = torch.lerp(action, noise, t[:, None, None])
+        velocity = noise - action
+        u, v_hat = self.network(x_t, t, h, cond)
+        # Rows with r = t come first and need no derivative: h = 0 there.
+        first = num_flow_rows(len(action), self.config)
+        du_dt = torch.zeros_like(velocity)
+        if first < len(action):
+            du_dt[first:] = self._du_dt(x_t[first:], t[first:], r[first:], cond[first:])
+        compound = u.float() + h[:, None, None] * du_dt
+        u_error = masked_mean_square(compound - velocity, valid)
+        v_error = masked_mean_square(v_hat.float() - velocity, valid)
+        loss = self._weigh(u_error).mean() + self._weigh(v_error).mean()
+        parts = {
+            "flow_mse": u_error[:first].mean() if first else loss.new_zeros(()),
+            "meanflow_mse": u_error[first:].mean() if first < len(action) else loss.new_zeros(()),
+            "v_mse": v_error.mean(),
+            "du_dt_rms": du_dt.square().mean().sqrt(),
+        }
+        return loss, {name: value.detach() for name, value in parts.items()}
+
+    @torch.no_grad()
+    def sample(
+        self,
+        cond: Float[Tensor, "B T_obs C"],
+        noise: Float[Tensor, "B T A"],
+        num_steps: int = 1,
+    ) -> Float[Tensor, "B T A"]:
+        """Draw normalised action chunks, on a uniform grid of `num_steps` from t = 1 to 0."""
+        x_t = noise
+        h = x_t.new_full((len(cond),), 1 / num_steps)
+        for step in range(num_steps):
+            t = torch.full_like(h, 1 - step / num_steps)
+            u, _ = self.network(x_t, t, h, cond)
+            x_t = x_t - u / num_steps
+        return x_t
+
+    def _weigh(self, error: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+        return error / (error.detach() + self.config.loss_offset) ** self.config.loss_power
+
+    @torch.no_grad()
+    def _du_dt(
+        self,
+        x_t: Float[Tensor, "b T A"],
+        t: Float[Tensor, "b"],
+        r: Float[Tensor, "b"],
+        cond: Float[Tensor, "b T_obs C"],
+    ) -> Float[Tensor, "b T A"]:
+        """Differentiate u along the flow in float32: bfloat16 is off by 4 to 6 %."""
+        with torch.autocast(x_t.device.type, enabled=False):
+            cond = cond.float()
+
+            def velocities(x: Tensor, time: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+                u, v = self.network(x, time, length, cond)
+                return u, v
+
+            return total_derivative(velocities, x_t, t, r, self.config.derivative)
+
+
+def total_derivative(
+    velocities: Velocity,
+    x_t: Float[Tensor, "B T A"],
+    t: Float[Tensor, "B"],
+    r: Float[Tensor, "B"],
+    method: str = "jvp",
+) -> Float[Tensor, "B T A"]:
+    """Return du/dt along the flow with r held fixed: (du/dx) v + du/dt.
+
+    The network takes h = t - r; because r is captured, h moves with t by itself. Forgetting that, that is
+    tangents (v, 1, 0) instead of (v, 1, 1), is off by 0.33 on the analytic Gaussian.
+
+    Args:
+        velocities: the network; u is differentiated, v at h = 0 is the tangent.
+        x_t: noisy actions.
+        t: times.
+        r: interval starts.
+        method: "jvp", or "finite_difference" (central, float32), which needs no forward-mode rules.
+    """
+    _, tangent = velocities(x_t, t, torch.zeros_like(t))
+
+    def u_along(x: Tensor, time: Tensor) -> Tensor:
+        return velocities(x, time, time - r)[0]
+
+    if method == "jvp":
+        # Slices of a batch are cloned: they break the compiled derivative.
+        primals = (x_t.clone(), t.clone())
+        return torch.func.jvp(u_along, primals, (tangent, torch.ones_like(t)))[1]
+    step = FINITE_DIFFERENCE_STEP
+    ahead = u_along(x_t + step * tangent, t + step)
+    behind = u_along(x_t - step * tangent, t - step)
+    return (ahead - behind) / (2 * step)
+
+
+def num_flow_rows(batch: int, config: ImfConfig) -> int:
+    """Return how many rows of a batch, the first ones, have r = t; a fixed number keeps shapes static."""
+    return round(batch * config.flow_share)
+
+
+def sample_times(
+    batch: int, config: ImfConfig, device: torch.device, generator: torch.Generator | None = None
+) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+    """Draw (t, r) with 0 <= r <= t <= 1.
+
+    The paper's logit-normal alone hardly ever draws t near 1: P(t > 0.95) = 4e-4, yet one-step sampling
+    asks exactly for (1, 0). Half uniform with a tenth of the rows pinned there brought the toy's energy
+    distance from 44.6 to 4.1.
+    """
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=device)
+
+    normal = torch.randn((2, batch), generator=generator, device=device)
+    times = torch.sigmoid(config.logit_mean + config.logit_std * normal)
+    times = torch.where(uniform(batch) < config.uniform_share, uniform(2, batch), times)
+    t, r = times.amax(dim=0), times.amin(dim=0)
+    flow = torch.arange(batch, device=device) < num_flow_rows(batch, config)
+    pinned = (uniform(batch) < config.pinned_share) & ~flow
+    t, r = t.masked_fill(pinned, 1.0), r.masked_fill(pinned, 0.0)
+    return t, torch.where(flow, t, r)
+
+
+def masked_mean_square(error: Float[Tensor, "B T A"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B"]:
+    """Return each row's mean square over its valid actions."""
+    weight = valid[:, :, None].to(error.dtype)
+    return (error.square() * weight).sum(dim=(1, 2)) / (weight.sum(dim=(1, 2)) * error.shape[-1]).clamp(min=1)

@@ -1,0 +1,64 @@
+"""AdamW with warm-up and cosine, and the moving average of the weights."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from vla.policy.config import TrainConfig
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """Build AdamW; only matrices decay.
+
+    Biases, norm gains and the depth queries of Attention Residuals do not: decay would pull the
+    queries back to the plain mean.
+    """
+    decayed: list[Tensor] = []
+    kept: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim >= 2 and not name.endswith(("queries", "token_embedding"))
+        (decayed if is_matrix else kept).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, foreach=True)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Return the learning rate of a step: linear warm-up, then a cosine down to `min_lr_share`."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.lr * (config.min_lr_share + (1 - config.min_lr_share) * cosine)
+
+
+def build_ema(model: nn.Module, decay: float) -> AveragedModel:
+    """Build a moving average of the weights, `.module` of the result.
+
+    The decay is ramped up as min(decay, (1 + n) / (10 + n)) over n updates, so that short runs are not
+    dominated by the initial weights.
+    """
+
+    def average(averaged: Tensors, current: Tensors, num_averaged: Tensor | int) -> None:
+        n = float(num_averaged)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return AveragedModel(model, multi_avg_fn=average)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Set the learning rate of all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:
+    """Clip the global norm of the gradients and return what it was."""
+    return nn.utils.clip_grad_norm_(parameters, largest, foreach=True)

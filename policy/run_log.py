@@ -1,0 +1,60 @@
+"""The figures of a run: `metrics.jsonl` always, and TensorBoard."""
+
+import json
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from vla.files import write_atomically
+from vla.policy.run import RunDirectory
+
+
+class RunLog:
+    """Append figures to a run; a context manager.
+
+    Args:
+        run: the run directory.
+        step: the step the run stands at. Lines of later steps, left by a process that was killed after
+            its last checkpoint, are dropped: they will be written again.
+    """
+
+    def __init__(self, run: RunDirectory, step: int) -> None:
+        kept = [row for row in read_metrics(run) if row["step"] <= step]
+        write_atomically(run.metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        self._file = run.metrics.open("a")
+        self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, kind: str, step: int, figures: Mapping[str, float]) -> None:
+        """Write one line, and one scalar a figure under `kind/` (train, val, rollout)."""
+        self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
+        self._file.flush()
+        for name, value in figures.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def read_metrics(run: RunDirectory, kind: str | None = None) -> list[dict[str, Any]]:
+    """Return the lines of `metrics.jsonl`, or those of one kind; a torn last line is left out."""
+    return [row for row in _rows(run) if kind is None or row.get("kind") == kind]
+
+
+def _rows(run: RunDirectory) -> Iterator[dict[str, Any]]:
+    if not run.metrics.is_file():
+        return
+    for line in run.metrics.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            yield row

@@ -1,0 +1,121 @@
+"""Windows of a feature cache, cut on the training device by index arithmetic.
+
+A window is named by its current frame. Episode borders are handled by clamping frame numbers, so that
+no window is ever copied or stored: the whole data path of a training step is a few gathers.
+"""
+
+import os
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from vla.cache import FeatureCache
+from vla.errors import ConfigError
+from vla.policy.batch import Batch
+
+FREE_MEMORY_SHARE = 0.5
+
+
+class FeatureWindows:
+    """Training windows over some episodes of a cache.
+
+    State and action are always on the device; features too when `resident`, otherwise they are
+    gathered from the memory-mapped shards batch by batch.
+
+    Args:
+        cache: the features.
+        device: where batches are wanted.
+        obs_horizon: T_obs.
+        pred_horizon: T.
+        resident: hold all features on the device.
+
+    Attributes:
+        current: [windows] the current frame of each window of the chosen episodes.
+    """
+
+    def __init__(
+        self,
+        cache: FeatureCache,
+        *,
+        device: torch.device,
+        obs_horizon: int,
+        pred_horizon: int,
+        resident: bool,
+    ) -> None:
+        self._cache, self.device, self.resident = cache, device, resident
+        self._observed = torch.arange(1 - obs_horizon, 1, device=device)
+        self._predicted = torch.arange(1 - obs_horizon, 1 - obs_horizon + pred_horizon, device=device)
+        self._state, self._action = cache.state().to(device), cache.action().to(device)
+        everything = torch.arange(cache.num_frames)
+        self._features = (
+            {camera: cache.features(camera, everything).to(device) for camera in cache.camera_names}
+            if resident
+            else {}
+        )
+        lengths = torch.tensor([episode.length for episode in cache.metadata.episodes])
+        starts = torch.tensor([episode.first_frame for episode in cache.metadata.episodes])
+        self._first = starts.repeat_interleave(lengths).to(device)
+        self._last = (starts + lengths - 1).repeat_interleave(lengths).to(device)
+
+    def frames_of(self, episodes: Sequence[int]) -> Int64[Tensor, "windows"]:
+        """Return the current frames of all windows of some episodes, given by position in the cache."""
+        chosen = [self._cache.metadata.episodes[position] for position in episodes]
+        ranges = [torch.arange(e.first_frame, e.first_frame + e.length) for e in chosen]
+        return torch.cat([torch.empty(0, dtype=torch.int64), *ranges]).to(self.device)
+
+    def batch(self, current: Int64[Tensor, "B"]) -> Batch:
+        """Cut the windows with these current frames.
+
+        Frames before an episode's start repeat its first observation; actions outside the
+        episode repeat the nearest one and are marked as padding.
+        """
+        first, last = self._first[current, None], self._last[current, None]
+        observed = torch.clamp(current[:, None] + self._observed, min=first, max=last)
+        wanted = current[:, None] + self._predicted
+        predicted = torch.clamp(wanted, min=first, max=last)
+        return Batch(
+            features={camera: self._gather(camera, observed) for camera in self._cache.camera_names},
+            state=self._state[observed],
+            action=self._action[predicted],
+            action_is_pad=wanted != predicted,
+        )
+
+    def _gather(self, camera: str, frames: Int64[Tensor, "B T_obs"]) -> Tensor:
+        """Return features [B, T_obs, tokens, dim] of the only variant."""
+        if self.resident:
+            return self._features[camera][frames, 0]
+        rows = self._cache.features(camera, frames.flatten().cpu())[:, 0]
+        if self.device.type == "cuda":
+            rows = rows.pin_memory()
+        return rows.to(self.device, non_blocking=True).view(*frames.shape, *rows.shape[1:])
+
+
+def fits_in_memory(cache: FeatureCache, device: torch.device, max_gib: float) -> bool:
+    """Decide whether a cache is held on the device.
+
+    Args:
+        cache: the features.
+        device: where they would go.
+        max_gib: largest size [GiB] that is held; 0 allows half of what is free on the device.
+    """
+    if max_gib:
+        return cache.nbytes <= max_gib * 2**30
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return cache.nbytes <= FREE_MEMORY_SHARE * free
+
+
+def split_episodes(count: int, held_out: int) -> tuple[list[int], list[int]]:
+    """Split episode positions into training and validation, the latter spread evenly.
+
+    Raises:
+        ConfigError: nothing would be left to train on.
+    """
+    if held_out >= count:
+        raise ConfigError(f"train.val_episodes = {held_out} leaves none of {count} episodes to train on")
+    validation = [(2 * i + 1) * count // (2 * held_out) for i in range(held_out)]
+    return [i for i in range(count) if i not in set(validation)], validation

@@ -1,0 +1,208 @@
+"""Improved MeanFlow: the identity on a flow with known solution, the derivative, the sampler."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vla.policy.config import ImfConfig
+from vla.policy.heads.action_transformer import ActionTransformer
+from vla.policy.heads.imf import ImfHead, masked_mean_square, num_flow_rows, sample_times, total_derivative
+from vla.policy.heads.residual import AttnResStack
+
+SPREAD = 0.3  # of the Gaussian data in the analytic flow
+
+
+def scale(t: Tensor) -> Tensor:
+    return ((1 - t) ** 2 * SPREAD**2 + t**2).sqrt()
+
+
+def gaussian_flow(x: Tensor, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Exact average and instantaneous velocity for data N(0, SPREAD^2): x_r = x_t scale(r) / scale(t)."""
+    t, h = t[:, None, None], h[:, None, None]
+    slope = (-(1 - t) * SPREAD**2 + t) / scale(t)
+    instantaneous = x * slope / scale(t)
+    average = x * (1 - scale(t - h) / scale(t)) / h.clamp(min=1e-9)
+    return torch.where(h > 0, average, instantaneous), instantaneous
+
+
+def gaussian_samples(count: int = 512) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    t = 0.1 + 0.9 * torch.rand(count, generator=generator, dtype=torch.float64)
+    r = 0.95 * t * torch.rand(count, generator=generator, dtype=torch.float64)
+    x = scale(t)[:, None, None] * torch.randn(count, 1, 1, generator=generator, dtype=torch.float64)
+    return x, t, r
+
+
+def test_the_compound_velocity_is_the_instantaneous_one_on_an_exact_flow() -> None:
+    x, t, r = gaussian_samples()
+    h = (t - r)[:, None, None]
+    u, v = gaussian_flow(x, t, t - r)
+    compound = u + h * total_derivative(gaussian_flow, x, t, r)
+    torch.testing.assert_close(compound, v, atol=1e-10, rtol=0)
+
+
+def test_forgetting_that_h_moves_with_t_is_far_off() -> None:
+    x, t, r = gaussian_samples()
+    h, ones = t - r, torch.ones_like(t)
+    u, v = gaussian_flow(x, t, h)
+
+    def average(x: Tensor, t: Tensor, h: Tensor) -> Tensor:
+        return gaussian_flow(x, t, h)[0]
+
+    wrong = torch.func.jvp(average, (x, t, h), (v, ones, torch.zeros_like(h)))[1]
+    error = u + h[:, None, None] * wrong - v
+    assert error.pow(2).mean().sqrt() > 0.1
+
+
+def test_one_step_from_noise_has_the_spread_of_the_data() -> None:
+    class Exact(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, h: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
+            return gaussian_flow(x, t, h)
+
+    head = ImfHead(Exact(), cond_dim=4, config=ImfConfig())
+    noise = torch.randn(20_000, 1, 1, generator=torch.Generator().manual_seed(1))
+    for steps in (1, 2, 5):  # the exact average velocity gives the same answer on any grid
+        samples = head.sample(torch.zeros(20_000, 1, 4), noise, steps)
+        torch.testing.assert_close(samples, SPREAD * noise, atol=1e-4, rtol=1e-4)
+
+
+def small_head(residual: str = "attnres", **settings: object) -> ImfHead:
+    torch.manual_seed(0)
+    network = ActionTransformer(
+        action_dim=3,
+        cond_dim=5,
+        obs_horizon=2,
+        pred_horizon=4,
+        n_emb=32,
+        n_layer=2,
+        n_head=4,
+        residual=residual,
+    )
+    for output in (network.u_out, network.v_out):  # they start at zero; random ones make a real test
+        nn.init.normal_(output.weight, std=0.2)
+    if isinstance(network.stack, AttnResStack):
+        nn.init.normal_(network.stack.queries, std=0.2)
+    return ImfHead(network, cond_dim=5, config=ImfConfig.model_validate(settings))
+
+
+def small_batch(rows: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    cond = torch.randn(rows, 2, 5, generator=generator)
+    action = torch.randn(rows, 4, 3, generator=generator)
+    return cond, action, torch.ones(rows, 4, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("residual", ["attnres", "plain"])
+def test_the_derivative_of_the_real_head_equals_finite_differences(residual: str) -> None:
+    head = small_head(residual).double()
+    cond, x, _ = (tensor.double() for tensor in small_batch())
+    t, r = torch.linspace(0.2, 1, 8).double(), torch.linspace(0, 0.5, 8).double()
+
+    def velocities(x: Tensor, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return head.network(x, t, h, cond)
+
+    forward = total_derivative(velocities, x, t, r)
+    _, v = velocities(x, t, torch.zeros_like(t))
+    step = 1e-5
+    ahead = velocities(x + step * v, t + step, t + step - r)[0]
+    behind = velocities(x - step * v, t - step, t - step - r)[0]
+    torch.testing.assert_close(forward, (ahead - behind) / (2 * step), atol=1e-7, rtol=1e-6)
+
+
+def test_gradients_hardly_depend_on_how_the_derivative_is_taken() -> None:
+    gradients = []
+    for derivative in ("jvp", "finite_difference"):
+        head = small_head(derivative=derivative)
+        loss, _ = head.compute_loss(*small_batch(), generator=torch.Generator().manual_seed(3))
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in head.parameters() if p.grad is not None]))
+    assert (gradients[0] - gradients[1]).norm() / gradients[0].norm() < 1e-3
+
+
+def test_no_gradient_flows_through_the_derivative() -> None:
+    head = small_head()
+    cond, action, valid = small_batch()
+    loss, parts = head.compute_loss(cond, action, valid, torch.Generator().manual_seed(4))
+    weight = head.get_parameter("network.u_out.weight")
+    expected = torch.autograd.grad(loss, weight)[0]
+
+    generator = torch.Generator().manual_seed(4)
+    noise = torch.randn(action.shape, generator=generator)
+    t, r = sample_times(8, head.config, action.device, generator)
+    h, x_t = t - r, torch.lerp(action, noise, t[:, None, None])
+    u, v_hat = head.network(x_t, t, h, cond)
+    constant = total_derivative(lambda x, t, h: head.network(x, t, h, cond), x_t, t, r).detach()
+    u_error = (u + h[:, None, None] * constant - (noise - action)).pow(2).mean((1, 2))
+    v_error = (v_hat - (noise - action)).pow(2).mean((1, 2))
+    by_hand = sum((e / (e.detach() + 1e-3) ** 0.5).mean() for e in (u_error, v_error))
+    assert isinstance(by_hand, Tensor)
+    torch.testing.assert_close(loss, by_hand)
+    found = torch.autograd.grad(by_hand, weight)[0]
+    torch.testing.assert_close(found, expected)
+    assert set(parts) == {"flow_mse", "meanflow_mse", "v_mse", "du_dt_rms"}
+
+
+def test_times_are_ordered_and_the_first_half_is_plain_flow_matching() -> None:
+    config = ImfConfig()
+    t, r = sample_times(10_000, config, torch.device("cpu"), torch.Generator().manual_seed(0))
+    flow = num_flow_rows(10_000, config)
+    assert flow == 5000
+    assert torch.equal(t[:flow], r[:flow])
+    assert ((r >= 0) & (r <= t) & (t <= 1)).all()
+    pinned = ((t == 1) & (r == 0)).double().mean() * 2
+    assert abs(pinned - config.pinned_share) < 0.01
+
+
+def test_padded_actions_do_not_count() -> None:
+    error, valid = torch.randn(3, 4, 2), torch.tensor([[True, True, False, False]] * 3)
+    changed = error.clone()
+    changed[:, 2:] = 1e6
+    torch.testing.assert_close(masked_mean_square(changed, valid), error[:, :2].pow(2).mean((1, 2)))
+
+
+def test_an_untrained_head_returns_its_noise() -> None:
+    network = ActionTransformer(
+        action_dim=3,
+        cond_dim=5,
+        obs_horizon=2,
+        pred_horizon=4,
+        n_emb=32,
+        n_layer=1,
+        n_head=4,
+        residual="plain",
+    )
+    cond, noise, _ = small_batch()
+    assert torch.equal(ImfHead(network, cond_dim=5, config=ImfConfig()).sample(cond, noise), noise)
+
+
+def test_one_step_samples_have_both_modes_of_a_mixture() -> None:
+    torch.manual_seed(0)
+    network = ActionTransformer(
+        action_dim=1,
+        cond_dim=2,
+        obs_horizon=1,
+        pred_horizon=1,
+        n_emb=32,
+        n_layer=1,
+        n_head=2,
+        residual="attnres",
+    )
+    head = ImfHead(network, cond_dim=2, config=ImfConfig(loss_power=0.0))
+    optimizer = torch.optim.AdamW(head.parameters(), lr=6e-3, betas=(0.9, 0.95))
+    steps = 300
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 6e-3 * min(1, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        sign = torch.where(torch.rand(512, 1, 1) < 0.7, 1.0, -1.0)
+        action = sign + 0.1 * torch.randn(512, 1, 1)
+        loss, _ = head.compute_loss(torch.zeros(512, 1, 2), action, torch.ones(512, 1, dtype=torch.bool))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        optimizer.step()
+    samples = head.sample(torch.zeros(4000, 1, 2), torch.randn(4000, 1, 1)).flatten()
+    plus, minus = (samples > 0.5).double().mean(), (samples < -0.5).double().mean()
+    # Flow matching in one step puts everything between the modes, at the mean.
+    assert 0.55 < plus < 0.8 and 0.12 < minus < 0.35, (plus, minus)

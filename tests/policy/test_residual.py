@@ -1,0 +1,86 @@
+"""Attention Residuals: identity at zero queries, and the fast mix against the formula."""
+
+import torch
+from torch import Tensor, nn
+
+from vla.policy.heads.layers import Attention, RotaryEmbedding, SwiGLU
+from vla.policy.heads.residual import AttnResStack, PlainStack
+
+
+def sublayers(dim: int = 32, blocks: int = 6, tokens: int = 20) -> list[nn.Module]:
+    rotary = RotaryEmbedding(tokens, dim // 4)
+    return [layer for _ in range(blocks) for layer in (Attention(dim, 4, rotary), SwiGLU(dim))]
+
+
+def with_random_norms(stack: nn.Module) -> None:
+    for norm in stack.modules():
+        if isinstance(norm, nn.RMSNorm):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+
+
+def test_with_zero_queries_it_is_the_ordinary_pre_norm_transformer() -> None:
+    torch.manual_seed(0)
+    layers = sublayers()
+    plain, attnres = PlainStack(layers, 32), AttnResStack(layers, 32)
+    with_random_norms(plain)
+    attnres.load_state_dict({**plain.state_dict(), "queries": torch.zeros(13, 32)})
+    x = torch.randn(3, 20, 32)
+    torch.testing.assert_close(attnres(x), plain(x), atol=1e-3, rtol=0)
+    for norm in attnres.modules():  # what is left is the norms' eps, next to the mean of N sources
+        if isinstance(norm, nn.RMSNorm):
+            norm.eps = 0.0
+    torch.testing.assert_close(attnres(x), plain(x), atol=2e-5, rtol=0)
+
+
+def test_gradients_agree_too_at_zero_queries() -> None:
+    torch.manual_seed(1)
+    layers = sublayers(blocks=2)
+    plain, attnres = PlainStack(layers, 32), AttnResStack(layers, 32)
+    weight, x = dict(plain.named_parameters())["sublayers.0.qkv.weight"], torch.randn(3, 20, 32)
+    gradients = [torch.autograd.grad(stack(x).pow(2).mean(), weight)[0] for stack in (plain, attnres)]
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-3)
+
+
+def slow_attnres(stack: AttnResStack, x: Tensor) -> Tensor:
+    """The paper's definition, one token at a time where it matters: a softmax over depth."""
+    sources = [x]
+    for index in range(len(stack.sublayers) + 1):
+        logits = [
+            ((v / v.pow(2).mean(-1, keepdim=True).add(1e-6).sqrt()) * stack.queries[index]).sum(-1)
+            for v in sources
+        ]
+        largest = torch.stack(logits).amax(0)
+        weights = [(logit - largest).exp() for logit in logits]
+        total = torch.stack(weights).sum(0)
+        mixed = sum((w / total)[..., None] * v for w, v in zip(weights, sources, strict=True))
+        assert isinstance(mixed, Tensor)
+        if index == len(stack.sublayers):
+            return stack.final_norm(mixed)
+        sources.append(stack.sublayers[index](stack.norms[index](mixed)))
+    raise AssertionError("unreachable")
+
+
+def test_the_mix_is_the_papers_softmax_over_depth() -> None:
+    torch.manual_seed(2)
+    stack = AttnResStack(sublayers(blocks=3), 32).double()
+    with_random_norms(stack)
+    nn.init.normal_(stack.queries)
+    x = torch.randn(2, 20, 32, dtype=torch.float64)
+    torch.testing.assert_close(stack(x), slow_attnres(stack, x), atol=1e-10, rtol=0)
+
+
+def test_random_queries_change_the_function() -> None:
+    torch.manual_seed(3)
+    stack, x = AttnResStack(sublayers(blocks=2), 32), torch.randn(2, 20, 32)
+    before = stack(x)
+    nn.init.normal_(stack.queries)
+    assert (stack(x) - before).abs().max() > 1e-2
+
+
+def test_rotary_embedding_makes_scores_depend_on_distance_only() -> None:
+    rotary = RotaryEmbedding(10, 8)
+    q, k = torch.randn(8), torch.randn(8)
+    rotated_q = rotary(q.expand(1, 1, 10, 8))[0, 0]
+    rotated_k = rotary(k.expand(1, 1, 10, 8))[0, 0]
+    scores = rotated_q @ rotated_k.T
+    torch.testing.assert_close(scores.diagonal(3), scores[0, 3].expand(7))

@@ -1,0 +1,99 @@
+"""Windows: the horizon diagram, episode borders, residency, sampling."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import fake_spec, write_cache
+
+from vla.cache import FeatureCache
+from vla.errors import ConfigError
+from vla.policy.sampling import EpochSampler, generator_for
+from vla.policy.windows import FeatureWindows, fits_in_memory, split_episodes
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> FeatureCache:
+    return write_cache(tmp_path, fake_spec(lengths=(20, 9)))
+
+
+def windows(cache: FeatureCache, resident: bool = True) -> FeatureWindows:
+    return FeatureWindows(cache, device=CPU, obs_horizon=2, pred_horizon=16, resident=resident)
+
+
+def test_actions_start_at_the_first_observation(cache: FeatureCache) -> None:
+    batch = windows(cache).batch(torch.tensor([3]))
+    assert torch.equal(batch.state[0], cache.state()[2:4])
+    assert torch.equal(batch.action[0], cache.action()[2:18])
+    assert torch.equal(batch.features["top"][0], cache.features("top", torch.tensor([2, 3]))[:, 0])
+    assert not batch.action_is_pad.any()
+
+
+def test_the_first_frame_repeats_itself_as_history(cache: FeatureCache) -> None:
+    batch = windows(cache).batch(torch.tensor([20]))  # the second episode starts there
+    assert torch.equal(batch.state[0], cache.state()[[20, 20]])
+    assert batch.action_is_pad[0].tolist() == [True] + [False] * 9 + [True] * 6
+    assert torch.equal(batch.action[0, 1:10], cache.action()[20:29])
+
+
+def test_actions_beyond_the_end_repeat_the_last_one_and_are_marked(cache: FeatureCache) -> None:
+    batch = windows(cache).batch(torch.tensor([19]))
+    assert torch.equal(batch.action[0, :2], cache.action()[18:20])
+    assert torch.equal(batch.action[0, 2:], cache.action()[19].expand(14, 16))
+    assert batch.action_is_pad[0].tolist() == [False] * 2 + [True] * 14
+
+
+def test_memory_mapped_windows_are_the_resident_ones(cache: FeatureCache) -> None:
+    frames = torch.randperm(29, generator=torch.Generator().manual_seed(0))
+    here, there = windows(cache).batch(frames), windows(cache, resident=False).batch(frames)
+    for camera in cache.camera_names:
+        assert torch.equal(here.features[camera], there.features[camera])
+
+
+def test_windows_never_cross_into_another_episode(cache: FeatureCache) -> None:
+    chosen = windows(cache).frames_of([1])
+    assert chosen.tolist() == list(range(20, 29))
+    batch = windows(cache).batch(chosen)
+    second = {tuple(row) for row in cache.action()[20:].tolist()}
+    assert all(tuple(row) in second for row in batch.action.flatten(0, 1).tolist())
+
+
+def test_a_cache_larger_than_allowed_stays_on_disk(cache: FeatureCache) -> None:
+    assert fits_in_memory(cache, CPU, max_gib=0.0)
+    assert fits_in_memory(cache, CPU, max_gib=1.0)
+    assert not fits_in_memory(cache, CPU, max_gib=1e-6)
+
+
+def test_held_out_episodes_are_spread_and_disjoint() -> None:
+    training, validation = split_episodes(10, 2)
+    assert validation == [2, 7]
+    assert sorted([*training, *validation]) == list(range(10))
+    assert split_episodes(3, 0) == ([0, 1, 2], [])
+
+
+def test_holding_out_everything_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train\.val_episodes = 2 leaves none of 2 episodes"):
+        split_episodes(2, 2)
+
+
+def test_an_epoch_visits_every_window_once_whatever_was_drawn_before() -> None:
+    frames = torch.arange(100, 130)
+    sampler = EpochSampler(frames, batch_size=10, seed=1)
+    drawn = torch.cat([sampler.draw(step) for step in range(3)])
+    assert sorted(drawn.tolist()) == frames.tolist()
+    assert torch.equal(EpochSampler(frames, 10, seed=1).draw(2), drawn[20:])
+    assert not torch.equal(sampler.draw(3), sampler.draw(0))
+
+
+def test_fewer_windows_than_a_batch_are_repeated() -> None:
+    assert len(EpochSampler(torch.arange(3), batch_size=8, seed=0).draw(5)) == 8
+
+
+def test_random_streams_are_functions_of_seed_purpose_and_step() -> None:
+    def draw(seed: int, stream: str, step: int) -> float:
+        return float(torch.rand(1, generator=generator_for(seed, stream, step, CPU)))
+
+    assert draw(0, "loss", 7) == draw(0, "loss", 7)
+    assert len({draw(0, "loss", 7), draw(1, "loss", 7), draw(0, "order", 7), draw(0, "loss", 8)}) == 4
