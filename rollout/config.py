@@ -1,0 +1,57 @@
+"""Configuration of the simulation: tables `[env]`, `[record]` and `[rollout]`.
+
+Recording and rolling out share `[env]`, so that a policy never meets another camera than the one
+its demonstrations were seen through.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from vla.strict import StrictModel
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class EnvConfig(StrictModel):
+    """Which environment, and how it is built."""
+
+    id: str = "vla/SimTransfer-v0"
+    """Any registered Gymnasium id; `module:id` imports the module first."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Passed to `gymnasium.make`, for example `{ render_height = 256, render_width = 256 }`."""
+
+
+class RecordConfig(StrictModel):
+    """`vla record`: expert demonstrations."""
+
+    task: str = "sim_transfer"
+    """A task with a scripted expert."""
+    episodes: PositiveInt = 50
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Attempt k is reset with seed + k; failures are left out, so episodes may skip seeds."""
+    out: str = "data/sim_transfer"
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes; 0 is one a core."""
+    image_size: tuple[PositiveInt, PositiveInt] = (256, 256)
+    """Height and width [pixel] of the stored frames."""
+    keep_failures: bool = False
+    """Store failed episodes too."""
+    noise: Annotated[float, Field(ge=0)] = 1.0
+    """Scale of the variation: speed, and smooth disturbances of what is executed; 0 is none."""
+
+
+class RolloutConfig(StrictModel):
+    """`vla rollout`, and the validation rollouts of `vla train`."""
+
+    episodes: PositiveInt = 50
+    seed: Annotated[int, Field(ge=0)] = 1000
+    """Episode k is reset with seed + k."""
+    num_envs: Annotated[int, Field(ge=0)] = 0
+    """Environments stepped side by side, one process each; 0 is one a core."""
+    num_steps: PositiveInt = 1
+    """Sampling steps of the action head."""
+    weights: Literal["ema", "raw"] = "ema"
+    """The moving average of the weights, or the last ones."""
+    videos: Annotated[int, Field(ge=0)] = 4
+    """Episodes recorded as mp4, the first ones."""

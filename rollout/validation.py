@@ -1,0 +1,43 @@
+"""Rollouts during training: drive the agent live and report to the training loop."""
+
+from collections.abc import Mapping
+
+from vla.embed import EncoderConfig, FrozenEncoder
+from vla.policy.agent import VLAAgent
+from vla.policy.run import RunDirectory
+from vla.rollout.config import EnvConfig, RolloutConfig
+from vla.rollout.evaluate import evaluate
+from vla.rollout.live import LivePolicy
+
+
+class ValidationRollouts:
+    """Evaluate an agent at a step of its training; called by `vla.policy.train`.
+
+    Args:
+        run: episodes are written below it, one folder a step.
+        env: the environment.
+        config: seeds, environments side by side, sampling steps.
+        encoder: the encoder of the cache, loaded now, so that a missing one is found before hours of work.
+        episodes: of each evaluation.
+
+    Raises:
+        EncoderError: the encoder cannot be loaded.
+    """
+
+    def __init__(
+        self, run: RunDirectory, env: EnvConfig, config: RolloutConfig, encoder: EncoderConfig, episodes: int
+    ) -> None:
+        self._run, self._env = run, env
+        self._config = config.model_copy(update={"episodes": episodes, "videos": min(1, config.videos)})
+        self._encoder = FrozenEncoder.load(encoder)
+
+    def __call__(self, agent: VLAAgent, step: int) -> Mapping[str, float]:
+        """Roll out and return `avg_reward` and its companions."""
+        policy = LivePolicy(agent, self._encoder, self._config.num_steps)
+        info = evaluate(policy, self._env, self._config, self._run.evaluation(step))
+        return {
+            "avg_reward": info["avg_reward"],
+            "avg_max_reward": info["aggregated"]["avg_max_reward"],
+            "pc_success": info["aggregated"]["pc_success"],
+            "eval_s": info["aggregated"]["eval_s"],
+        }
