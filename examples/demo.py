@@ -1,0 +1,64 @@
+"""The whole pipeline on one CPU: record, embed, train, roll out, beside an untrained policy.
+
+Run by `make demo`. Stages that an earlier run has finished are not done again.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+CONFIG = "examples/demo.toml"
+RUN, UNTRAINED = Path("runs/demo"), Path("runs/demo-untrained")
+DATASET = Path("data/demo/sim_transfer")
+
+
+def run(seconds: dict[str, float], name: str, *arguments: str) -> dict[str, Any]:
+    """Show and run one command; return what it reports and note how long it took."""
+    command = ["vla", *arguments, "--config", CONFIG]
+    print("\n$", shlex.join(command), flush=True)
+    began = time.monotonic()
+    finished = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True)
+    if finished.returncode:
+        sys.exit(finished.returncode)
+    seconds[name] = time.monotonic() - began
+    return dict(json.loads(finished.stdout))
+
+
+def train(seconds: dict[str, float], name: str, out: Path, *options: str) -> None:
+    """Train a run, or continue it."""
+    resume = ["--resume"] if (out / "pipeline.toml").is_file() else []
+    run(seconds, name, "train", "--out", str(out), *options, *resume)
+
+
+def main() -> None:
+    seconds: dict[str, float] = {}
+    if not DATASET.is_dir():
+        run(seconds, "record", "record")
+    run(seconds, "embed", "embed")
+    train(seconds, "train", RUN)
+    trained = run(seconds, "rollout", "rollout", str(RUN), "--out", str(RUN / "eval/demo"), "--force")
+    train(seconds, "train, 0 steps", UNTRAINED, "--steps", "0", "--set", "train.rollout_every=0")
+    out = str(UNTRAINED / "eval/demo")
+    untrained = run(seconds, "rollout, untrained", "rollout", str(UNTRAINED), "--out", out, "--force")
+
+    aggregated = trained["aggregated"]
+    low, high = aggregated["pc_success_ci95"]
+    print(
+        f"\nsuccess        {aggregated['pc_success']:.0f} %, 95 % interval {low:.0f} to {high:.0f} %", end=""
+    )
+    print(f", over {aggregated['n_episodes']} unseen seeds")
+    print(f"avg_reward     {trained['avg_reward']:.1f}; untrained, same seeds: {untrained['avg_reward']:.1f}")
+    latency = [f"{part} {figures['p50']:.1f} ms" for part, figures in trained["latency_ms"].items()]
+    print(f"latency        {', '.join(latency)} (medians)")
+    print(f"run            {RUN}")
+    print(f"videos         {trained['out']}/videos")
+    print(f"plots          {RUN}/plots/training.png, {trained['out']}/plots/rewards.png")
+    print("seconds        " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
+
+
+if __name__ == "__main__":
+    main()

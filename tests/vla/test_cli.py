@@ -1,0 +1,178 @@
+"""The command line: help, one-line errors, JSON, and the whole path on a small dataset."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import write_dataset, write_vision_checkpoint
+
+from vla.cli import app, main
+
+Cli = Callable[..., tuple[int, str, str]]
+"""Arguments in; exit code, stdout and stderr out."""
+
+COMMANDS = ["record", "embed", "train", "rollout", "inspect"]
+SMALL = [
+    "--set=policy.cond_dim=16",
+    "--set=policy.n_emb=16",
+    "--set=policy.n_layer=1",
+    "--set=policy.n_head=2",
+    "--set=train.batch_size=8",
+    "--set=train.val_episodes=0",
+    "--set=train.rollout_every=0",
+    "--set=train.log_every=1",
+]
+
+
+@pytest.fixture(autouse=True)
+def somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command; return exit code, stdout and stderr."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        code = stopped.value.code
+        captured = capsys.readouterr()
+        return (code if isinstance(code, int) else 0), captured.out, captured.err
+
+    return run
+
+
+def result(ran: tuple[int, str, str]) -> dict[str, Any]:
+    assert ran[0] == 0, ran[2]
+    return dict(json.loads(ran[1]))
+
+
+def test_every_command_has_help_with_a_runnable_example_and_json(cli: Cli) -> None:
+    names = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    assert sorted(names) == sorted(COMMANDS)
+    for command in COMMANDS:
+        code, out, _ = cli(command, "--help")
+        assert code == 0
+        assert f"Example: vla {command}" in " ".join(out.split())
+        assert "--json" in out
+
+
+def test_embed_and_train_need_no_more_than_their_inputs(cli: Cli, tmp_path: Path) -> None:
+    demos = write_dataset(tmp_path / "demos", lengths=(6, 5))
+    encoder = write_vision_checkpoint(tmp_path / "encoder")
+    embedded = result(cli("embed", "--dataset", demos, "--encoder", encoder, "--out", "features", "--json"))
+    assert (embedded["frames"], embedded["cameras"]) == (11, ["r_vis", "top", "front"])
+
+    shutil.rmtree(demos)  # training opens no image and no encoder
+    shutil.rmtree(encoder)
+    command = [
+        "train",
+        "--cache",
+        "features",
+        "--out",
+        "run",
+        "--encoder",
+        encoder,
+        "--per-view-dim",
+        "8",
+        *SMALL,
+    ]
+    trained = result(cli(*command, "--steps", "2", "--json"))
+    assert trained["steps"] == 2
+
+    resumed = result(cli("train", "--resume", "--out", "run", "--steps", "4", "--json"))
+    assert (resumed["resumed_from"], resumed["steps"]) == (2, 4)
+
+    described = result(cli("inspect", "run", "--json"))
+    assert (described["kind"], described["last_step"], described["policy.per_view_dim"]) == (
+        "training run",
+        4,
+        8,
+    )
+    assert result(cli("inspect", "features", "--json"))["frames"] == 11
+    assert result(cli("inspect", "run/checkpoints/last", "--json"))["kind"] == "policy"
+
+
+def test_train_works_as_written_beside_a_pipeline_toml(cli: Cli, tmp_path: Path, encoder_dir: Path) -> None:
+    demos = write_dataset(tmp_path / "demos", lengths=(6, 5))
+    Path("pipeline.toml").write_text(
+        f"""
+        [dataset]
+        path = "{demos}"
+        [encoder]
+        id = "{encoder_dir}"
+        [policy]
+        cond_dim = 16
+        n_emb = 16
+        n_layer = 1
+        n_head = 2
+        [train]
+        steps = 1
+        batch_size = 4
+        val_episodes = 0
+        rollout_every = 0
+        """
+    )
+    result(cli("embed", "--json"))
+    result(cli("train", "--per-view-dim", "192", "--json"))
+    assert result(cli("inspect", "runs/train", "--json"))["policy.per_view_dim"] == 192
+
+
+def refused(ran: tuple[int, str, str]) -> str:
+    """Return the one line of a refused command."""
+    code, out, err = ran
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    return err
+
+
+def test_a_missing_dataset_is_one_line(cli: Cli) -> None:
+    assert "no LeRobotDataset at nowhere" in refused(cli("embed", "--dataset", "nowhere"))
+
+
+def test_a_missing_camera_lists_the_cameras(cli: Cli, dataset: Path) -> None:
+    line = refused(cli("embed", "--dataset", dataset, "--set", "dataset.cameras=['wrist']"))
+    assert "no camera 'wrist'; its cameras: r_vis, top, front" in line
+
+
+def test_an_unknown_key_names_the_nearest(cli: Cli) -> None:
+    line = refused(cli("train", "--set", "train.step=3"))
+    assert "unknown key 'train.step'; did you mean 'steps'?" in line
+
+
+def test_a_missing_encoder_says_how_to_get_one(
+    cli: Cli, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    line = refused(cli("embed", "--dataset", dataset, "--encoder", "nobody/nothing"))
+    assert "hf download nobody/nothing" in line and "--encoder DIR" in line
+
+
+def test_a_cache_of_another_encoder_is_refused_naming_both(
+    cli: Cli, dataset: Path, encoder_dir: Path
+) -> None:
+    result(cli("embed", "--dataset", dataset, "--encoder", encoder_dir, "--out", "features", "--json"))
+    line = refused(cli("train", "--cache", "features", "--encoder", "google/siglip2-base-patch16-256"))
+    assert str(encoder_dir) in line and "'google/siglip2-base-patch16-256'" in line
+
+
+def test_an_existing_run_is_refused(cli: Cli, dataset: Path, encoder_dir: Path) -> None:
+    result(cli("embed", "--dataset", dataset, "--encoder", encoder_dir, "--out", "features", "--json"))
+    Path("run").mkdir()
+    line = refused(cli("train", "--cache", "features", "--encoder", encoder_dir, "--out", "run"))
+    assert "run directory run exists; continue it with --resume, or choose another --out" in line
+
+
+def test_nothing_to_inspect_says_what_could_be(cli: Cli) -> None:
+    assert "vla inspect takes a dataset" in refused(cli("inspect", "nowhere"))
+
+
+def test_errors_are_json_too_when_asked(cli: Cli) -> None:
+    code, out, err = cli("inspect", "nowhere", "--json")
+    assert code == 1
+    assert json.loads(out)["error"] in err

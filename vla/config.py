@@ -1,0 +1,128 @@
+"""The configuration of a whole pipeline: `pipeline.toml`, one table a stage.
+
+The order is defaults < file < options; the resolved configuration is saved with every output.
+"""
+
+import copy
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+
+from vla.cache.config import CacheConfig
+from vla.embed.config import DatasetConfig, EncoderConfig
+from vla.errors import ConfigError
+from vla.files import write_atomically
+from vla.policy.config import PolicyConfig, TrainConfig
+from vla.rollout.config import EnvConfig, RecordConfig, RolloutConfig
+from vla.strict import StrictModel, explain
+
+DEFAULT_FILE = Path("pipeline.toml")
+
+
+class PipelineConfig(StrictModel):
+    """All tables; a table that is not given has its defaults."""
+
+    env: EnvConfig = EnvConfig()
+    record: RecordConfig = RecordConfig()
+    dataset: DatasetConfig = DatasetConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    cache: CacheConfig = CacheConfig()
+    policy: PolicyConfig = PolicyConfig()
+    train: TrainConfig = TrainConfig()
+    rollout: RolloutConfig = RolloutConfig()
+
+    @classmethod
+    def load(
+        cls,
+        file: Path | None,
+        options: Mapping[str, Any],
+        assignments: Sequence[str],
+        base: Mapping[str, Any] | None = None,
+    ) -> "PipelineConfig":
+        """Resolve the configuration of one command.
+
+        Args:
+            file: `--config`; None takes `pipeline.toml` of the working directory if there is one.
+            options: values of named options by dotted key; None values were not given.
+            assignments: `--set` arguments such as `train.lr=3e-4`; the value is read as TOML, or
+                else as a string.
+            base: tables of an earlier configuration; takes the place of `pipeline.toml`.
+
+        Raises:
+            ConfigError: the file is missing or not TOML, or a key or value is not valid.
+        """
+        if file is None and base is None and DEFAULT_FILE.is_file():
+            file = DEFAULT_FILE
+        tables = copy.deepcopy(dict(base or {}))
+        if file is not None:
+            _merge(tables, read_tables(file))
+        for assignment in assignments:
+            key, found, text = assignment.partition("=")
+            if not found:
+                raise ConfigError(f"--set takes table.key=value, found '{assignment}'")
+            _assign(tables, key.strip(), _value(text.strip()))
+        for key, value in options.items():
+            if value is not None:
+                _assign(tables, key, value)
+        try:
+            return cls.model_validate(tables)
+        except ValidationError as error:
+            where = f"{file}: " if file else ""
+            raise ConfigError(f"{where}{explain(error, cls)}") from None
+
+    def save(self, path: Path, tables: Sequence[str] = (), without: Sequence[str] = ()) -> None:
+        """Write the configuration as TOML.
+
+        Args:
+            path: the file.
+            tables: only these tables; empty writes all.
+            without: dotted keys to leave out, those that do not change the output.
+        """
+        dumped = self.model_dump(mode="json", exclude_none=True, include=set(tables) or None)
+        for key in without:
+            table, _, name = key.partition(".")
+            dumped.get(table, {}).pop(name, None)
+        write_atomically(path, tomli_w.dumps(dumped).encode())
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """Read the tables of a configuration file, unchecked.
+
+    Raises:
+        ConfigError: the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file {path}; name another with --config") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
+
+
+def _value(text: str) -> Any:
+    """Read a TOML value; a bare word is a string, so that `--set encoder.id=some/model` works."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _assign(tables: dict[str, Any], key: str, value: Any) -> None:
+    *folders, name = key.split(".")
+    for folder in folders:
+        tables = tables.setdefault(folder, {})
+        if not isinstance(tables, dict):
+            raise ConfigError(f"--set {key}: '{folder}' is a value, not a table")
+    tables[name] = value
+
+
+def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value

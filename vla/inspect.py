@@ -1,0 +1,121 @@
+"""Say what a path is: a dataset, a feature cache, a run, or a policy."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vla.errors import VlaError
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Describe what lies at a path; the first entry, `kind`, says what it is.
+
+    Raises:
+        VlaError: nothing there is known to vla.
+    """
+    if (path / "meta/info.json").is_file():
+        return _dataset(path)
+    if (path / "pipeline.toml").is_file() and (path / "checkpoints").is_dir():
+        return _run(path)
+    if (path / "cache.json").is_file() or list(path.glob("*/cache.json")):
+        return _cache(path)
+    if (path / "config.json").is_file() or (path / "pretrained_model").is_dir():
+        return _policy(path)
+    if (path / "eval_info.json").is_file():
+        info = json.loads((path / "eval_info.json").read_bytes())
+        return {"kind": "evaluation", **info["aggregated"], "latency_ms": info["latency_ms"]}
+    found = "an empty or unknown folder" if path.is_dir() else "a file" if path.exists() else "nothing"
+    raise VlaError(
+        f"{path} is {found}; vla inspect takes a dataset (meta/info.json), a cache (cache.json), "
+        "a run (pipeline.toml), a policy (config.json) or an evaluation (eval_info.json)"
+    )
+
+
+def _dataset(path: Path) -> dict[str, Any]:
+    from vla.embed.config import DatasetConfig
+    from vla.embed.sources import open_source
+    from vla.embed.sources.lerobot_v3 import read_info
+
+    info = read_info(path)
+    source = open_source(DatasetConfig(path=str(path)))
+    lengths = [episode.length for episode in source.episodes]
+    return {
+        "kind": "dataset (LeRobotDataset v3.0)",
+        "episodes": len(lengths),
+        "frames": sum(lengths),
+        "fps": info["fps"],
+        "hours": round(sum(lengths) / info["fps"] / 3600, 3),
+        "cameras": list(source.camera_names),
+        "state_dim": source.state_dim,
+        "action_dim": source.action_dim,
+        "tasks": sorted({episode.task for episode in source.episodes}),
+        "next": f"vla embed --dataset {path}",
+    }
+
+
+def _cache(path: Path) -> dict[str, Any]:
+    from vla.cache import FeatureCache
+
+    cache = FeatureCache(path)
+    metadata = cache.metadata
+    return {
+        "kind": "feature cache",
+        "path": str(cache.folder),
+        "fingerprint": metadata.fingerprint,
+        "dataset": metadata.dataset.path,
+        "encoder": metadata.encoder.describe(),
+        "cameras": list(metadata.camera_names),
+        "feature_shape": [metadata.variants, metadata.encoder.tokens, metadata.encoder.feature_dim],
+        "episodes": len(metadata.episodes),
+        "frames": metadata.num_frames,
+        "shards": len(metadata.shards),
+        "mib": round(cache.nbytes / 2**20, 1),
+        "state_dim": metadata.state_dim,
+        "action_dim": metadata.action_dim,
+        "next": f"vla train --cache {cache.folder}",
+    }
+
+
+def _run(path: Path) -> dict[str, Any]:
+    from vla.policy.run import RunDirectory
+    from vla.policy.run_log import read_metrics
+
+    run = RunDirectory.open(path)
+    rollouts = read_metrics(run, "rollout")
+    losses = read_metrics(run, "train")
+    best = max(rollouts, key=lambda row: row["avg_reward"], default=None)
+    checkpoints = sorted(p.name for p in (path / "checkpoints").glob("[!.]*"))
+    described = {
+        "kind": "training run",
+        "checkpoints": checkpoints,
+        "last_step": run.last_step(),
+        "last_loss": losses[-1]["loss"] if losses else None,
+        "best_avg_reward": best["avg_reward"] if best else None,
+        "best_step": best["step"] if best else None,
+    }
+    if run.last_step() is not None:
+        described |= {f"policy.{k}": v for k, v in _policy(run.policy_folder()).items() if k != "kind"}
+    return described
+
+
+def _policy(path: Path) -> dict[str, Any]:
+    from vla.policy.agent import VLAAgent
+    from vla.policy.run import find_policy
+
+    folder = find_policy(path)
+    agent = VLAAgent.from_pretrained(folder)
+    policy = agent.config.policy
+    return {
+        "kind": "policy",
+        "path": str(folder),
+        "head": f"{policy.head}, {policy.residual} residuals, width {policy.n_emb}, {policy.n_layer} layers",
+        "parameters": sum(parameter.numel() for parameter in agent.parameters()),
+        "cameras": list(agent.camera_names),
+        "per_view_dim": policy.per_view_dim,
+        "raw_per_step_cond_dim": agent.raw_per_step_cond_dim,
+        "per_step_cond_dim": agent.per_step_cond_dim,
+        "horizons": [policy.obs_horizon, policy.pred_horizon, policy.num_action_steps],
+        "encoder": agent.config.encoder.describe(),
+        "cache_fingerprint": agent.config.cache_fingerprint,
+        "next": f"vla rollout {folder}",
+    }

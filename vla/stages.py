@@ -1,0 +1,169 @@
+"""The stages as functions of one configuration: what each command calls, and what a notebook can call.
+
+Stages talk through files; the only thing passed along here is where they lie.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vla.config import PipelineConfig, read_tables
+from vla.errors import CacheError, CheckpointError
+
+if TYPE_CHECKING:
+    from vla.cache import FeatureCache
+    from vla.embed import EmbedReport
+    from vla.policy.run import RunDirectory
+    from vla.policy.train import TrainReport
+    from vla.rollout.record import RecordReport
+    from vla.rollout.validation import ValidationRollouts
+
+
+def record(settings: PipelineConfig) -> "RecordReport":
+    """Record demonstrations into `record.out`; see `vla.rollout.record`."""
+    from vla.rollout.record import record as run
+
+    report = run(settings.env, settings.record)
+    settings.save(
+        Path(report.path) / "pipeline.toml", ["env", "record"], without=["record.out", "record.workers"]
+    )
+    return report
+
+
+def embed(settings: PipelineConfig) -> "EmbedReport":
+    """Encode `dataset` into a cache below `cache.path`; see `vla.embed.engine`."""
+    from vla.embed import embed as run
+
+    report = run(settings.dataset, settings.encoder, settings.cache)
+    settings.save(
+        Path(report.cache) / "pipeline.toml",
+        ["dataset", "encoder", "cache"],
+        without=["cache.path", "encoder.workers"],
+    )
+    return report
+
+
+def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
+    """Train a policy on the cache into `train.out`; see `vla.policy.train`.
+
+    Raises:
+        CacheError: the cache holds another encoder's features than the configuration names, or is not
+            the one that a resumed run was trained on.
+    """
+    from vla.cache import FeatureCache
+    from vla.policy.plots import plot_training
+    from vla.policy.run import RunDirectory
+    from vla.policy.train import train as run
+
+    cache = FeatureCache(Path(settings.cache.path))
+    require_named_encoder(settings, cache)
+    out = Path(settings.train.out)
+    directory = RunDirectory.open(out) if resume else RunDirectory.create(out)
+    if resume and (step := directory.last_step()) is not None:
+        _require_same_cache(directory.checkpoint(step), cache)
+    settings.save(directory.config)
+    rollouts = _validation_rollouts(settings, directory) if settings.train.rollout_every else None
+    report = run(directory, cache, settings.policy, settings.train, rollouts)
+    plot_training(directory)
+    return report
+
+
+def rollout(
+    settings: PipelineConfig,
+    policy: Path,
+    *,
+    checkpoint: str | None = None,
+    out: Path | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Drive a trained policy live and write `eval_info.json`; see `vla.rollout.evaluate`.
+
+    Args:
+        settings: `env`, `encoder` and `rollout` are used.
+        policy: a run, a checkpoint or a policy folder.
+        checkpoint: of a run: best, last or a step; None takes best if there is one, else last.
+        out: folder for results; None makes one below the run.
+        force: write over earlier results in that folder.
+    """
+    from vla.embed import FrozenEncoder
+    from vla.policy.checkpoint import load_agent
+    from vla.policy.run import find_policy
+    from vla.rollout.evaluate import evaluate
+    from vla.rollout.live import LivePolicy
+    from vla.rollout.plots import plot_evaluation
+
+    folder = find_policy(policy, checkpoint)
+    target = out or default_rollout_folder(settings, folder)
+    if (target / "eval_info.json").exists() and not force:
+        raise CheckpointError(f"{target} holds an evaluation; choose another --out, or --force to replace it")
+    agent = load_agent(folder, settings.rollout.weights)
+    encoder = FrozenEncoder.load(settings.encoder)
+    live = LivePolicy(agent.to(encoder.device), encoder, settings.rollout.num_steps)
+    info = evaluate(live, settings.env, settings.rollout, target)
+    plot_evaluation(info, target)
+    settings.save(target / "pipeline.toml", ["env", "encoder", "rollout"])
+    return {"out": str(target), "policy": str(folder), **info}
+
+
+def default_rollout_folder(settings: PipelineConfig, policy: Path) -> Path:
+    """Return where a rollout goes that names no folder: in the run, named by step, seed and count."""
+    from vla.policy.run import find_run
+
+    chosen, run = settings.rollout, find_run(policy)
+    name = f"seed{chosen.seed}_episodes{chosen.episodes}_steps{chosen.num_steps}"
+    return run / "eval" / f"rollout_{policy.parent.name}_{name}" if run else policy / "eval" / name
+
+
+def saved_tables(policy: Path) -> dict[str, Any]:
+    """Return the configuration that a policy was trained with, its encoder's name at least."""
+    from vla.policy.agent import read_config
+    from vla.policy.run import find_policy, find_run
+
+    folder = find_policy(policy)
+    run = find_run(folder)
+    tables = read_tables(run / "pipeline.toml") if run else {}
+    encoder = read_config(folder).encoder
+    tables.setdefault("encoder", {})["id"] = encoder.id
+    if encoder.revision:
+        tables["encoder"]["revision"] = encoder.revision
+    return tables
+
+
+def run_tables(run: Path) -> dict[str, Any]:
+    """Return the configuration that an existing run was started with."""
+    from vla.policy.run import RunDirectory
+
+    return read_tables(RunDirectory.open(run).config)
+
+
+def require_named_encoder(settings: PipelineConfig, cache: "FeatureCache") -> None:
+    """Check that a cache was made by the encoder that the configuration names.
+
+    Raises:
+        CacheError: it was not; the message names both.
+    """
+    made_by = cache.metadata.encoder
+    if made_by.id != settings.encoder.id:
+        raise CacheError(
+            f"{cache.folder} holds features of encoder '{made_by.id}', the configuration names "
+            f"'{settings.encoder.id}'; add --encoder {made_by.id}, or name another --cache"
+        )
+
+
+def _require_same_cache(checkpoint: Path, cache: "FeatureCache") -> None:
+    from vla.policy.agent import AgentConfig, read_config
+    from vla.policy.run import POLICY_FOLDER
+
+    trained: AgentConfig = read_config(checkpoint / POLICY_FOLDER)
+    if trained.cache_fingerprint != cache.metadata.fingerprint:
+        raise CacheError(
+            f"{checkpoint} was trained on cache {trained.cache_fingerprint}, {cache.folder} is "
+            f"{cache.metadata.fingerprint}; continue with the former (--cache), or start a new run"
+        )
+
+
+def _validation_rollouts(settings: PipelineConfig, directory: "RunDirectory") -> "ValidationRollouts":
+    from vla.rollout.validation import ValidationRollouts
+
+    return ValidationRollouts(
+        directory, settings.env, settings.rollout, settings.encoder, settings.train.rollout_episodes
+    )
