@@ -1,0 +1,96 @@
+"""The live policy: larger renders resized to 256x256, its own encoder, chunks, several environments."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_env import ENV_ID
+from fakes import CAMERAS, fake_spec, write_cache, write_vision_checkpoint
+
+from vla.embed import EncoderConfig, FrozenEncoder
+from vla.errors import EncoderError, EnvironmentSetupError
+from vla.policy.agent import VLAAgent
+from vla.policy.config import PolicyConfig
+from vla.rollout.config import EnvConfig, RolloutConfig
+from vla.rollout.evaluate import evaluate
+from vla.rollout.live import LivePolicy
+
+SMALL = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
+
+
+@pytest.fixture(scope="module")
+def encoder(encoder_dir: Path) -> FrozenEncoder:
+    return FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def policy(encoder: FrozenEncoder, tmp_path_factory: pytest.TempPathFactory) -> LivePolicy:
+    spec = fake_spec(encoder=encoder.identity, preprocessing=encoder.preprocessing)
+    cache = write_cache(tmp_path_factory.mktemp("cache"), spec)
+    torch.manual_seed(0)
+    return LivePolicy(VLAAgent.for_cache(SMALL, cache.metadata), encoder)
+
+
+def observation(size: tuple[int, int], batch: int = 2) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    rng = np.random.default_rng(0)
+    pixels = {c: rng.integers(0, 256, (batch, 2, *size, 3), dtype=np.uint8) for c in CAMERAS}
+    return pixels, rng.normal(size=(batch, 2, 16)).astype(np.float32)
+
+
+def test_renders_of_any_size_give_eight_actions_a_robot(policy: LivePolicy) -> None:
+    assert policy.encoder.eval_image_resize_shape == (256, 256)
+    for size in ((480, 640), (256, 256)):
+        actions, timing = policy.act(*observation(size), seeds=[1, 2])
+        assert actions.shape == (2, 8, 16)
+        assert timing.encode_s > 0 and timing.head_s > 0
+
+
+def test_executed_actions_start_at_the_current_observation(policy: LivePolicy) -> None:
+    pixels, state = observation((256, 256), batch=1)
+    flat = {camera: frames[0] for camera, frames in pixels.items()}
+    features = {c: torch.from_numpy(f)[None] for c, f in policy.encoder.encode_views(flat).items()}
+    noise = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(5))
+    chunk = policy.agent.predict_action_chunk(features, torch.from_numpy(state), noise=noise)
+    actions, _ = policy.act(pixels, state, seeds=[5])
+    np.testing.assert_allclose(actions[0], chunk[0, 1:9].numpy(), atol=1e-5)
+
+
+def test_a_robots_actions_do_not_depend_on_the_others_in_the_batch(policy: LivePolicy) -> None:
+    pixels, state = observation((256, 256))
+    together, _ = policy.act(pixels, state, seeds=[1, 2])
+    alone, _ = policy.act({c: frames[1:] for c, frames in pixels.items()}, state[1:], seeds=[2])
+    np.testing.assert_allclose(together[1], alone[0], atol=1e-3)
+
+
+def test_a_policy_of_another_encoder_is_refused_naming_both(policy: LivePolicy, tmp_path: Path) -> None:
+    other = FrozenEncoder.load(EncoderConfig(id=str(write_vision_checkpoint(tmp_path, seed=1)), device="cpu"))
+    with pytest.raises(EncoderError) as caught:
+        LivePolicy(policy.agent, other)
+    assert other.identity.describe() in str(caught.value)
+    assert policy.encoder.identity.describe() in str(caught.value)
+
+
+def test_episodes_are_evaluated_side_by_side_with_results_by_seed(policy: LivePolicy, tmp_path: Path) -> None:
+    settings = RolloutConfig(episodes=3, seed=50, num_envs=2, videos=1)
+    info = evaluate(policy, EnvConfig(id=ENV_ID), settings, tmp_path)
+    assert json.loads((tmp_path / "eval_info.json").read_text()) == info
+    assert [episode["seed"] for episode in info["per_episode"]] == [50, 51, 52]
+    assert info["aggregated"]["video_paths"] == ["videos/eval_episode_0.mp4"]
+    assert (tmp_path / "videos/eval_episode_0.mp4").stat().st_size > 0
+    assert info["latency_ms"].keys() == {"encode", "head"}  # this environment reports no render times
+
+    alone = evaluate(
+        policy, EnvConfig(id=ENV_ID), settings.model_copy(update={"num_envs": 1}), tmp_path / "b"
+    )
+    rewards = [[e["sum_reward"] for e in result["per_episode"]] for result in (info, alone)]
+    assert rewards[0] == pytest.approx(rewards[1], abs=1e-2)
+
+
+def test_an_environment_that_lacks_a_camera_is_refused_naming_its_own(
+    policy: LivePolicy, tmp_path: Path
+) -> None:
+    env = EnvConfig(id=ENV_ID, kwargs={"cameras": ["top", "side"]})
+    with pytest.raises(EnvironmentSetupError, match=r"looks through camera 'r_vis', .* has: side, top"):
+        evaluate(policy, env, RolloutConfig(episodes=1), tmp_path)

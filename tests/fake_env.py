@@ -1,0 +1,61 @@
+"""A tiny environment with LeRobot's observations, importable by spawned processes.
+
+The state counts the steps; the red channel of every image counts them too. The reward is the mean of the
+action. An episode ends after 20 steps, and is a success if its last action was positive.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+ENV_ID = "fake_env:vla-tests/Count-v0"
+LENGTH = 20
+
+
+class CountEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        cameras: tuple[str, ...] = ("r_vis", "top", "front"),
+        size: int = 32,
+    ) -> None:
+        self.render_mode, self.size = render_mode, size
+        self.render_observations, self.rendered = True, 0
+        self.steps = 0
+        image = spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.observation_space = spaces.Dict(
+            {
+                "pixels": spaces.Dict(dict.fromkeys(cameras, image)),
+                "agent_pos": spaces.Box(-np.inf, np.inf, (16,), np.float32),
+            }
+        )
+        self.action_space = spaces.Box(-1, 1, (16,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps, self.offset = 0, (seed or 0) % 7
+        return self._observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return self._observe(), float(action.mean()), False, False, {"is_success": bool(action.mean() > 0)}
+
+    def render(self) -> np.ndarray:
+        return np.full((self.size, self.size, 3), self.steps, np.uint8)
+
+    def _observe(self) -> dict[str, Any]:
+        self.rendered += self.render_observations
+        shown = self.steps if self.render_observations else 255
+        pixels = self.observation_space["pixels"]
+        assert isinstance(pixels, spaces.Dict)
+        return {
+            "pixels": {camera: np.full((self.size, self.size, 3), shown, np.uint8) for camera in pixels},
+            "agent_pos": np.full(16, self.steps + self.offset, np.float32),
+        }
+
+
+gymnasium.register(ENV_ID.split(":")[1], entry_point="fake_env:CountEnv", max_episode_steps=LENGTH)

@@ -1,0 +1,97 @@
+"""Stepping by chunks: histories, skipped rendering, ends of episodes, videos, refusals."""
+
+from pathlib import Path
+
+import av
+import gymnasium
+import numpy as np
+import pytest
+from fake_env import ENV_ID, CountEnv
+
+from vla.errors import EnvironmentSetupError
+from vla.rollout.chunk_env import ChunkEnv, make_env
+from vla.rollout.config import EnvConfig
+
+
+def chunked() -> ChunkEnv:
+    return make_env(EnvConfig(id=ENV_ID), obs_horizon=2, num_action_steps=8)
+
+
+def actions(value: float = 0.5) -> np.ndarray:
+    return np.full((8, 16), value, np.float32)
+
+
+def test_the_first_observation_fills_the_history() -> None:
+    observation, _ = chunked().reset(seed=3)
+    assert observation["agent_pos"][:, 0].tolist() == [3, 3]
+    assert observation["pixels"]["top"].shape == (2, 32, 32, 3)
+
+
+def test_a_chunk_ends_with_its_last_two_observations() -> None:
+    env = chunked()
+    env.reset(seed=0)
+    observation, reward, _, _, _ = env.step(actions(0.5))
+    assert observation["agent_pos"][:, 0].tolist() == [7, 8]
+    assert observation["pixels"]["front"][:, 0, 0, 0].tolist() == [7, 8]
+    assert reward == pytest.approx(8 * 0.5)
+    assert env.observation_space.contains(observation)
+
+
+def test_only_the_observations_that_are_seen_are_rendered() -> None:
+    env = chunked()
+    env.reset(seed=0)
+    env.step(actions())
+    inner = env.unwrapped
+    assert isinstance(inner, CountEnv)
+    assert inner.rendered == 1 + 2
+
+
+def test_an_episode_ends_within_a_chunk_and_then_stands_still() -> None:
+    env = chunked()
+    env.reset(seed=0)
+    ends = [env.step(actions(0.25)) for _ in range(4)]
+    assert [truncated for _, _, _, truncated, _ in ends] == [False, False, True, True]
+    assert [reward for _, reward, _, _, _ in ends] == [2.0, 2.0, 1.0, 0.0]
+    assert ends[3][0]["agent_pos"][1, 0] == 20
+
+
+def test_success_and_best_reward_are_those_of_the_episode_so_far() -> None:
+    env = chunked()
+    env.reset(seed=0)
+    assert env.step(actions(0.5))[4]["is_success"]
+    info = env.step(actions(-0.5))[4]
+    assert info["is_success"] and info["max_reward"] == 0.5
+    env.reset(seed=0)
+    assert not env.step(actions(-0.5))[4]["is_success"]
+
+
+def test_an_episode_is_filmed_when_its_seed_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "videos" / "five.mp4"
+    env = chunked()
+    for seed in (4, 5, 6):
+        env.reset(seed=seed, options={"videos": {5: str(path)}})
+        for _ in range(3):
+            env.step(actions())
+    env.close()
+    assert [p.name for p in path.parent.iterdir()] == ["five.mp4"]
+    with av.open(str(path)) as video:
+        rate, frames = video.streams.video[0].average_rate, list(video.decode(video=0))
+    assert (len(frames), frames[0].width, frames[0].height, rate) == (21, 32, 32, 25)
+
+
+def test_an_unknown_environment_says_how_to_name_one() -> None:
+    with pytest.raises(
+        EnvironmentSetupError, match=r"no environment is registered as 'Nothing-v0'.*module:id"
+    ):
+        make_env(EnvConfig(id="Nothing-v0"), 2, 8)
+
+
+def test_arguments_that_do_not_fit_are_one_line() -> None:
+    with pytest.raises(EnvironmentSetupError, match=r"cannot be made: .*unexpected keyword argument 'colour'"):
+        make_env(EnvConfig(id=ENV_ID, kwargs={"colour": 1}), 2, 8)
+
+
+def test_an_environment_without_cameras_shows_what_it_observes() -> None:
+    env = gymnasium.make("Pendulum-v1")
+    with pytest.raises(EnvironmentSetupError, match=r"'Pendulum-v1' observes Box.*'agent_pos'"):
+        ChunkEnv(env, 2, 8)

@@ -1,0 +1,53 @@
+"""Success intervals, latencies and the keys of `eval_info.json`."""
+
+import pytest
+
+from vla.rollout.summary import EpisodeResult, percentiles_ms, summarise, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("successes", "episodes", "low", "high"),
+    # Values of Newcombe 1998, table I, method 3, and of the rule of three at the borders.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_the_interval_is_wilsons(successes: int, episodes: int, low: float, high: float) -> None:
+    assert wilson_interval(successes, episodes) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_the_interval_is_symmetric_and_stays_inside_zero_and_one() -> None:
+    low, high = wilson_interval(7, 20)
+    assert wilson_interval(13, 20) == pytest.approx((1 - high, 1 - low))
+    assert wilson_interval(20, 20)[1] == 1.0
+
+
+def test_durations_become_milliseconds() -> None:
+    figures = percentiles_ms([0.001 * i for i in range(1, 102)])
+    assert (figures["p50"], figures["p90"], figures["mean"]) == (51.0, 91.0, 51.0)
+
+
+def test_eval_info_has_lerobots_keys_and_the_users() -> None:
+    episodes = [
+        EpisodeResult(seed=7, sum_reward=10.0, max_reward=4.0, success=True),
+        EpisodeResult(seed=8, sum_reward=2.0, max_reward=1.0, success=False),
+    ]
+    info = summarise(episodes, {"render": [], "encode": [0.01], "head": [0.002]}, 3.0, ["videos/a.mp4"])
+    assert info["per_episode"][1] == {
+        "episode_ix": 1,
+        "seed": 8,
+        "sum_reward": 2.0,
+        "max_reward": 1.0,
+        "success": False,
+    }
+    aggregated = info["aggregated"]
+    assert aggregated.keys() == {
+        "avg_sum_reward",
+        "avg_max_reward",
+        "pc_success",
+        "pc_success_ci95",
+        "n_episodes",
+        "eval_s",
+        "eval_ep_s",
+        "video_paths",
+    }
+    assert (aggregated["pc_success"], aggregated["eval_ep_s"], info["avg_reward"]) == (50.0, 1.5, 6.0)
+    assert info["latency_ms"].keys() == {"encode", "head"}
