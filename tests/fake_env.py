@@ -23,7 +23,7 @@ class CountEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         cameras: tuple[str, ...] = ("r_vis", "top", "front"),
         size: int = 32,
     ) -> None:
-        self.render_mode, self.size = render_mode, size
+        self.render_mode, self.size, self.cameras = render_mode, size, cameras
         self.render_observations, self.rendered = True, 0
         self.steps = 0
         image = spaces.Box(0, 255, (size, size, 3), np.uint8)
@@ -50,10 +50,9 @@ class CountEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     def _observe(self) -> dict[str, Any]:
         self.rendered += self.render_observations
         shown = self.steps if self.render_observations else 255
-        pixels = self.observation_space["pixels"]
-        assert isinstance(pixels, spaces.Dict)
+        frame = np.full((self.size, self.size, 3), shown, np.uint8)
         return {
-            "pixels": {camera: np.full((self.size, self.size, 3), shown, np.uint8) for camera in pixels},
+            "pixels": {camera: frame.copy() for camera in self.cameras},
             "agent_pos": np.full(16, self.steps + self.offset, np.float32),
         }
 
