@@ -17,7 +17,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from vla.policy.config import ImfConfig
+from vla.policy.config import ImfConfig, PolicyConfig
 from vla.policy.heads import ActionTransformer, ImfHead
 
 SAMPLES = 10_000
@@ -32,16 +32,11 @@ def mixture(count: int, generator: torch.Generator) -> Tensor:
 def trained_head(config: ImfConfig, residual: str, steps: int, seed: int, batch: int = 256) -> ImfHead:
     """Train a small head on the mixture and return its moving average."""
     torch.manual_seed(seed)
-    network = ActionTransformer(
-        action_dim=1,
-        cond_dim=4,
-        obs_horizon=1,
-        pred_horizon=1,
-        n_emb=32,
-        n_layer=2,
-        n_head=2,
-        residual=residual,
+    sizes = {"cond_dim": 4, "obs_horizon": 1, "pred_horizon": 1, "num_action_steps": 1}
+    policy = PolicyConfig.model_validate(
+        {**sizes, "n_emb": 32, "n_layer": 2, "n_head": 2, "residual": residual}
     )
+    network = ActionTransformer(policy, action_dim=1, num_times=2, num_outputs=2)
     head = ImfHead(network, cond_dim=4, config=config)
     average = copy.deepcopy(head)
     optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=1e-4)
@@ -83,18 +78,18 @@ def main() -> None:
             "attnres",
         ),
     ]
+    noise = torch.randn(SAMPLES, 1, 1, generator=torch.Generator().manual_seed(1))
     for name, config, residual in variants:
         for seed in range(arguments.seeds):
             began = time.monotonic()
             head = trained_head(config, residual, arguments.steps, seed)
-            noise = torch.randn(SAMPLES, 1, 1, generator=torch.Generator().manual_seed(1))
             row: dict[str, object] = {
                 "variant": name,
                 "seed": seed,
                 "train_s": round(time.monotonic() - began, 1),
             }
             for steps in (1, 2, 5):
-                samples = head.sample(torch.zeros(SAMPLES, 1, 4), noise, steps).flatten()
+                samples = head.sample(torch.zeros(SAMPLES, 1, 4), lambda: noise, steps).flatten()
                 shares = [(samples > 0.5), (samples.abs() <= 0.5), (samples < -0.5)]
                 row[f"{steps}_step_plus_between_minus"] = [round(float(s.float().mean()), 3) for s in shares]
             print(json.dumps(row), flush=True)

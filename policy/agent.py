@@ -26,6 +26,7 @@ from vla.files import write_atomically, write_json
 from vla.policy.batch import Batch
 from vla.policy.config import PolicyConfig
 from vla.policy.heads import build_head
+from vla.policy.heads.head import Noise
 from vla.policy.normalize import Standardize
 from vla.policy.projector import ViewProjector
 from vla.strict import StrictModel, explain
@@ -131,21 +132,22 @@ class VLAAgent(nn.Module):
         self,
         features: Mapping[str, Float[Tensor, "B T_obs tokens dim"]],
         state: Float[Tensor, "B T_obs S"],
-        num_steps: int = 1,
-        noise: Float[Tensor, "B T A"] | None = None,
+        num_steps: int = 0,
+        noise: Noise | None = None,
     ) -> Float[Tensor, "B T A"]:
         """Draw one action chunk a row, in the robot's units; its first action is the first observation's.
 
         Args:
             features: frozen features of each camera.
             state: robot state, in its units.
-            num_steps: network evaluations of the sampler.
-            noise: standard normal, where the samples shall be repeatable; drawn anew by default.
+            num_steps: network evaluations of the sampler; 0 takes the head's own.
+            noise: each call draws standard normal noise [B, T, A], where samples shall be repeatable;
+                torch's default generator otherwise.
         """
-        if noise is None:
-            shape = (len(state), self.config.policy.pred_horizon, self.config.action_dim)
-            noise = torch.randn(shape, device=state.device)
-        chunk = self.head.sample(self._build_cond(features, state), noise, num_steps)
+        shape = (len(state), self.config.policy.pred_horizon, self.config.action_dim)
+        draw = noise or (lambda: torch.randn(shape, device=state.device))
+        steps = num_steps or self.head.default_num_steps
+        chunk = self.head.sample(self._build_cond(features, state), draw, steps)
         return self.action_standardize.invert(chunk)
 
     def save_pretrained(self, folder: Path) -> None:

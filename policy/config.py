@@ -35,6 +35,24 @@ class ImfConfig(StrictModel):
     derivative: Literal["jvp", "finite_difference"] = "jvp"
 
 
+class DdpmConfig(StrictModel):
+    """Noise prediction, sampled with DDIM."""
+
+    levels: PositiveInt = 100
+    """Noise levels of training, K."""
+    clip: NotNegative = 3.0
+    """Bound of a denoised action, in standard deviations; 0 is none."""
+    eta: Share = 0.0
+    """Fresh noise of each sampling step; 0 is deterministic, 1 is DDPM's."""
+
+
+class MlpConfig(StrictModel):
+    """Deterministic regression."""
+
+    width: PositiveInt = 1024
+    layers: PositiveInt = 3
+
+
 class PolicyConfig(StrictModel):
     """The agent: projectors, condition, action head."""
 
@@ -46,13 +64,15 @@ class PolicyConfig(StrictModel):
     pred_horizon: PositiveInt = 16
     num_action_steps: PositiveInt = 8
     """Actions executed of each predicted chunk, from the current observation on."""
-    head: Literal["imf"] = "imf"
+    head: Literal["imf", "flow", "ddpm", "mlp"] = "imf"
     residual: Literal["attnres", "plain"] = "attnres"
     """Attention Residuals (arXiv 2603.15031), or the ordinary residual stream."""
     n_emb: PositiveInt = 384
     n_layer: PositiveInt = 12
     n_head: PositiveInt = 8
     imf: ImfConfig = ImfConfig()
+    ddpm: DdpmConfig = DdpmConfig()
+    mlp: MlpConfig = MlpConfig()
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "PolicyConfig":

@@ -24,14 +24,17 @@ def validate(
         seed: of noise and times.
 
     Returns:
-        `loss`, and `action_rmse`: of one-step samples against the demonstration, in standard
+        `loss`, and `action_rmse`: of samples against the demonstration, in standard
         deviations of each action dimension.
     """
     stride = -(-len(current) // MAX_WINDOWS)
     batch = windows.batch(current[::stride])
     generator = generator_for(seed, "validation", 0, current.device)
     loss, _ = agent.compute_loss(batch, generator)
-    noise = torch.randn(batch.action.shape, generator=generator, device=current.device)
+
+    def noise() -> Tensor:
+        return torch.randn(batch.action.shape, generator=generator, device=current.device)
+
     chunk = agent.predict_action_chunk(batch.features, batch.state, noise=noise)
     error = agent.action_standardize(chunk) - agent.action_standardize(batch.action)
     return {

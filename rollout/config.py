@@ -49,8 +49,8 @@ class RolloutConfig(StrictModel):
     """Episode k is reset with seed + k."""
     num_envs: Annotated[int, Field(ge=0)] = 0
     """Environments stepped side by side, one process each; 0 is one a core."""
-    num_steps: PositiveInt = 1
-    """Sampling steps of the action head."""
+    num_steps: Annotated[int, Field(ge=0)] = 0
+    """Sampling steps of the action head; 0 takes the head's own: 1 for imf and mlp, 10 for flow and ddpm."""
     weights: Literal["ema", "raw"] = "ema"
     """The moving average of the weights, or the last ones."""
     videos: Annotated[int, Field(ge=0)] = 4

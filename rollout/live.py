@@ -14,6 +14,7 @@ from jaxtyping import Float32, UInt8
 from vla.embed import FrozenEncoder
 from vla.errors import EncoderError, EnvironmentSetupError
 from vla.policy.agent import VLAAgent
+from vla.policy.heads.head import Noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +33,13 @@ class LivePolicy:
     Args:
         agent: a trained agent.
         encoder: must be the encoder that the agent was trained on.
-        num_steps: sampling steps of the action head.
+        num_steps: sampling steps of the action head; 0 takes the head's own.
 
     Raises:
         EncoderError: the encoder is another one; the message names both.
     """
 
-    def __init__(self, agent: VLAAgent, encoder: FrozenEncoder, num_steps: int = 1) -> None:
+    def __init__(self, agent: VLAAgent, encoder: FrozenEncoder, num_steps: int = 0) -> None:
         require_same_encoder(agent, encoder)
         self.agent, self.encoder, self.num_steps = agent.eval(), encoder, num_steps
         policy = agent.config.policy
@@ -89,13 +90,14 @@ class LivePolicy:
             for camera, array in features.items()
         }
 
-    def _noise(self, seeds: Sequence[int] | None) -> torch.Tensor | None:
-        """Draw each row's noise from its own seed, on the CPU: the same on every device."""
+    def _noise(self, seeds: Sequence[int] | None) -> Noise | None:
+        """Draw each row's noise from its own generator, on the CPU: the same on every device."""
         if seeds is None:
             return None
         shape = (self.agent.config.policy.pred_horizon, self.agent.config.action_dim)
-        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return torch.stack(rows).to(self.agent.device)
+        rows = [torch.Generator().manual_seed(seed) for seed in seeds]
+        device = self.agent.device
+        return lambda: torch.stack([torch.randn(shape, generator=row) for row in rows]).to(device)
 
 
 def require_same_encoder(agent: VLAAgent, encoder: FrozenEncoder) -> None:

@@ -109,7 +109,8 @@ def default_rollout_folder(settings: PipelineConfig, policy: Path) -> Path:
     from vla.policy.run import find_run
 
     chosen, run = settings.rollout, find_run(policy)
-    name = f"seed{chosen.seed}_episodes{chosen.episodes}_steps{chosen.num_steps}"
+    name = f"seed{chosen.seed}_episodes{chosen.episodes}"
+    name += f"_steps{chosen.num_steps}" if chosen.num_steps else ""
     return run / "eval" / f"rollout_{policy.parent.name}_{name}" if run else policy / "eval" / name
 
 

@@ -1,8 +1,7 @@
-"""The network of the action head: a noisy action chunk in, velocities out.
+"""The network that all denoising heads share: a noisy action chunk and its times in, predictions out.
 
-    tokens   [ condition step 1 .. T_obs | t | h | action 1 .. T ]     one width, bidirectional
-    u        average velocity over [t - h, t], read from the action tokens
-    v        instantaneous velocity, an auxiliary output of the same forward; not needed for sampling
+    tokens   [ condition step 1 .. T_obs | time 1 .. K | action 1 .. T ]     one width, bidirectional
+    outputs  linear maps of the action tokens; improved MeanFlow has two, the others one
 
 B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width, D model width.
 """
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vla.policy.config import PolicyConfig
 from vla.policy.heads.layers import Attention, RotaryEmbedding, SwiGLU
 from vla.policy.heads.residual import AttnResStack, PlainStack
 
@@ -40,61 +40,40 @@ class TimeEmbedding(nn.Module):
 
 
 class ActionTransformer(nn.Module):
-    """Predict velocities of an action chunk given a condition and two times.
+    """Predict something about a noisy action chunk, given a condition and its times.
 
     Args:
+        config: widths, depth, horizons, residuals.
         action_dim: A.
-        cond_dim: C.
-        obs_horizon: T_obs.
-        pred_horizon: T.
-        n_emb: D.
-        n_layer: blocks of one attention and one MLP.
-        n_head: attention heads.
-        residual: "attnres" or "plain".
+        num_times: time tokens.
+        num_outputs: predictions, each of the chunk's shape.
     """
 
-    def __init__(
-        self,
-        *,
-        action_dim: int,
-        cond_dim: int,
-        obs_horizon: int,
-        pred_horizon: int,
-        n_emb: int,
-        n_layer: int,
-        n_head: int,
-        residual: str,
-    ) -> None:
+    def __init__(self, config: PolicyConfig, action_dim: int, *, num_times: int, num_outputs: int) -> None:
         super().__init__()
-        self.pred_horizon = pred_horizon
-        num_tokens = obs_horizon + 2 + pred_horizon
-        rotary = RotaryEmbedding(num_tokens, n_emb // n_head)
+        self.pred_horizon, width = config.pred_horizon, config.n_emb
+        num_tokens = config.obs_horizon + num_times + config.pred_horizon
+        rotary = RotaryEmbedding(num_tokens, width // config.n_head)
         sublayers: list[nn.Module] = []
-        for _ in range(n_layer):
-            sublayers += [Attention(n_emb, n_head, rotary), SwiGLU(n_emb)]
-        self.cond_in = nn.Linear(cond_dim, n_emb)
-        self.action_in = nn.Linear(action_dim, n_emb)
-        self.t_embedding = TimeEmbedding(n_emb)
-        self.h_embedding = TimeEmbedding(n_emb)
+        for _ in range(config.n_layer):
+            sublayers += [Attention(width, config.n_head, rotary), SwiGLU(width)]
+        self.cond_in = nn.Linear(config.cond_dim, width)
+        self.action_in = nn.Linear(action_dim, width)
+        self.time_in = nn.ModuleList(TimeEmbedding(width) for _ in range(num_times))
         # Rotary positions alone do not say which token is a time and which an action.
-        self.token_embedding = nn.Parameter(0.02 * torch.randn(num_tokens, n_emb))
-        self.stack = (AttnResStack if residual == "attnres" else PlainStack)(sublayers, n_emb)
-        self.u_out = nn.Linear(n_emb, action_dim)
-        self.v_out = nn.Linear(n_emb, action_dim)
-        for output in (self.u_out, self.v_out):
+        self.token_embedding = nn.Parameter(0.02 * torch.randn(num_tokens, width))
+        self.stack = (AttnResStack if config.residual == "attnres" else PlainStack)(sublayers, width)
+        self.outputs = nn.ModuleList(nn.Linear(width, action_dim) for _ in range(num_outputs))
+        for output in self.outputs:
+            assert isinstance(output, nn.Linear)
             nn.init.zeros_(output.weight)
             nn.init.zeros_(output.bias)
 
     def forward(
-        self,
-        x_t: Float[Tensor, "B T A"],
-        t: Float[Tensor, "B"],
-        h: Float[Tensor, "B"],
-        cond: Float[Tensor, "B T_obs C"],
-    ) -> tuple[Float[Tensor, "B T A"], Float[Tensor, "B T A"]]:
-        """Return (u, v) at time t for the interval [t - h, t]."""
-        tokens = torch.cat(
-            [self.cond_in(cond), self.t_embedding(t), self.h_embedding(h), self.action_in(x_t)], dim=1
-        )
+        self, x_t: Float[Tensor, "B T A"], cond: Float[Tensor, "B T_obs C"], *times: Float[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "B T A"], ...]:
+        """Return the predictions, one an output."""
+        embedded = [embed(time) for embed, time in zip(self.time_in, times, strict=True)]
+        tokens = torch.cat([self.cond_in(cond), *embedded, self.action_in(x_t)], dim=1)
         hidden = self.stack(tokens + self.token_embedding)[:, -self.pred_horizon :]
-        return self.u_out(hidden), self.v_out(hidden)
+        return tuple(output(hidden) for output in self.outputs)

@@ -1,22 +1,29 @@
-"""What the agent asks of an action head, whatever its objective."""
+"""What the agent asks of an action head, whatever its objective.
+
+B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
+"""
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+Noise = Callable[[], Float[Tensor, "B T A"]]
+"""Each call draws standard normal noise of a chunk's shape."""
+
 
 class ActionHead(nn.Module):
     """Learn and draw normalised action chunks.
 
-    B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
-
     Attributes:
         cond_dim: C, the width of the condition of one observation step.
+        default_num_steps: network evaluations a sample where nothing else is asked.
     """
 
     cond_dim: int
+    default_num_steps: int
 
     @abstractmethod
     def compute_loss(
@@ -37,9 +44,12 @@ class ActionHead(nn.Module):
 
     @abstractmethod
     def sample(
-        self,
-        cond: Float[Tensor, "B T_obs C"],
-        noise: Float[Tensor, "B T A"],
-        num_steps: int = 1,
+        self, cond: Float[Tensor, "B T_obs C"], noise: Noise, num_steps: int
     ) -> Float[Tensor, "B T A"]:
-        """Turn standard normal noise into one chunk a row, in `num_steps` network evaluations."""
+        """Draw one chunk a row in `num_steps` network evaluations."""
+
+
+def masked_mean_square(error: Float[Tensor, "B T A"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B"]:
+    """Return each row's mean square over its valid actions."""
+    weight = valid[:, :, None].to(error.dtype)
+    return (error.square() * weight).sum(dim=(1, 2)) / (weight.sum(dim=(1, 2)) * error.shape[-1]).clamp(min=1)

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vla.policy.config import ImfConfig
-from vla.policy.heads.head import ActionHead
+from vla.policy.heads.head import ActionHead, Noise, masked_mean_square
 
 FINITE_DIFFERENCE_STEP = 5e-3
 
@@ -36,10 +36,12 @@ class ImfHead(ActionHead):
     """Objective and sampler around a velocity network.
 
     Args:
-        network: called with (x_t, t, h, cond), answers with (u, v).
+        network: called with (x_t, cond, t, h), answers with (u, v).
         cond_dim: C, the width of the condition it expects.
         config: time sampling, weighting, derivative.
     """
+
+    default_num_steps = 1
 
     def __init__(self, network: nn.Module, *, cond_dim: int, config: ImfConfig) -> None:
         super().__init__()
@@ -58,7 +60,7 @@ class ImfHead(ActionHead):
         h = t - r
         x_t = torch.lerp(action, noise, t[:, None, None])
         velocity = noise - action
-        u, v_hat = self.network(x_t, t, h, cond)
+        u, v_hat = self.network(x_t, cond, t, h)
         # Rows with r = t come first and need no derivative: h = 0 there.
         first = num_flow_rows(len(action), self.config)
         du_dt = torch.zeros_like(velocity)
@@ -78,17 +80,14 @@ class ImfHead(ActionHead):
 
     @torch.no_grad()
     def sample(
-        self,
-        cond: Float[Tensor, "B T_obs C"],
-        noise: Float[Tensor, "B T A"],
-        num_steps: int = 1,
+        self, cond: Float[Tensor, "B T_obs C"], noise: Noise, num_steps: int
     ) -> Float[Tensor, "B T A"]:
-        """Draw normalised action chunks, on a uniform grid of `num_steps` from t = 1 to 0."""
-        x_t = noise
-        h = x_t.new_full((len(cond),), 1 / num_steps)
+        """Follow average velocities from t = 1 to 0, on a uniform grid."""
+        x_t = noise()
+        h = x_t.new_full((len(x_t),), 1 / num_steps)
         for step in range(num_steps):
             t = torch.full_like(h, 1 - step / num_steps)
-            u, _ = self.network(x_t, t, h, cond)
+            u, _ = self.network(x_t, cond, t, h)
             x_t = x_t - u / num_steps
         return x_t
 
@@ -108,7 +107,7 @@ class ImfHead(ActionHead):
             cond = cond.float()
 
             def velocities(x: Tensor, time: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-                u, v = self.network(x, time, length, cond)
+                u, v = self.network(x, cond, time, length)
                 return u, v
 
             return total_derivative(velocities, x_t, t, r, self.config.derivative)
@@ -174,9 +173,3 @@ def sample_times(
     pinned = (uniform(batch) < config.pinned_share) & ~flow
     t, r = t.masked_fill(pinned, 1.0), r.masked_fill(pinned, 0.0)
     return t, torch.where(flow, t, r)
-
-
-def masked_mean_square(error: Float[Tensor, "B T A"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B"]:
-    """Return each row's mean square over its valid actions."""
-    weight = valid[:, :, None].to(error.dtype)
-    return (error.square() * weight).sum(dim=(1, 2)) / (weight.sum(dim=(1, 2)) * error.shape[-1]).clamp(min=1)

@@ -52,7 +52,7 @@ def test_executed_actions_start_at_the_current_observation(policy: LivePolicy) -
     flat = {camera: frames[0] for camera, frames in pixels.items()}
     features = {c: torch.from_numpy(f)[None] for c, f in policy.encoder.encode_views(flat).items()}
     noise = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(5))
-    chunk = policy.agent.predict_action_chunk(features, torch.from_numpy(state), noise=noise)
+    chunk = policy.agent.predict_action_chunk(features, torch.from_numpy(state), noise=lambda: noise)
     actions, _ = policy.act(pixels, state, seeds=[5])
     np.testing.assert_allclose(actions[0], chunk[0, 1:9].numpy(), atol=1e-5)
 

@@ -74,14 +74,16 @@ def test_a_chunk_has_sixteen_actions_in_the_robots_units(tmp_path: Path) -> None
 def test_the_same_noise_gives_the_same_chunk(tmp_path: Path) -> None:
     agent, noise = user_agent(tmp_path), torch.randn(3, 16, 16)
     features, state = observation()
-    chunks = [agent.predict_action_chunk(features, state, noise=noise) for _ in range(2)]
+    chunks = [agent.predict_action_chunk(features, state, noise=lambda: noise) for _ in range(2)]
     assert torch.equal(*chunks)
 
 
 def test_only_projectors_condition_and_head_train_and_all_of_them_do(tmp_path: Path) -> None:
     agent = user_agent(tmp_path)
     for name, parameter in agent.head.named_parameters():
-        if name.endswith("_out.weight"):  # zero at the start: nothing before them would get a gradient
+        if ".outputs." in name and name.endswith(
+            "weight"
+        ):  # zero at the start: nothing before them would get a gradient
             nn.init.normal_(parameter)
     features, state = observation()
     pad = torch.zeros(3, 16, dtype=torch.bool)
@@ -103,8 +105,8 @@ def test_a_saved_policy_comes_back_with_statistics_and_encoder_identity(tmp_path
     loaded = VLAAgent.from_pretrained(tmp_path / "policy")
     noise = torch.randn(3, 16, 16)
     assert torch.equal(
-        loaded.predict_action_chunk(*observation(), noise=noise),
-        agent.eval().predict_action_chunk(*observation(), noise=noise),
+        loaded.predict_action_chunk(*observation(), noise=lambda: noise),
+        agent.eval().predict_action_chunk(*observation(), noise=lambda: noise),
     )
     assert loaded.config.encoder == fake_spec(dim=768).encoder
     assert torch.equal(loaded.state_standardize.mean, agent.state_standardize.mean)

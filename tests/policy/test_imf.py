@@ -1,14 +1,16 @@
 """Improved MeanFlow: the identity on a flow with known solution, the derivative, the sampler."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from vla.policy.config import ImfConfig
+from vla.policy.config import ImfConfig, PolicyConfig
 from vla.policy.heads.action_transformer import ActionTransformer
-from vla.policy.heads.imf import ImfHead, masked_mean_square, num_flow_rows, sample_times, total_derivative
+from vla.policy.heads.head import masked_mean_square
+from vla.policy.heads.imf import ImfHead, num_flow_rows, sample_times, total_derivative
 from vla.policy.heads.residual import AttnResStack
 
 SPREAD = 0.3  # of the Gaussian data in the analytic flow
@@ -58,29 +60,29 @@ def test_forgetting_that_h_moves_with_t_is_far_off() -> None:
 
 def test_one_step_from_noise_has_the_spread_of_the_data() -> None:
     class Exact(nn.Module):
-        def forward(self, x: Tensor, t: Tensor, h: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
+        def forward(self, x: Tensor, cond: Tensor, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
             return gaussian_flow(x, t, h)
 
     head = ImfHead(Exact(), cond_dim=4, config=ImfConfig())
     noise = torch.randn(20_000, 1, 1, generator=torch.Generator().manual_seed(1))
     for steps in (1, 2, 5):  # the exact average velocity gives the same answer on any grid
-        samples = head.sample(torch.zeros(20_000, 1, 4), noise, steps)
+        samples = head.sample(torch.zeros(20_000, 1, 4), lambda: noise, steps)
         torch.testing.assert_close(samples, SPREAD * noise, atol=1e-4, rtol=1e-4)
 
 
-def small_head(residual: str = "attnres", **settings: object) -> ImfHead:
-    torch.manual_seed(0)
-    network = ActionTransformer(
-        action_dim=3,
-        cond_dim=5,
-        obs_horizon=2,
-        pred_horizon=4,
-        n_emb=32,
-        n_layer=2,
-        n_head=4,
-        residual=residual,
+def small_network(residual: Literal["attnres", "plain"] = "attnres", **changes: int) -> ActionTransformer:
+    sizes = {"cond_dim": 5, "obs_horizon": 2, "pred_horizon": 4, "num_action_steps": 1, "n_emb": 32}
+    config = PolicyConfig.model_validate(
+        {**sizes, "n_layer": 2, "n_head": 4, "residual": residual, **changes}
     )
-    for output in (network.u_out, network.v_out):  # they start at zero; random ones make a real test
+    return ActionTransformer(config, action_dim=3, num_times=2, num_outputs=2)
+
+
+def small_head(residual: Literal["attnres", "plain"] = "attnres", **settings: object) -> ImfHead:
+    torch.manual_seed(0)
+    network = small_network(residual)
+    for output in network.outputs:  # they start at zero; random ones make a real test
+        assert isinstance(output, nn.Linear)
         nn.init.normal_(output.weight, std=0.2)
     if isinstance(network.stack, AttnResStack):
         nn.init.normal_(network.stack.queries, std=0.2)
@@ -95,13 +97,15 @@ def small_batch(rows: int = 8) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("residual", ["attnres", "plain"])
-def test_the_derivative_of_the_real_head_equals_finite_differences(residual: str) -> None:
+def test_the_derivative_of_the_real_head_equals_finite_differences(
+    residual: Literal["attnres", "plain"],
+) -> None:
     head = small_head(residual).double()
     cond, x, _ = (tensor.double() for tensor in small_batch())
     t, r = torch.linspace(0.2, 1, 8).double(), torch.linspace(0, 0.5, 8).double()
 
     def velocities(x: Tensor, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        return head.network(x, t, h, cond)
+        return head.network(x, cond, t, h)
 
     forward = total_derivative(velocities, x, t, r)
     _, v = velocities(x, t, torch.zeros_like(t))
@@ -125,15 +129,15 @@ def test_no_gradient_flows_through_the_derivative() -> None:
     head = small_head()
     cond, action, valid = small_batch()
     loss, parts = head.compute_loss(cond, action, valid, torch.Generator().manual_seed(4))
-    weight = head.get_parameter("network.u_out.weight")
+    weight = head.get_parameter("network.outputs.0.weight")
     expected = torch.autograd.grad(loss, weight)[0]
 
     generator = torch.Generator().manual_seed(4)
     noise = torch.randn(action.shape, generator=generator)
     t, r = sample_times(8, head.config, action.device, generator)
     h, x_t = t - r, torch.lerp(action, noise, t[:, None, None])
-    u, v_hat = head.network(x_t, t, h, cond)
-    constant = total_derivative(lambda x, t, h: head.network(x, t, h, cond), x_t, t, r).detach()
+    u, v_hat = head.network(x_t, cond, t, h)
+    constant = total_derivative(lambda x, t, h: head.network(x, cond, t, h), x_t, t, r).detach()
     u_error = (u + h[:, None, None] * constant - (noise - action)).pow(2).mean((1, 2))
     v_error = (v_hat - (noise - action)).pow(2).mean((1, 2))
     by_hand = sum((e / (e.detach() + 1e-3) ** 0.5).mean() for e in (u_error, v_error))
@@ -163,32 +167,16 @@ def test_padded_actions_do_not_count() -> None:
 
 
 def test_an_untrained_head_returns_its_noise() -> None:
-    network = ActionTransformer(
-        action_dim=3,
-        cond_dim=5,
-        obs_horizon=2,
-        pred_horizon=4,
-        n_emb=32,
-        n_layer=1,
-        n_head=4,
-        residual="plain",
-    )
     cond, noise, _ = small_batch()
-    assert torch.equal(ImfHead(network, cond_dim=5, config=ImfConfig()).sample(cond, noise), noise)
+    head = ImfHead(small_network(), cond_dim=5, config=ImfConfig())
+    assert torch.equal(head.sample(cond, lambda: noise, 1), noise)
 
 
 def test_one_step_samples_have_both_modes_of_a_mixture() -> None:
     torch.manual_seed(0)
-    network = ActionTransformer(
-        action_dim=1,
-        cond_dim=2,
-        obs_horizon=1,
-        pred_horizon=1,
-        n_emb=32,
-        n_layer=1,
-        n_head=2,
-        residual="attnres",
-    )
+    sizes = {"cond_dim": 2, "obs_horizon": 1, "pred_horizon": 1, "num_action_steps": 1}
+    config = PolicyConfig.model_validate({**sizes, "n_emb": 32, "n_layer": 1, "n_head": 2})
+    network = ActionTransformer(config, action_dim=1, num_times=2, num_outputs=2)
     head = ImfHead(network, cond_dim=2, config=ImfConfig(loss_power=0.0))
     optimizer = torch.optim.AdamW(head.parameters(), lr=6e-3, betas=(0.9, 0.95))
     steps = 300
@@ -202,7 +190,7 @@ def test_one_step_samples_have_both_modes_of_a_mixture() -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimizer.step()
-    samples = head.sample(torch.zeros(4000, 1, 2), torch.randn(4000, 1, 1)).flatten()
+    samples = head.sample(torch.zeros(4000, 1, 2), lambda: torch.randn(4000, 1, 1), 1).flatten()
     plus, minus = (samples > 0.5).double().mean(), (samples < -0.5).double().mean()
     # Flow matching in one step puts everything between the modes, at the mean.
     assert 0.55 < plus < 0.8 and 0.12 < minus < 0.35, (plus, minus)

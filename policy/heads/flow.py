@@ -1,0 +1,56 @@
+"""Flow matching (arXiv 2210.02747), the linear path: the baseline that improved MeanFlow shortens.
+
+    t = 0 data, t = 1 noise     x_t = (1 - t) x + t e     v = e - x     loss = |v_hat(x_t, t) - v|^2
+
+Sampling integrates dx/dt = v_hat from t = 1 to 0 with Euler steps. In one step it returns the mean of
+all chunks that fit the condition, whatever the noise.
+
+B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vla.policy.heads.head import ActionHead, Noise, masked_mean_square
+
+
+class FlowHead(ActionHead):
+    """Objective and sampler around a velocity network.
+
+    Args:
+        network: called with (x_t, cond, t), answers with (v,).
+        cond_dim: C, the width of the condition it expects.
+    """
+
+    default_num_steps = 10
+
+    def __init__(self, network: nn.Module, *, cond_dim: int) -> None:
+        super().__init__()
+        self.network, self.cond_dim = network, cond_dim
+
+    def compute_loss(
+        self,
+        cond: Float[Tensor, "B T_obs C"],
+        action: Float[Tensor, "B T A"],
+        valid: Bool[Tensor, "B T"],
+        generator: torch.Generator | None = None,
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """Return the mean square error of the velocity at uniform times."""
+        noise = torch.randn(action.shape, generator=generator, device=action.device)
+        t = torch.rand(len(action), generator=generator, device=action.device)
+        (v_hat,) = self.network(torch.lerp(action, noise, t[:, None, None]), cond, t)
+        loss = masked_mean_square(v_hat.float() - (noise - action), valid).mean()
+        return loss, {"v_mse": loss.detach()}
+
+    @torch.no_grad()
+    def sample(
+        self, cond: Float[Tensor, "B T_obs C"], noise: Noise, num_steps: int
+    ) -> Float[Tensor, "B T A"]:
+        """Integrate from t = 1 to 0 with Euler steps of equal length."""
+        x_t = noise()
+        for step in range(num_steps):
+            t = x_t.new_full((len(x_t),), 1 - step / num_steps)
+            (v_hat,) = self.network(x_t, cond, t)
+            x_t = x_t - v_hat / num_steps
+        return x_t
