@@ -1,18 +1,16 @@
 """Small real things for tests: datasets, encoder checkpoints, caches."""
 
-import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from fake_datasets import CAMERAS as CAMERAS
+from fake_datasets import TASK as TASK
+from fake_datasets import fake_images as fake_images
+from fake_datasets import png as png
+from fake_datasets import write_dataset as write_dataset
 from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVisionModel
 
 from vla.cache import (
@@ -26,8 +24,6 @@ from vla.cache import (
     Preprocessing,
 )
 
-CAMERAS = ("r_vis", "top", "front")
-TASK = "Pick the red box."
 VISION = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -36,90 +32,6 @@ VISION = {
     "image_size": 256,
     "patch_size": 64,
 }
-
-
-def fake_images(seed: int, count: int, size: tuple[int, int] = (256, 256)) -> np.ndarray:
-    """Random smooth RGB images, uint8 [count, H, W, 3]."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
-    return np.stack(
-        [np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)) for image in coarse]
-    )
-
-
-def png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def write_dataset(
-    root: Path, lengths: Sequence[int] = (5, 4), size: tuple[int, int] = (256, 256), state_dim: int = 16
-) -> Path:
-    """Write a LeRobotDataset v3.0 with image features, a data file an episode."""
-    vector = {"dtype": "float32", "shape": [state_dim], "names": None}
-    image = {"dtype": "image", "shape": [*size, 3], "names": ["height", "width", "channels"]}
-    numbers = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-    features: dict[str, Any] = {f"observation.images.{camera}": image for camera in CAMERAS}
-    features |= {"observation.state": vector, "action": vector}
-    features |= {
-        name: {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1]} for name in numbers
-    }
-    columns = datasets.Features(
-        {f"observation.images.{camera}": datasets.Image() for camera in CAMERAS}
-        | {
-            key: datasets.Sequence(datasets.Value("float32"), length=state_dim)
-            for key in ("observation.state", "action")
-        }
-        | {name: datasets.Value(features[name]["dtype"]) for name in numbers}
-    )
-    first, rows = 0, []
-    for episode, length in enumerate(lengths):
-        rng = np.random.default_rng(episode)
-        table: dict[str, Any] = {
-            f"observation.images.{camera}": [
-                {"bytes": png(frame), "path": None} for frame in fake_images(100 * episode + k, length, size)
-            ]
-            for k, camera in enumerate(CAMERAS)
-        }
-        table["observation.state"] = list(rng.normal(size=(length, state_dim)).astype(np.float32))
-        table["action"] = list(rng.normal(size=(length, state_dim)).astype(np.float32))
-        table |= {
-            "timestamp": [i / 25 for i in range(length)],
-            "frame_index": list(range(length)),
-            "episode_index": [episode] * length,
-            "index": list(range(first, first + length)),
-            "task_index": [0] * length,
-        }
-        path = root / f"data/chunk-000/file-{episode:03d}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(table, schema=columns.arrow_schema), path)
-        rows.append(
-            {
-                "episode_index": episode,
-                "tasks": [TASK],
-                "length": length,
-                "dataset_from_index": first,
-                "dataset_to_index": first + length,
-            }
-        )
-        first += length
-    path = root / "meta/episodes/chunk-000/file-000.parquet"
-    path.parent.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    pd.DataFrame({"task_index": [0]}, index=pd.Index([TASK], name="task")).to_parquet(
-        root / "meta/tasks.parquet"
-    )
-    info = {
-        "codebase_version": "v3.0",
-        "fps": 25,
-        "total_episodes": len(lengths),
-        "total_frames": first,
-        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-        "features": features,
-    }
-    (root / "meta/info.json").write_text(json.dumps(info))
-    return root
 
 
 def write_vision_checkpoint(root: Path, seed: int = 0) -> Path:

@@ -13,7 +13,7 @@ def inspect(path: Path) -> dict[str, Any]:
     Raises:
         VlaError: nothing there is known to vla.
     """
-    if (path / "meta/info.json").is_file():
+    if (path / "meta/info.json").is_file() or list(path.glob("episode*.h*5")):
         return _dataset(path)
     if (path / "pipeline.toml").is_file() and (path / "checkpoints").is_dir():
         return _run(path)
@@ -26,31 +26,31 @@ def inspect(path: Path) -> dict[str, Any]:
         return {"kind": "evaluation", **info["aggregated"], "latency_ms": info["latency_ms"]}
     found = "an empty or unknown folder" if path.is_dir() else "a file" if path.exists() else "nothing"
     raise VlaError(
-        f"{path} is {found}; vla inspect takes a dataset (meta/info.json), a cache (cache.json), "
-        "a run (pipeline.toml), a policy (config.json) or an evaluation (eval_info.json)"
+        f"{path} is {found}; vla inspect takes a dataset (meta/info.json or episode_*.hdf5), a cache "
+        "(cache.json), a run (pipeline.toml), a policy (config.json) or an evaluation (eval_info.json)"
     )
 
 
 def _dataset(path: Path) -> dict[str, Any]:
     from vla.embed.config import DatasetConfig
     from vla.embed.sources import open_source
-    from vla.embed.sources.lerobot_v3 import read_info
 
-    info = read_info(path)
-    source = open_source(DatasetConfig(path=str(path)))
+    says_fps = (path / "meta/info.json").is_file()
+    source = open_source(DatasetConfig(path=str(path), fps=None if says_fps else 1))
     lengths = [episode.length for episode in source.episodes]
-    return {
-        "kind": "dataset (LeRobotDataset v3.0)",
+    described = {
+        "kind": f"dataset ({source.format})",
         "episodes": len(lengths),
         "frames": sum(lengths),
-        "fps": info["fps"],
-        "hours": round(sum(lengths) / info["fps"] / 3600, 3),
+        "fps": source.fps if says_fps else "not stored",
+        "hours": round(sum(lengths) / source.fps / 3600, 3) if says_fps else "not stored",
         "cameras": list(source.camera_names),
         "state_dim": source.state_dim,
         "action_dim": source.action_dim,
         "tasks": sorted({episode.task for episode in source.episodes}),
-        "next": f"vla embed --dataset {path}",
     }
+    hint = "" if says_fps else " --set dataset.fps=50"
+    return {**described, "next": f"vla embed --dataset {path}{hint}"}
 
 
 def _cache(path: Path) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _cache(path: Path) -> dict[str, Any]:
         "dataset": metadata.dataset.path,
         "encoder": metadata.encoder.describe(),
         "cameras": list(metadata.camera_names),
-        "feature_shape": [metadata.variants, metadata.encoder.tokens, metadata.encoder.feature_dim],
+        "feature_shape": [cache.variants, metadata.encoder.tokens, metadata.encoder.feature_dim],
         "episodes": len(metadata.episodes),
         "frames": metadata.num_frames,
         "shards": len(metadata.shards),

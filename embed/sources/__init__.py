@@ -3,20 +3,41 @@
 import os
 
 from vla.embed.config import DatasetConfig
-from vla.embed.sources.lerobot_v3 import LeRobotV3Source
+from vla.embed.sources.folder import DatasetFolder
+from vla.embed.sources.hub import complete, find_dataset
+from vla.embed.sources.lerobot import LeRobotSource
+from vla.embed.sources.lerobot_info import INFO
 from vla.embed.sources.source import FrameBlock, FrameSource
+from vla.errors import DatasetError
 
-__all__ = ["FrameBlock", "FrameSource", "LeRobotV3Source", "open_source"]
+__all__ = ["FrameBlock", "FrameSource", "LeRobotSource", "open_source"]
 
 
 def open_source(config: DatasetConfig, workers: int = 0) -> FrameSource:
     """Open the demonstrations that a configuration names.
 
     Args:
-        config: path, cameras and keys.
+        config: path, cameras, keys and episodes.
         workers: threads that decode images; 0 is one a core.
 
     Raises:
-        DatasetError: nothing readable lies there, or a camera or key is missing.
+        DatasetError: nothing readable lies there, or a camera, key or episode is missing.
     """
-    return LeRobotV3Source(config, workers or os.cpu_count() or 1)
+    folder = find_dataset(config)
+    source = _choose(folder, config, workers or os.cpu_count() or 1)
+    if folder.revision is not None:
+        complete(folder, source.files())
+    return source
+
+
+def _choose(folder: DatasetFolder, config: DatasetConfig, workers: int) -> FrameSource:
+    if folder.has(INFO):
+        return LeRobotSource(folder, config, workers)
+    from vla.embed.sources.hdf5 import Hdf5Source, episode_files
+
+    if episode_files(folder):
+        return Hdf5Source(folder, config, workers)
+    raise DatasetError(
+        f"no dataset at {folder.name}: it has neither {INFO} (LeRobot) nor episode_*.hdf5 (ACT, ALOHA); "
+        f"record some: vla record --task sim_transfer --out {folder.name}"
+    )

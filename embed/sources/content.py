@@ -3,25 +3,32 @@
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+from vla.embed.sources.folder import DatasetFolder
+from vla.errors import DatasetError
 from vla.files import sha256_of
 
 
-def content_sha256(root: Path, folders: Sequence[str]) -> str:
-    """Hash the relative names and bytes of all files below some folders of `root`.
+def content_sha256(folder: DatasetFolder, files: Sequence[str], settings: Sequence[str] = ()) -> str:
+    """Hash the relative names and bytes of some files of a dataset.
 
-    Hidden files are left out: downloads leave bookkeeping of their own beside the data.
+    Args:
+        folder: the dataset.
+        files: relative names.
+        settings: what the user said that the files do not, such as the order of colours; hashed too.
+
+    Raises:
+        DatasetError: a file is missing or cannot be read.
     """
-    files = sorted(
-        path
-        for folder in folders
-        for path in (root / folder).rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
-    with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter lock
-        digests = list(pool.map(sha256_of, files))
+    names = sorted(files)
+    try:
+        with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter lock
+            digests = list(pool.map(sha256_of, [folder.file(name) for name in names]))
+    except OSError as error:
+        raise DatasetError(f"{folder.name} cannot be read: {error}") from error
     whole = hashlib.sha256()
-    for path, digest in zip(files, digests, strict=True):
-        whole.update(f"{path.relative_to(root).as_posix()}\0{digest}\n".encode())
+    for name, digest in zip(names, digests, strict=True):
+        whole.update(f"{name}\0{digest}\n".encode())
+    for setting in settings:
+        whole.update(f"{setting}\n".encode())
     return whole.hexdigest()

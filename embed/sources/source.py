@@ -23,6 +23,7 @@ class FrameBlock:
     state: Float32[np.ndarray, "n state_dim"]
     action: Float32[np.ndarray, "n action_dim"]
     episode_index: Int32[np.ndarray, "n"]
+    """The dataset's own number of the episode."""
     frame_index: Int32[np.ndarray, "n"]
     """Counted within the episode."""
 
@@ -32,13 +33,23 @@ class FrameSource(ABC):
 
     @property
     @abstractmethod
+    def format(self) -> str:
+        """Name of the format, such as `lerobot-v3.0`."""
+
+    @property
+    @abstractmethod
+    def fps(self) -> float:
+        """Frames a second."""
+
+    @property
+    @abstractmethod
     def camera_names(self) -> tuple[str, ...]:
         """Cameras that `read` delivers, in order."""
 
     @property
     @abstractmethod
     def episodes(self) -> tuple[Episode, ...]:
-        """All episodes; frames are numbered 0, 1, 2, … through them."""
+        """The chosen episodes; frames are numbered 0, 1, 2, … through them."""
 
     @property
     @abstractmethod
@@ -51,12 +62,22 @@ class FrameSource(ABC):
         """Size of the action."""
 
     @abstractmethod
+    def files(self) -> list[str]:
+        """List the files that decide what `read` delivers, relative to the dataset's directory."""
+
+    @abstractmethod
     def identity(self) -> DatasetIdentity:
-        """Identify the dataset by its content; reads every file once."""
+        """Identify the dataset by its content; reads each of `files` once.
+
+        Raises:
+            DatasetError: a file is missing or cannot be read.
+        """
 
     @abstractmethod
     def read(self, frames: range, block: int) -> Iterator[FrameBlock]:
         """Yield the frames with these numbers, `block` at a time (the last block may be shorter).
+
+        The same frames are the same bytes, wherever reading began.
 
         Raises:
             DatasetError: a frame cannot be read; the message names episode, frame and camera.

@@ -1,0 +1,179 @@
+"""Read a LeRobotDataset v3.0, v2.1 or v2.0, with images, videos, or some of each."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import UInt8
+
+from vla.cache.metadata import DatasetIdentity, Episode
+from vla.embed.config import DatasetConfig
+from vla.embed.sources import lerobot_v3, lerobot_v21
+from vla.embed.sources.content import content_sha256
+from vla.embed.sources.episodes import choose_episodes, locate, number_through, positions
+from vla.embed.sources.folder import DatasetFolder
+from vla.embed.sources.images import decode_image, stack
+from vla.embed.sources.lerobot_check import check_positions, check_times
+from vla.embed.sources.lerobot_info import read_info
+from vla.embed.sources.lerobot_layout import EpisodeFiles
+from vla.embed.sources.lerobot_tables import POSITION_COLUMNS, Rows, rebatch, stream, vectors
+from vla.embed.sources.source import FrameBlock, FrameSource
+from vla.embed.sources.video_track import VideoTrack
+from vla.errors import DatasetError
+
+
+class LeRobotSource(FrameSource):
+    """A LeRobotDataset.
+
+    Args:
+        folder: its directory.
+        config: cameras, keys, episodes and tolerance.
+        workers: threads that decode.
+
+    Raises:
+        DatasetError: metadata are not valid, or a camera, key or episode is not there.
+    """
+
+    def __init__(self, folder: DatasetFolder, config: DatasetConfig, workers: int) -> None:
+        self._folder, self._config, self._workers = folder, config, workers
+        self._info = read_info(folder, config)
+        self._state_key = config.state_key or "observation.state"
+        self._action_key = config.action_key or "action"
+        self._state_dim = self._info.vector_dim(folder.name, self._state_key)
+        self._action_dim = self._info.vector_dim(folder.name, self._action_key)
+        self._keys = self._info.choose_cameras(folder.name, config.cameras)
+        self._videos = {
+            camera: key for camera, key in self._keys.items() if self._info.features[key].dtype == "video"
+        }
+        if self._videos and config.tolerance_s >= 0.5 / self._info.fps:
+            raise DatasetError(
+                f"dataset.tolerance_s = {config.tolerance_s:g} does not tell frames apart that are "
+                f"{1 / self._info.fps:.4g} s from each other; set less than {0.5 / self._info.fps:.4g}"
+            )
+
+    @property
+    def format(self) -> str:
+        return f"lerobot-{self._info.codebase_version}"
+
+    @property
+    def fps(self) -> float:
+        return self._info.fps
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        return tuple(self._keys)
+
+    @property
+    def state_dim(self) -> int:
+        return self._state_dim
+
+    @property
+    def action_dim(self) -> int:
+        return self._action_dim
+
+    @cached_property
+    def episodes(self) -> tuple[Episode, ...]:
+        return number_through(self._folder.name, ((e.index, e.length, e.task) for e in self._chosen))
+
+    def files(self) -> list[str]:
+        tables = {name for episode in self._chosen for name in episode.rows.files}
+        videos = {span.file for episode in self._chosen for span in episode.videos.values()}
+        return sorted({*self._folder.files_below("meta"), *tables, *videos})
+
+    def identity(self) -> DatasetIdentity:
+        return DatasetIdentity(
+            path=self._folder.name,
+            revision=self._folder.revision,
+            format=self.format,
+            content_sha256=content_sha256(self._folder, self.files()),
+            episodes=None if len(self._chosen) == len(self._all) else tuple(e.index for e in self._chosen),
+            fps=self.fps,
+            state_key=self._state_key,
+            action_key=self._action_key,
+        )
+
+    def read(self, frames: range, block: int) -> Iterator[FrameBlock]:
+        images = [key for key in self._keys.values() if key not in self._videos.values()]
+        columns = [*images, self._state_key, self._action_key, *POSITION_COLUMNS]
+        tracks = {camera: VideoTrack(self._folder, self._config.tolerance_s) for camera in self._videos}
+        first = frames.start
+        try:
+            with ThreadPoolExecutor(self._workers) as pool:
+                tables = (
+                    table
+                    for rows in self._rows(frames)
+                    for table in stream(self._folder, rows, columns, block)
+                )
+                for table in rebatch(tables, block):
+                    yield self._decode(table, range(first, first + len(table)), tracks, pool)
+                    first += len(table)
+        finally:
+            for track in tracks.values():
+                track.close()
+
+    @cached_property
+    def _all(self) -> list[EpisodeFiles]:
+        layout = lerobot_v3 if self._info.codebase_version == "v3.0" else lerobot_v21
+        return layout.read_episodes(self._folder, self._info, list(self._videos.values()))
+
+    @cached_property
+    def _chosen(self) -> list[EpisodeFiles]:
+        by_index = {episode.index: episode for episode in self._all}
+        present = [episode.index for episode in self._all]
+        numbers = choose_episodes(self._folder.name, present, self._config.episodes)
+        return [by_index[number] for number in numbers]
+
+    def _rows(self, frames: range) -> Iterator[Rows]:
+        """Yield where the rows of some frames are, in as few pieces as there can be."""
+        waiting: Rows | None = None
+        for span in locate(self.episodes, frames):
+            whole = self._chosen[span.position].rows
+            rows = Rows(whole.files, whole.column, whole.start + span.start, whole.start + span.stop)
+            joined = waiting.joined(rows) if waiting else rows
+            if joined is None and waiting:
+                yield waiting
+            waiting = joined or rows
+        if waiting:
+            yield waiting
+
+    def _decode(
+        self, table: pa.Table, frames: range, tracks: dict[str, VideoTrack], pool: ThreadPoolExecutor
+    ) -> FrameBlock:
+        episode_index, frame_index = positions(self.episodes, frames)
+        check_positions(table, episode_index, frame_index, self._folder.name)
+        check_times(table, episode_index, frame_index, self.fps, self._config.tolerance_s, self._folder.name)
+
+        def where(camera: str, row: int) -> str:
+            at = f"episode {episode_index[row]}, frame {frame_index[row]}"
+            return f"{self._folder.name}: camera '{camera}' at {at}"
+
+        def show(camera: str) -> UInt8[np.ndarray, "n h w 3"]:
+            spans = [
+                (self._chosen[span.position].videos[self._videos[camera]], range(span.start, span.stop))
+                for span in locate(self.episodes, frames)
+            ]
+            return stack(tracks[camera].frames(spans, self.fps), partial(where, camera))
+
+        # Videos first: a camera's video is one task, its images are many.
+        shown = {camera: pool.submit(show, camera) for camera in self._videos}
+        images: dict[str, Any] = {}
+        for camera, key in self._keys.items():
+            if camera not in shown:
+                decoded = pool.map(decode_image, _cells(table, key))
+                images[camera] = stack(decoded, partial(where, camera))
+        return FrameBlock(
+            images={c: shown[c].result() if c in shown else images[c] for c in self._keys},
+            state=vectors(table, self._state_key, self._state_dim, self._folder.name),
+            action=vectors(table, self._action_key, self._action_dim, self._folder.name),
+            episode_index=episode_index,
+            frame_index=frame_index,
+        )
+
+
+def _cells(table: pa.Table, key: str) -> list[object]:
+    """Return the encoded images of a column, in either form that `datasets` stores them."""
+    cells = table[key].to_pylist()
+    return [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]

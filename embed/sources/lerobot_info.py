@@ -1,0 +1,106 @@
+"""Read `meta/info.json` of a LeRobotDataset: versions, features, fps, path templates.
+
+What vla does not need is not looked at, so that a dataset with unusual extras opens all the same.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vla.embed.config import DatasetConfig
+from vla.embed.sources.folder import DatasetFolder
+from vla.errors import DatasetError, nearest
+from vla.strict import explain
+
+INFO = "meta/info.json"
+VERSIONS = ("v3.0", "v2.1", "v2.0")
+MAX_INFO_BYTES = 16 << 20
+IMAGE_PREFIX = "observation.images."
+
+
+class Feature(BaseModel):
+    """One column."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+    dtype: str
+    """image, video, or the name of a number type."""
+    shape: tuple[int, ...] | None = None
+
+
+class LeRobotInfo(BaseModel):
+    """The part of `info.json` that readers need."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+    codebase_version: str
+    fps: Annotated[float, Field(gt=0, le=1000)]
+    features: dict[str, Feature]
+    data_path: str
+    video_path: str | None = None
+    chunks_size: Annotated[int, Field(ge=1)] = 1000
+
+    def choose_cameras(self, dataset: str, wanted: tuple[str, ...]) -> dict[str, str]:
+        """Map camera names to feature keys, in the order asked for; none takes all.
+
+        Raises:
+            DatasetError: there is no such camera, or none at all.
+        """
+        stored = {
+            key.removeprefix(IMAGE_PREFIX): key
+            for key, feature in self.features.items()
+            if feature.dtype in ("image", "video")
+        }
+        if not stored:
+            raise DatasetError(f"{dataset} has no image or video features; nothing to embed")
+        for camera in wanted:
+            if camera not in stored:
+                raise DatasetError(f"{dataset} has no camera '{camera}'; its cameras: {', '.join(stored)}")
+        return {camera: stored[camera] for camera in wanted or stored}
+
+    def vector_dim(self, dataset: str, key: str) -> int:
+        """Return the size of a vector feature, such as the state.
+
+        Raises:
+            DatasetError: there is no such feature, or it is no vector.
+        """
+        if key not in self.features:
+            raise DatasetError(f"{dataset} has no feature '{key}'; {nearest(key, self.features)}")
+        shape = self.features[key].shape
+        if shape is None or len(shape) != 1 or shape[0] < 1 or self.features[key].dtype in ("image", "video"):
+            raise DatasetError(f"{dataset}: feature '{key}' has shape {shape}; vla takes vectors")
+        return shape[0]
+
+
+def read_info(folder: DatasetFolder, config: DatasetConfig) -> LeRobotInfo:
+    """Read and check `meta/info.json`.
+
+    Raises:
+        DatasetError: it is not JSON, not of the right form or of another version; or the configuration
+            contradicts it.
+    """
+    path = folder.file(INFO)
+    try:
+        if path.stat().st_size > MAX_INFO_BYTES:
+            raise DatasetError(f"{path} has more than {MAX_INFO_BYTES >> 20} MiB; it describes no dataset")
+        info = LeRobotInfo.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    except ValidationError as error:
+        raise DatasetError(f"{path}: {one_line(error, LeRobotInfo)}") from error
+    if info.codebase_version not in VERSIONS:
+        raise DatasetError(
+            f"{path} is a LeRobotDataset {info.codebase_version[:20]}; vla reads {', '.join(VERSIONS)}; "
+            "convert it with the lerobot that wrote it"
+        )
+    if config.fps is not None and config.fps != info.fps:
+        raise DatasetError(
+            f"{path} says {info.fps:g} frames a second, the configuration {config.fps:g}; remove dataset.fps"
+        )
+    return info
+
+
+def one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """Describe a file that is not of the right form, in a line that shows little of what it holds."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return f"is not JSON ({first['msg']})"
+    return explain(error, model)[:300]
