@@ -5,6 +5,7 @@ The format is described for strangers in docs/cache-format.md.
 
 from vla.cache.config import CacheConfig
 from vla.cache.metadata import (
+    Augmentation,
     CacheMetadata,
     DatasetIdentity,
     EncoderIdentity,
@@ -18,6 +19,7 @@ from vla.cache.shard import Frames
 from vla.cache.writer import CacheSpec, CacheWriter
 
 __all__ = [
+    "Augmentation",
     "CacheConfig",
     "CacheMetadata",
     "CacheSpec",

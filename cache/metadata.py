@@ -30,15 +30,36 @@ class Preprocessing(StrictModel):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
 
+class Augmentation(StrictModel):
+    """How cached variants of a frame differ from it; see `vla.embed.augment`. Also the table `[augment]`."""
+
+    variants: Count = 0
+    """Variants of each frame beside the frame itself; 0 is no augmentation."""
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.04
+    """Largest shift, as a share of the image's height and width."""
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Largest relative change of each colour channel's contrast."""
+    offset: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest change of each colour channel's brightness, as a share of full scale."""
+    seed: Count = 0
+
+
+Pooling = Literal["pooled", "mean", "grid2", "grid4", "patches"]
+
+
 class DatasetIdentity(StrictModel):
     """Which demonstrations were read."""
 
     path: str
-    """As it was given: a directory."""
+    """As it was given: a directory, or `owner/name` on the Hub."""
+    revision: str | None = None
+    """Commit on the Hub; None for a directory."""
     format: str
     """For example `lerobot-v3.0`."""
     content_sha256: Sha256
-    """Over the relative names and bytes of all files of the dataset."""
+    """Over the relative names and bytes of the files that were read."""
+    episodes: tuple[Count, ...] | None = None
+    """The episodes that were chosen, by the dataset's own numbers; None is all of them."""
     fps: Annotated[float, Field(gt=0)]
     state_key: str
     action_key: str
@@ -53,8 +74,9 @@ class EncoderIdentity(StrictModel):
     """Commit on the Hub; None for a directory or a built-in encoder."""
     weights_sha256: Sha256
     """Over the vision tower's architecture and its tensors in float32, whatever file they came in."""
-    pooling: Literal["pooled"]
-    """`pooled`: the checkpoint's attention pooling, `pooler_output`."""
+    pooling: Pooling
+    """What is kept of a view: `pooled`, the checkpoint's attention pooling (`pooler_output`); `mean` of
+    all patch tokens; `grid2` or `grid4`, means over 2x2 or 4x4 cells; or all `patches`."""
     dtype: Literal["float32", "bfloat16", "float16"]
     """Arithmetic of the forward pass; features are stored in float16 in any case."""
     feature_dim: PositiveInt
@@ -111,8 +133,8 @@ class CacheMetadata(StrictModel):
     encoder: EncoderIdentity
     preprocessing: Preprocessing
     camera_names: Annotated[tuple[str, ...], Field(min_length=1)]
-    variants: PositiveInt
-    """Cached augmentations of each frame; 1 is the frame alone."""
+    augmentation: Augmentation
+    """Every frame has 1 + `augmentation.variants` variants; the first is the frame itself."""
     state_dim: PositiveInt
     action_dim: PositiveInt
     num_frames: PositiveInt
@@ -129,16 +151,16 @@ def fingerprint(
     encoder: EncoderIdentity,
     preprocessing: Preprocessing,
     camera_names: tuple[str, ...],
-    variants: int = 1,
+    augmentation: Augmentation,
 ) -> str:
     """Return 12 hexadecimal digits that change whenever the features would."""
     content = {
         "format_version": FORMAT_VERSION,
-        "dataset": [dataset.content_sha256, dataset.state_key, dataset.action_key],
+        "dataset": [dataset.content_sha256, dataset.state_key, dataset.action_key, dataset.episodes],
         "encoder": [encoder.weights_sha256, encoder.pooling, encoder.dtype],
         "preprocessing": preprocessing.model_dump(mode="json"),
         "camera_names": list(camera_names),
-        "variants": variants,
+        "augmentation": augmentation.model_dump(mode="json") if augmentation.variants else None,
     }
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -50,9 +50,27 @@ class FeatureCache:
     def _shards(self) -> list[dict[str, Tensor]]:
         return [map_shard(self.folder / shard.file) for shard in self.metadata.shards]
 
-    def features(self, camera: str, frames: Int64[Tensor, "n"]) -> Float16[Tensor, "n variants tokens dim"]:
-        """Return one camera's features of the frames with these numbers, copied out of the files."""
-        return self._gather(f"features.{camera}", frames)
+    @property
+    def variants(self) -> int:
+        """Variants of each frame; number 0 is the frame itself."""
+        return 1 + self.metadata.augmentation.variants
+
+    def features(
+        self, camera: str, frames: Int64[Tensor, "n"], variants: Int64[Tensor, "n"]
+    ) -> Float16[Tensor, "n tokens dim"]:
+        """Return one camera's features of frames and variants with these numbers, out of the mapped files."""
+        source = self._shards[0][f"features.{camera}"]
+        gathered = torch.empty((len(frames), *source.shape[2:]), dtype=source.dtype)
+        shard_of = frames // self.metadata.frames_per_shard
+        row = frames % self.metadata.frames_per_shard
+        for shard in sorted(set(shard_of.tolist())):
+            here = shard_of == shard
+            gathered[here] = self._shards[shard][f"features.{camera}"][row[here], variants[here]]
+        return gathered
+
+    def all_features(self, camera: str) -> Float16[Tensor, "frames variants tokens dim"]:
+        """Return one camera's features of all frames, in memory."""
+        return torch.cat([shard[f"features.{camera}"] for shard in self._shards])
 
     def state(self) -> Float32[Tensor, "frames state_dim"]:
         """Return the robot state of every frame."""
@@ -61,16 +79,6 @@ class FeatureCache:
     def action(self) -> Float32[Tensor, "frames action_dim"]:
         """Return the action of every frame."""
         return torch.cat([shard["action"] for shard in self._shards])
-
-    def _gather(self, name: str, frames: Int64[Tensor, "n"]) -> Tensor:
-        source = self._shards[0][name]
-        gathered = torch.empty((len(frames), *source.shape[1:]), dtype=source.dtype)
-        shard_of = frames // self.metadata.frames_per_shard
-        row = frames % self.metadata.frames_per_shard
-        for shard in sorted(set(shard_of.tolist())):
-            here = shard_of == shard
-            gathered[here] = self._shards[shard][name][row[here]]
-        return gathered
 
 
 def find_cache(folder: Path) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 
 from vla.cache.metadata import (
     FORMAT_VERSION,
+    Augmentation,
     CacheMetadata,
     DatasetIdentity,
     EncoderIdentity,
@@ -28,6 +29,7 @@ from vla.errors import CacheError
 from vla.files import remove_leftovers, sha256_of, write_json
 
 MAX_SHARD_BYTES = 256 << 20
+NOT_AUGMENTED = Augmentation()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +44,18 @@ class CacheSpec:
     action_dim: int
     episodes: tuple[Episode, ...]
     shard_frames: int
-    variants: int = 1
+    augmentation: Augmentation = NOT_AUGMENTED
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint(self.dataset, self.encoder, self.preprocessing, self.camera_names, self.variants)
+        return fingerprint(
+            self.dataset, self.encoder, self.preprocessing, self.camera_names, self.augmentation
+        )
+
+    @property
+    def variants(self) -> int:
+        """Variants of each frame, the frame itself among them."""
+        return 1 + self.augmentation.variants
 
     @property
     def num_frames(self) -> int:
@@ -74,7 +83,10 @@ class CacheWriter:
 
     def __init__(self, folder: Path, spec: CacheSpec) -> None:
         self.folder, self.spec = folder, spec
-        remove_leftovers(folder / "shards")
+
+    def remove_leftovers(self) -> None:
+        """Delete half-written files of killed processes; only whoever holds the folder's lock may."""
+        remove_leftovers(self.folder / "shards")
 
     def missing_shards(self) -> list[int]:
         """Shards that are not there yet, or whose header is not the planned one."""
@@ -104,7 +116,7 @@ class CacheWriter:
             encoder=spec.encoder,
             preprocessing=spec.preprocessing,
             camera_names=spec.camera_names,
-            variants=spec.variants,
+            augmentation=spec.augmentation,
             state_dim=spec.state_dim,
             action_dim=spec.action_dim,
             num_frames=spec.num_frames,

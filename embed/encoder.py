@@ -14,6 +14,7 @@ from vla.cache.metadata import EncoderIdentity, Preprocessing
 from vla.device import choose_device, choose_dtype
 from vla.embed.checkpoint import load_checkpoint, weights_sha256
 from vla.embed.config import EncoderConfig
+from vla.embed.pooling import num_tokens, pool
 from vla.embed.preprocess import normalise, resize
 from vla.errors import EncoderError
 
@@ -64,18 +65,18 @@ class FrozenEncoder:
         checkpoint = load_checkpoint(config.id, config.revision)
         device = choose_device(config.device)
         model: SiglipVisionModel = checkpoint.model
-        if not model.config.vision_use_head:
+        if config.pool == "pooled" and not model.config.vision_use_head:
             raise EncoderError(
-                f"{config.id} has no pooling head, so no pooler_output; name another checkpoint"
+                f"{config.id} has no pooling head, so no pooler_output; use --pool mean or another checkpoint"
             )
         identity = EncoderIdentity(
             id=config.id,
             revision=checkpoint.commit,
             weights_sha256=weights_sha256(model),
-            pooling="pooled",
+            pooling=config.pool,
             dtype=choose_dtype(config.dtype, device),
             feature_dim=model.config.hidden_size,
-            tokens=1,
+            tokens=num_tokens(config.pool, (model.config.image_size // model.config.patch_size) ** 2),
         )
         batch_size = config.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH)
         return cls(model, checkpoint.preprocessing, identity, device=device, batch_size=batch_size)
@@ -96,9 +97,9 @@ class FrozenEncoder:
         for start in range(0, len(frames), self.batch_size):
             batch = torch.from_numpy(frames[start : start + self.batch_size]).to(self.device)
             pixels = normalise(batch, self.preprocessing).to(self._dtype)
-            pooled = self._model(pixel_values=pixels).pooler_output
-            outputs.append(pooled.to(torch.float16).cpu())
-        return torch.cat(outputs)[:, None].numpy()
+            tokens = pool(self._model(pixel_values=pixels), self.identity.pooling)
+            outputs.append(tokens.to(torch.float16).cpu())
+        return torch.cat(outputs).numpy()
 
     def encode_views(
         self, images: dict[str, UInt8[np.ndarray, "n _h _w 3"]]

@@ -7,16 +7,20 @@ was interrupted.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vla.cache import CacheConfig, CacheSpec, CacheWriter, Frames
+from vla.cache import Augmentation, CacheConfig, CacheSpec, CacheWriter, Frames
+from vla.distributed import World
+from vla.embed.augment import augment
 from vla.embed.config import DatasetConfig, EncoderConfig
 from vla.embed.encoder import FrozenEncoder
 from vla.embed.prefetch import prefetch
+from vla.embed.preprocess import resize
 from vla.embed.sources import FrameBlock, FrameSource, open_source
 from vla.lock import exclusive
 from vla.progress import Progress
@@ -43,7 +47,12 @@ class EmbedReport:
     """Of this run; 0 if there was nothing to do."""
 
 
-def embed(dataset: DatasetConfig, encoder: EncoderConfig, cache: CacheConfig) -> EmbedReport:
+def embed(
+    dataset: DatasetConfig,
+    encoder: EncoderConfig,
+    cache: CacheConfig,
+    augmentation: Augmentation | None = None,
+) -> EmbedReport:
     """Encode a dataset into a feature cache below `cache.path`, or finish one that was interrupted.
 
     Raises:
@@ -53,28 +62,35 @@ def embed(dataset: DatasetConfig, encoder: EncoderConfig, cache: CacheConfig) ->
         VlaError: another process is writing the same cache.
     """
     started = time.monotonic()
-    source = open_source(dataset, encoder.workers)
-    frozen = FrozenEncoder.load(encoder)
-    spec = CacheSpec(
-        dataset=source.identity(),
-        encoder=frozen.identity,
-        preprocessing=frozen.preprocessing,
-        camera_names=source.camera_names,
-        state_dim=source.state_dim,
-        action_dim=source.action_dim,
-        episodes=source.episodes,
-        shard_frames=cache.shard_frames,
-    )
-    name = f"{Path(dataset.path).resolve().name}-{Path(encoder.id).name}-{spec.fingerprint}"
-    folder = Path(cache.path) / name
-    with exclusive(folder):
+    with World.join() as world:
+        source = open_source(dataset, encoder.workers)
+        frozen = FrozenEncoder.load(encoder)
+        spec = CacheSpec(
+            dataset=world.broadcast(source.identity() if world.is_main else None),
+            encoder=frozen.identity,
+            preprocessing=frozen.preprocessing,
+            camera_names=source.camera_names,
+            state_dim=source.state_dim,
+            action_dim=source.action_dim,
+            episodes=source.episodes,
+            shard_frames=cache.shard_frames,
+            augmentation=augmentation or Augmentation(),
+        )
+        name = f"{Path(dataset.path).resolve().name}-{Path(encoder.id).name}-{spec.fingerprint}"
+        folder = Path(cache.path) / name
         writer = CacheWriter(folder, spec)
-        missing = writer.missing_shards()
-        encode_shards(source, frozen, writer, missing)
-        if missing or not (folder / "cache.json").is_file():
-            writer.finish()
+        with exclusive(folder) if world.is_main else nullcontext():
+            if world.is_main:
+                writer.remove_leftovers()
+            missing = world.broadcast(writer.missing_shards() if world.is_main else None)
+            # A run of neighbouring shards each: files are then read in order, mostly by one rank.
+            share = world.share(missing)
+            encode_shards(source, frozen, writer, share, quiet=not world.is_main)
+            world.barrier()
+            if world.is_main and (missing or not (folder / "cache.json").is_file()):
+                writer.finish()
     seconds = time.monotonic() - started
-    images = sum(len(spec.frame_range(shard)) for shard in missing) * len(spec.camera_names)
+    images = sum(len(spec.frame_range(shard)) for shard in missing) * len(spec.camera_names) * spec.variants
     return EmbedReport(
         cache=str(folder),
         fingerprint=spec.fingerprint,
@@ -89,32 +105,49 @@ def embed(dataset: DatasetConfig, encoder: EncoderConfig, cache: CacheConfig) ->
 
 
 def encode_shards(
-    source: FrameSource, encoder: FrozenEncoder, writer: CacheWriter, shards: list[int]
+    source: FrameSource,
+    encoder: FrozenEncoder,
+    writer: CacheWriter,
+    shards: Sequence[int],
+    *,
+    quiet: bool = False,
 ) -> None:
     """Encode and write the given shards, decoding ahead of the encoder across shard borders."""
     spec = writer.spec
-    left = sum(len(spec.frame_range(shard)) for shard in shards)
+    total = sum(len(spec.frame_range(shard)) for shard in shards)
 
     def blocks() -> Iterator[tuple[int, FrameBlock]]:
         for shard in shards:
             for block in source.read(spec.frame_range(shard), BLOCK_FRAMES):
                 yield shard, block
 
-    with Progress("embed", spec.num_frames, done=spec.num_frames - left, unit="frames") as progress:
+    with Progress("embed", total, unit="frames", quiet=quiet) as progress:
         pieces: list[Frames] = []
         for shard, block in prefetch(blocks(), BLOCKS_AHEAD):
-            pieces.append(_encode_block(encoder, block))
+            pieces.append(encode_block(encoder, block, spec.augmentation))
             progress.update(len(block.state))
             if sum(len(piece.state) for piece in pieces) == len(spec.frame_range(shard)):
                 writer.write(shard, _join(pieces))
                 pieces.clear()
 
 
-def _encode_block(encoder: FrozenEncoder, block: FrameBlock) -> Frames:
-    """Replace a block's images by their features, as one variant."""
-    features = encoder.encode_views(block.images)
+def encode_block(encoder: FrozenEncoder, block: FrameBlock, augmentation: Augmentation) -> Frames:
+    """Replace a block's images by the features of all their variants."""
+    size = encoder.preprocessing.image_size
+    resized = {camera: resize(frames, size) for camera, frames in block.images.items()}
+    variants = [
+        encoder.encode_views(
+            {
+                camera: augment(frames, block.episode_index, camera, variant, augmentation)
+                for camera, frames in resized.items()
+            }
+        )
+        for variant in range(1 + augmentation.variants)
+    ]
     return Frames(
-        features={camera: array[:, None] for camera, array in features.items()},
+        features={
+            camera: np.stack([features[camera] for features in variants], axis=1) for camera in resized
+        },
         state=block.state,
         action=block.action,
         episode_index=block.episode_index,

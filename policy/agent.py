@@ -26,9 +26,10 @@ from vla.files import write_atomically, write_json
 from vla.policy.batch import Batch
 from vla.policy.config import PolicyConfig
 from vla.policy.heads import build_head
-from vla.policy.heads.head import Noise
+from vla.policy.heads.head import Draws, Noise
 from vla.policy.normalize import Standardize
 from vla.policy.projector import ViewProjector
+from vla.policy.sampling import RowRandom
 from vla.strict import StrictModel, explain
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -67,7 +68,10 @@ class VLAAgent(nn.Module):
         policy = config.policy
         self.config = config
         self.camera_names = config.camera_names
-        self.projector = ViewProjector(config.camera_names, config.encoder.feature_dim, policy.per_view_dim)
+        encoder = config.encoder
+        self.projector = ViewProjector(
+            config.camera_names, encoder.feature_dim, encoder.tokens, policy.per_view_dim
+        )
         self.state_standardize = Standardize(config.state_dim)
         self.action_standardize = Standardize(config.action_dim)
         self.raw_per_step_cond_dim = self.projector.output_dim + config.state_dim
@@ -113,19 +117,29 @@ class VLAAgent(nn.Module):
         raw = torch.cat([self.projector(features), self.state_standardize(state)], dim=-1)
         return self.cond_projector(raw)
 
+    def draw(self, batch: Batch, random: RowRandom) -> Draws:
+        """Draw the noise and times of one batch's loss."""
+        rows, *shape = batch.action.shape
+        return self.head.draw(rows, (shape[0], shape[1]), random)
+
     def compute_loss(
-        self, batch: Batch, generator: torch.Generator | None = None
+        self, batch: Batch, draws: Draws | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """Return the head's loss on a batch, and figures worth logging."""
+        """Return the head's loss on a batch, and figures worth logging.
+
+        Args:
+            batch: windows.
+            draws: from `draw`; None draws from torch's default generator.
+        """
+        if draws is None:
+            draws = {key: value.to(self.device) for key, value in self.draw(batch, RowRandom()).items()}
         cond = self._build_cond(batch.features, batch.state)
         action = self.action_standardize(batch.action)
-        return self.head.compute_loss(cond, action, ~batch.action_is_pad, generator)
+        return self.head.compute_loss(cond, action, ~batch.action_is_pad, draws)
 
-    def forward(
-        self, batch: Batch, generator: torch.Generator | None = None
-    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    def forward(self, batch: Batch, draws: Draws) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Compute the loss; the entry that wrappers such as DistributedDataParallel call."""
-        return self.compute_loss(batch, generator)
+        return self.compute_loss(batch, draws)
 
     @torch.no_grad()
     def predict_action_chunk(

@@ -4,18 +4,56 @@ Nothing has to be saved to continue a run exactly: step 1234 draws the same wind
 whatever process it runs.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-STREAMS = {"init": 0, "order": 1, "loss": 2, "validation": 3}
+STREAMS = {"variant": 0, "order": 1, "loss": 2, "validation": 3}
 
 
 def generator_for(seed: int, stream: str, index: int, device: torch.device) -> torch.Generator:
     """Return a fresh generator for one purpose and step; streams are independent of each other."""
     state = np.random.SeedSequence([seed, STREAMS[stream], index]).generate_state(1, np.uint64)
     return torch.Generator(device=device).manual_seed(int(state[0]))
+
+
+class RowRandom:
+    """Random numbers for the rows of a batch that several processes may share.
+
+    Every process draws the whole batch's numbers and keeps every `world`-th row from `rank` on: what a
+    row sees does not depend on how many processes there are. The order of rows is kept, which
+    matters to heads that treat the first rows differently.
+
+    Args:
+        generator: on the device where numbers are wanted; None uses torch's default on the CPU.
+        rank: this process.
+        world: number of processes.
+    """
+
+    def __init__(self, generator: torch.Generator | None = None, rank: int = 0, world: int = 1) -> None:
+        self._generator, self._rank, self._world = generator, rank, world
+        self.device = generator.device if generator else torch.device("cpu")
+
+    def normal(self, rows: int, *shape: int) -> Float[Tensor, "rows ..."]:
+        """Draw standard normal numbers [rows, *shape]."""
+        return self._mine(torch.randn((rows * self._world, *shape), **self._where()))
+
+    def uniform(self, rows: int, *shape: int) -> Float[Tensor, "rows ..."]:
+        """Draw numbers in [0, 1), [rows, *shape]."""
+        return self._mine(torch.rand((rows * self._world, *shape), **self._where()))
+
+    def integers(self, high: int, rows: int, *shape: int) -> Int64[Tensor, "rows ..."]:
+        """Draw whole numbers below `high`, [rows, *shape]."""
+        return self._mine(torch.randint(high, (rows * self._world, *shape), **self._where()))
+
+    def _mine(self, numbers: Tensor) -> Tensor:
+        return numbers[self._rank :: self._world]
+
+    def _where(self) -> dict[str, Any]:
+        return {"generator": self._generator, "device": self.device}
 
 
 class EpochSampler:

@@ -5,7 +5,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vla.policy.agent import VLAAgent
-from vla.policy.sampling import generator_for
+from vla.policy.sampling import RowRandom, generator_for
 from vla.policy.windows import FeatureWindows
 
 MAX_WINDOWS = 512
@@ -29,11 +29,11 @@ def validate(
     """
     stride = -(-len(current) // MAX_WINDOWS)
     batch = windows.batch(current[::stride])
-    generator = generator_for(seed, "validation", 0, current.device)
-    loss, _ = agent.compute_loss(batch, generator)
+    random = RowRandom(generator_for(seed, "validation", 0, current.device))
+    loss, _ = agent.compute_loss(batch, agent.draw(batch, random))
 
     def noise() -> Tensor:
-        return torch.randn(batch.action.shape, generator=generator, device=current.device)
+        return random.normal(*batch.action.shape)
 
     chunk = agent.predict_action_chunk(batch.features, batch.state, noise=noise)
     error = agent.action_standardize(chunk) - agent.action_standardize(batch.action)

@@ -8,12 +8,13 @@ import os
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float16, Int64
 from torch import Tensor
 
 from vla.cache import FeatureCache
 from vla.errors import ConfigError
 from vla.policy.batch import Batch
+from vla.policy.sampling import RowRandom
 
 FREE_MEMORY_SHARE = 0.5
 
@@ -48,9 +49,8 @@ class FeatureWindows:
         self._observed = torch.arange(1 - obs_horizon, 1, device=device)
         self._predicted = torch.arange(1 - obs_horizon, 1 - obs_horizon + pred_horizon, device=device)
         self._state, self._action = cache.state().to(device), cache.action().to(device)
-        everything = torch.arange(cache.num_frames)
         self._features = (
-            {camera: cache.features(camera, everything).to(device) for camera in cache.camera_names}
+            {camera: cache.all_features(camera).to(device) for camera in cache.camera_names}
             if resident
             else {}
         )
@@ -65,28 +65,37 @@ class FeatureWindows:
         ranges = [torch.arange(e.first_frame, e.first_frame + e.length) for e in chosen]
         return torch.cat([torch.empty(0, dtype=torch.int64), *ranges]).to(self.device)
 
-    def batch(self, current: Int64[Tensor, "B"]) -> Batch:
+    def batch(self, current: Int64[Tensor, "B"], random: RowRandom | None = None) -> Batch:
         """Cut the windows with these current frames.
 
         Frames before an episode's start repeat its first observation; actions outside the
         episode repeat the nearest one and are marked as padding.
+
+        Args:
+            current: frame numbers.
+            random: draws one cached variant a window, the same for its observations and cameras; None
+                takes the frames themselves.
         """
         first, last = self._first[current, None], self._last[current, None]
         observed = torch.clamp(current[:, None] + self._observed, min=first, max=last)
         wanted = current[:, None] + self._predicted
         predicted = torch.clamp(wanted, min=first, max=last)
+        variant = torch.zeros_like(observed)
+        if random is not None and self._cache.variants > 1:
+            variant += random.integers(self._cache.variants, len(current), 1)
         return Batch(
-            features={camera: self._gather(camera, observed) for camera in self._cache.camera_names},
+            features={c: self._gather(c, observed, variant) for c in self._cache.camera_names},
             state=self._state[observed],
             action=self._action[predicted],
             action_is_pad=wanted != predicted,
         )
 
-    def _gather(self, camera: str, frames: Int64[Tensor, "B T_obs"]) -> Tensor:
-        """Return features [B, T_obs, tokens, dim] of the only variant."""
+    def _gather(
+        self, camera: str, frames: Int64[Tensor, "B T_obs"], variant: Int64[Tensor, "B T_obs"]
+    ) -> Float16[Tensor, "B T_obs tokens dim"]:
         if self.resident:
-            return self._features[camera][frames, 0]
-        rows = self._cache.features(camera, frames.flatten().cpu())[:, 0]
+            return self._features[camera][frames, variant]
+        rows = self._cache.features(camera, frames.flatten().cpu(), variant.flatten().cpu())
         if self.device.type == "cuda":
             rows = rows.pin_memory()
         return rows.to(self.device, non_blocking=True).view(*frames.shape, *rows.shape[1:])

@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vla.policy.config import DdpmConfig
-from vla.policy.heads.head import ActionHead, Noise, masked_mean_square
+from vla.policy.heads.head import ActionHead, Draws, Noise, masked_mean_square
+from vla.policy.sampling import RowRandom
 
 
 class DdpmHead(ActionHead):
@@ -37,16 +38,19 @@ class DdpmHead(ActionHead):
         self.network, self.cond_dim, self.config = network, cond_dim, config
         self.register_buffer("alpha_bar", cosine_alpha_bar(config.levels), persistent=False)
 
+    def draw(self, rows: int, shape: tuple[int, int], random: RowRandom) -> Draws:
+        """Draw noise and uniform noise levels."""
+        return {"noise": random.normal(rows, *shape), "level": random.integers(self.config.levels, rows)}
+
     def compute_loss(
         self,
         cond: Float[Tensor, "B T_obs C"],
         action: Float[Tensor, "B T A"],
         valid: Bool[Tensor, "B T"],
-        generator: torch.Generator | None = None,
+        draws: Draws,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """Return the mean square error of the noise at uniform levels."""
-        noise = torch.randn(action.shape, generator=generator, device=action.device)
-        level = torch.randint(self.config.levels, (len(action),), generator=generator, device=action.device)
+        """Return the mean square error of the noise."""
+        noise, level = draws["noise"], draws["level"]
         signal = self.alpha_bar[level][:, None, None]
         x_k = signal.sqrt() * action + (1 - signal).sqrt() * noise
         (e_hat,) = self.network(x_k, cond, self._time(level))

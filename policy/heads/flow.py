@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vla.policy.heads.head import ActionHead, Noise, masked_mean_square
+from vla.policy.heads.head import ActionHead, Draws, Noise, masked_mean_square
+from vla.policy.sampling import RowRandom
 
 
 class FlowHead(ActionHead):
@@ -29,16 +30,19 @@ class FlowHead(ActionHead):
         super().__init__()
         self.network, self.cond_dim = network, cond_dim
 
+    def draw(self, rows: int, shape: tuple[int, int], random: RowRandom) -> Draws:
+        """Draw noise and uniform times."""
+        return {"noise": random.normal(rows, *shape), "t": random.uniform(rows)}
+
     def compute_loss(
         self,
         cond: Float[Tensor, "B T_obs C"],
         action: Float[Tensor, "B T A"],
         valid: Bool[Tensor, "B T"],
-        generator: torch.Generator | None = None,
+        draws: Draws,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """Return the mean square error of the velocity at uniform times."""
-        noise = torch.randn(action.shape, generator=generator, device=action.device)
-        t = torch.rand(len(action), generator=generator, device=action.device)
+        """Return the mean square error of the velocity."""
+        noise, t = draws["noise"], draws["t"]
         (v_hat,) = self.network(torch.lerp(action, noise, t[:, None, None]), cond, t)
         loss = masked_mean_square(v_hat.float() - (noise - action), valid).mean()
         return loss, {"v_mse": loss.detach()}

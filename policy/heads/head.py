@@ -6,12 +6,16 @@ B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
 from abc import abstractmethod
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vla.policy.sampling import RowRandom
+
 Noise = Callable[[], Float[Tensor, "B T A"]]
 """Each call draws standard normal noise of a chunk's shape."""
+
+Draws = dict[str, Tensor]
+"""Random tensors of one batch, a row each."""
 
 
 class ActionHead(nn.Module):
@@ -26,12 +30,25 @@ class ActionHead(nn.Module):
     default_num_steps: int
 
     @abstractmethod
+    def draw(self, rows: int, shape: tuple[int, int], random: RowRandom) -> Draws:
+        """Draw everything random about one loss: noise and times.
+
+        Apart from the loss itself, so that `compute_loss` is a plain function of tensors, which can be
+        compiled and captured in a graph.
+
+        Args:
+            rows: B.
+            shape: (T, A).
+            random: the source of numbers.
+        """
+
+    @abstractmethod
     def compute_loss(
         self,
         cond: Float[Tensor, "B T_obs C"],
         action: Float[Tensor, "B T A"],
         valid: Bool[Tensor, "B T"],
-        generator: torch.Generator | None = None,
+        draws: Draws,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Return the loss, and figures worth logging.
 
@@ -39,7 +56,7 @@ class ActionHead(nn.Module):
             cond: condition tokens.
             action: normalised actions, about unit scale.
             valid: False where an action is padding.
-            generator: draws whatever is random, on the device of `action`.
+            draws: what `draw` gave for this batch, on the device of `action`.
         """
 
     @abstractmethod

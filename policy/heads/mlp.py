@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vla.policy.config import PolicyConfig
-from vla.policy.heads.head import ActionHead, Noise, masked_mean_square
+from vla.policy.heads.head import ActionHead, Draws, Noise, masked_mean_square
+from vla.policy.sampling import RowRandom
 
 
 class MlpHead(ActionHead):
@@ -31,14 +32,18 @@ class MlpHead(ActionHead):
             width = config.mlp.width
         self.network = nn.Sequential(*layers, nn.Linear(width, config.pred_horizon * action_dim))
 
+    def draw(self, rows: int, shape: tuple[int, int], random: RowRandom) -> Draws:
+        """Draw nothing."""
+        return {}
+
     def compute_loss(
         self,
         cond: Float[Tensor, "B T_obs C"],
         action: Float[Tensor, "B T A"],
         valid: Bool[Tensor, "B T"],
-        generator: torch.Generator | None = None,
+        draws: Draws,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """Return the mean square error of the chunk; nothing is random."""
+        """Return the mean square error of the chunk."""
         loss = masked_mean_square(self._predict(cond).float() - action, valid).mean()
         return loss, {"action_mse": loss.detach()}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from fakes import CAMERAS, fake_frames, fake_spec, write_cache
 
-from vla.cache import CacheWriter, FeatureCache
+from vla.cache import Augmentation, CacheWriter, FeatureCache
 from vla.errors import CacheError
 
 
@@ -24,7 +24,8 @@ def test_features_survive_a_round_trip(tmp_path: Path) -> None:
     cache = write_cache(tmp_path, spec)
     frames = torch.tensor([20, 0, 7, 8, 7])
     stored = np.concatenate([fake_frames(spec, shard).features["top"] for shard in range(3)])
-    assert np.array_equal(cache.features("top", frames).numpy(), stored[frames.numpy()])
+    found = cache.features("top", frames, torch.zeros_like(frames))
+    assert np.array_equal(found.numpy(), stored[frames.numpy(), 0])
 
 
 def test_state_and_action_come_back_in_frame_order(tmp_path: Path) -> None:
@@ -51,8 +52,8 @@ def test_an_interrupted_cache_resumes_at_the_missing_shard_with_the_same_bytes(t
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards/.00000.safetensors.123.tmp").write_bytes(b"half")
-    write_cache(tmp_path)
-    assert not list((tmp_path / "shards").glob(".*"))
+    CacheWriter(tmp_path, fake_spec()).remove_leftovers()
+    assert not list((tmp_path / "shards").iterdir())
 
 
 def test_a_shard_of_another_cache_counts_as_missing(tmp_path: Path) -> None:
@@ -110,6 +111,9 @@ def test_a_feature_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None
         ({"encoder": fake_spec().encoder.model_copy(update={"dtype": "bfloat16"})}, False),
         ({"preprocessing": fake_spec().preprocessing.model_copy(update={"mean": (0.4, 0.5, 0.5)})}, False),
         ({"camera_names": ("top",)}, False),
+        ({"encoder": fake_spec().encoder.model_copy(update={"pooling": "mean"})}, False),
+        ({"augmentation": Augmentation(seed=5)}, True),
+        ({"augmentation": Augmentation(variants=1)}, False),
     ],
 )
 def test_the_fingerprint_covers_what_changes_features_and_nothing_else(change: dict, same: bool) -> None:  # type: ignore[type-arg]
@@ -160,3 +164,13 @@ def test_a_path_that_leaves_the_cache_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache.json").write_text(json.dumps(header))
     with pytest.raises(CacheError, match=r"shards\.0\.file"):
         FeatureCache(tmp_path)
+
+
+def test_a_variant_is_read_by_its_number(tmp_path: Path) -> None:
+    spec = fake_spec(augmentation=Augmentation(variants=2))
+    cache = write_cache(tmp_path, spec)
+    stored = np.concatenate([fake_frames(spec, shard).features["top"] for shard in range(3)])
+    assert (cache.variants, stored.shape) == (3, (21, 3, 1, 8))
+    frames, variants = torch.tensor([20, 3, 3]), torch.tensor([0, 2, 1])
+    assert np.array_equal(cache.features("top", frames, variants), stored[frames, variants])
+    assert np.array_equal(cache.all_features("top"), stored)

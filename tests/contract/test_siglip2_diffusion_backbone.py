@@ -61,13 +61,13 @@ def test_larger_renders_reach_the_model_at_256_by_256() -> None:
 def test_output_shape_is_batch_time_and_three_per_view_dims() -> None:
     images = {camera: fake_images(seed, 8) for seed, camera in enumerate(CAMERAS)}
     for per_view_dim in (96, 192):
-        projected = ViewProjector(CAMERAS, 768, per_view_dim)(encoded(images, steps=2))
+        projected = ViewProjector(CAMERAS, 768, 1, per_view_dim)(encoded(images, steps=2))
         assert projected.shape == (4, 2, 3 * per_view_dim)
 
 
 def test_three_views_are_encoded_independently_and_projected() -> None:
     torch.manual_seed(0)
-    projector = ViewProjector(CAMERAS, 768, 96)
+    projector = ViewProjector(CAMERAS, 768, 1, 96)
     images = {camera: fake_images(seed, 2) for seed, camera in enumerate(CAMERAS)}
     before = projector(encoded(images, steps=2))
     after = projector(encoded({**images, "top": 255 - images["top"]}, steps=2))

@@ -14,6 +14,7 @@ from vla.policy.batch import Batch
 from vla.policy.config import DdpmConfig, PolicyConfig
 from vla.policy.heads import DdpmHead, FlowHead
 from vla.policy.heads.ddpm import cosine_alpha_bar
+from vla.policy.sampling import RowRandom
 
 SPREAD = 0.3
 HEADS = ["imf", "flow", "ddpm", "mlp"]
@@ -99,11 +100,15 @@ def batch_for(agent: VLAAgent) -> Batch:
     )
 
 
+def draws_for(agent: VLAAgent, batch: Batch) -> dict[str, Tensor]:
+    return agent.draw(batch, RowRandom(torch.Generator().manual_seed(0)))
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_trains_all_its_parameters_and_draws_chunks(head: str, tmp_path: Path) -> None:
     agent = agent_with(head, tmp_path)
     batch = batch_for(agent)
-    loss, figures = agent.compute_loss(batch, torch.Generator().manual_seed(0))
+    loss, figures = agent.compute_loss(batch, draws_for(agent, batch))
     loss.backward()
     assert [name for name, parameter in agent.named_parameters() if parameter.grad is None] == []
     assert loss.isfinite() and all(value.isfinite() for value in figures.values())
@@ -118,7 +123,7 @@ def test_padded_actions_are_not_regressed(head: str, tmp_path: Path) -> None:
     changed = batch.action.clone()
     changed[:, 13:] += 5
     other = Batch(**{**vars(batch), "action": changed})
-    losses = [agent.compute_loss(b, torch.Generator().manual_seed(0))[0].item() for b in (batch, other)]
+    losses = [agent.compute_loss(b, draws_for(agent, b))[0].item() for b in (batch, other)]
     # Denoising heads read the padded actions as context, so only regression is exactly unmoved.
     assert (losses[0] == losses[1]) is (head == "mlp")
 

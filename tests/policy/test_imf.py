@@ -12,6 +12,7 @@ from vla.policy.heads.action_transformer import ActionTransformer
 from vla.policy.heads.head import masked_mean_square
 from vla.policy.heads.imf import ImfHead, num_flow_rows, sample_times, total_derivative
 from vla.policy.heads.residual import AttnResStack
+from vla.policy.sampling import RowRandom
 
 SPREAD = 0.3  # of the Gaussian data in the analytic flow
 
@@ -96,6 +97,10 @@ def small_batch(rows: int = 8) -> tuple[Tensor, Tensor, Tensor]:
     return cond, action, torch.ones(rows, 4, dtype=torch.bool)
 
 
+def draws_for(head: ImfHead, seed: int, rows: int = 8) -> dict[str, Tensor]:
+    return head.draw(rows, (4, 3), RowRandom(torch.Generator().manual_seed(seed)))
+
+
 @pytest.mark.parametrize("residual", ["attnres", "plain"])
 def test_the_derivative_of_the_real_head_equals_finite_differences(
     residual: Literal["attnres", "plain"],
@@ -119,7 +124,7 @@ def test_gradients_hardly_depend_on_how_the_derivative_is_taken() -> None:
     gradients = []
     for derivative in ("jvp", "finite_difference"):
         head = small_head(derivative=derivative)
-        loss, _ = head.compute_loss(*small_batch(), generator=torch.Generator().manual_seed(3))
+        loss, _ = head.compute_loss(*small_batch(), draws_for(head, 3))
         loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in head.parameters() if p.grad is not None]))
     assert (gradients[0] - gradients[1]).norm() / gradients[0].norm() < 1e-3
@@ -128,13 +133,12 @@ def test_gradients_hardly_depend_on_how_the_derivative_is_taken() -> None:
 def test_no_gradient_flows_through_the_derivative() -> None:
     head = small_head()
     cond, action, valid = small_batch()
-    loss, parts = head.compute_loss(cond, action, valid, torch.Generator().manual_seed(4))
+    draws = draws_for(head, 4)
+    loss, parts = head.compute_loss(cond, action, valid, draws)
     weight = head.get_parameter("network.outputs.0.weight")
     expected = torch.autograd.grad(loss, weight)[0]
 
-    generator = torch.Generator().manual_seed(4)
-    noise = torch.randn(action.shape, generator=generator)
-    t, r = sample_times(8, head.config, action.device, generator)
+    noise, t, r = draws["noise"], draws["t"], draws["r"]
     h, x_t = t - r, torch.lerp(action, noise, t[:, None, None])
     u, v_hat = head.network(x_t, cond, t, h)
     constant = total_derivative(lambda x, t, h: head.network(x, cond, t, h), x_t, t, r).detach()
@@ -150,7 +154,7 @@ def test_no_gradient_flows_through_the_derivative() -> None:
 
 def test_times_are_ordered_and_the_first_half_is_plain_flow_matching() -> None:
     config = ImfConfig()
-    t, r = sample_times(10_000, config, torch.device("cpu"), torch.Generator().manual_seed(0))
+    t, r = sample_times(10_000, config, RowRandom(torch.Generator().manual_seed(0)))
     flow = num_flow_rows(10_000, config)
     assert flow == 5000
     assert torch.equal(t[:flow], r[:flow])
@@ -185,7 +189,10 @@ def test_one_step_samples_have_both_modes_of_a_mixture() -> None:
             group["lr"] = 6e-3 * min(1, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         sign = torch.where(torch.rand(512, 1, 1) < 0.7, 1.0, -1.0)
         action = sign + 0.1 * torch.randn(512, 1, 1)
-        loss, _ = head.compute_loss(torch.zeros(512, 1, 2), action, torch.ones(512, 1, dtype=torch.bool))
+        draws = head.draw(512, (1, 1), RowRandom())
+        loss, _ = head.compute_loss(
+            torch.zeros(512, 1, 2), action, torch.ones(512, 1, dtype=torch.bool), draws
+        )
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)

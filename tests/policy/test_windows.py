@@ -6,9 +6,9 @@ import pytest
 import torch
 from fakes import fake_spec, write_cache
 
-from vla.cache import FeatureCache
+from vla.cache import Augmentation, FeatureCache
 from vla.errors import ConfigError
-from vla.policy.sampling import EpochSampler, generator_for
+from vla.policy.sampling import EpochSampler, RowRandom, generator_for
 from vla.policy.windows import FeatureWindows, fits_in_memory, split_episodes
 
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ def test_actions_start_at_the_first_observation(cache: FeatureCache) -> None:
     batch = windows(cache).batch(torch.tensor([3]))
     assert torch.equal(batch.state[0], cache.state()[2:4])
     assert torch.equal(batch.action[0], cache.action()[2:18])
-    assert torch.equal(batch.features["top"][0], cache.features("top", torch.tensor([2, 3]))[:, 0])
+    assert torch.equal(batch.features["top"][0], cache.all_features("top")[2:4, 0])
     assert not batch.action_is_pad.any()
 
 
@@ -97,3 +97,26 @@ def test_random_streams_are_functions_of_seed_purpose_and_step() -> None:
 
     assert draw(0, "loss", 7) == draw(0, "loss", 7)
     assert len({draw(0, "loss", 7), draw(1, "loss", 7), draw(0, "order", 7), draw(0, "loss", 8)}) == 4
+
+
+def test_variants_are_drawn_a_window_and_only_for_training(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "many", fake_spec(lengths=(20, 9), augmentation=Augmentation(variants=3)))
+    frames, everything = torch.arange(29), cache.all_features("top")
+    for resident in (True, False):
+        cut = windows(cache, resident)
+        plain = cut.batch(frames).features["top"]
+        assert torch.equal(plain[:, 1], everything[:, 0])
+        drawn = cut.batch(frames, RowRandom(torch.Generator().manual_seed(0))).features["top"]
+        which = (drawn[:, 1, None] == everything).all(dim=(2, 3)).long().argmax(dim=1)
+        assert torch.equal(drawn[:, 1], everything[frames, which])
+        assert set(which.tolist()) == {0, 1, 2, 3}
+        earlier = (frames - 1).clamp(min=torch.where(frames < 20, 0, 20))
+        assert torch.equal(drawn[:, 0], everything[earlier, which])  # the same one for both observations
+
+
+def test_rows_shared_by_processes_see_the_numbers_of_one_process() -> None:
+    def draw(rank: int, world: int) -> torch.Tensor:
+        random = RowRandom(torch.Generator().manual_seed(3), rank, world)
+        return torch.cat([random.normal(8 // world, 2), random.integers(100, 8 // world, 1).float()], dim=1)
+
+    assert torch.equal(torch.stack([draw(0, 2), draw(1, 2)], dim=1).flatten(0, 1), draw(0, 1))
