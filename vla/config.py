@@ -13,6 +13,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from vla.cache.config import CacheConfig
+from vla.cache.metadata import Augmentation
 from vla.embed.config import DatasetConfig, EncoderConfig
 from vla.errors import ConfigError
 from vla.files import write_atomically
@@ -30,6 +31,7 @@ class PipelineConfig(StrictModel):
     record: RecordConfig = RecordConfig()
     dataset: DatasetConfig = DatasetConfig()
     encoder: EncoderConfig = EncoderConfig()
+    augment: Augmentation = Augmentation()
     cache: CacheConfig = CacheConfig()
     policy: PolicyConfig = PolicyConfig()
     train: TrainConfig = TrainConfig()

@@ -1,5 +1,6 @@
 """Choose where and in which arithmetic to compute."""
 
+import os
 from typing import Literal
 
 import torch
@@ -17,7 +18,7 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)

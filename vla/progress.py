@@ -32,19 +32,28 @@ class Progress:
         total: number of units of the whole work.
         done: units that were already there when this process started (resumed work).
         unit: name of a unit, plural.
+        quiet: count, but show nothing; for all but one of several processes.
         stream: where to write; standard error by default, so that `--json` output stays clean.
     """
 
     def __init__(
-        self, label: str, total: int, *, done: int = 0, unit: str = "it", stream: TextIO | None = None
+        self,
+        label: str,
+        total: int,
+        *,
+        done: int = 0,
+        unit: str = "it",
+        quiet: bool = False,
+        stream: TextIO | None = None,
     ) -> None:
         self._label, self._total, self._unit = label, total, unit
+        self._quiet = quiet
         self._start_units = self._done = done
         self._stream = stream or sys.stderr
         self._started = self._last_line = time.monotonic()
         self._bar = (
             tqdm(total=total, initial=done, desc=label, unit=f" {unit}", file=self._stream)
-            if self._stream.isatty()
+            if self._stream.isatty() and not quiet
             else None
         )
 
@@ -76,6 +85,8 @@ class Progress:
 
     def _write_line(self, **figures: float) -> None:
         self._last_line = time.monotonic()
+        if self._quiet:
+            return
         rate = self.rate
         left = format_seconds((self._total - self._done) / rate) if rate > 0 else "?"
         share = 100 * self._done / self._total if self._total else 100.0

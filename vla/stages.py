@@ -33,10 +33,10 @@ def embed(settings: PipelineConfig) -> "EmbedReport":
     """Encode `dataset` into a cache below `cache.path`; see `vla.embed.engine`."""
     from vla.embed import embed as run
 
-    report = run(settings.dataset, settings.encoder, settings.cache)
+    report = run(settings.dataset, settings.encoder, settings.cache, settings.augment)
     settings.save(
         Path(report.cache) / "pipeline.toml",
-        ["dataset", "encoder", "cache"],
+        ["dataset", "encoder", "augment", "cache"],
         without=["cache.path", "encoder.workers"],
     )
     return report
@@ -50,20 +50,30 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
             the one that a resumed run was trained on.
     """
     from vla.cache import FeatureCache
+    from vla.distributed import World
     from vla.policy.plots import plot_training
     from vla.policy.run import RunDirectory
     from vla.policy.train import train as run
 
     cache = FeatureCache(Path(settings.cache.path))
     require_named_encoder(settings, cache)
-    out = Path(settings.train.out)
-    directory = RunDirectory.open(out) if resume else RunDirectory.create(out)
-    if resume and (step := directory.last_step()) is not None:
-        _require_same_cache(directory.checkpoint(step), cache)
-    settings.save(directory.config)
-    rollouts = _validation_rollouts(settings, directory) if settings.train.rollout_every else None
+    world = World.join()
+    directory = RunDirectory(Path(settings.train.out))
+    if resume:
+        RunDirectory.open(directory.path)
+        if (step := directory.last_step()) is not None:
+            _require_same_cache(directory.checkpoint(step), cache)
+    elif world.is_main:
+        RunDirectory.create(directory.path)
+    rollouts = None
+    if world.is_main:
+        settings.save(directory.config)
+        if settings.train.rollout_every:
+            rollouts = _validation_rollouts(settings, cache, directory)
+    world.barrier()
     report = run(directory, cache, settings.policy, settings.train, rollouts)
-    plot_training(directory)
+    if world.is_main:
+        plot_training(directory)
     return report
 
 
@@ -123,7 +133,7 @@ def saved_tables(policy: Path) -> dict[str, Any]:
     run = find_run(folder)
     tables = read_tables(run / "pipeline.toml") if run else {}
     encoder = read_config(folder).encoder
-    tables.setdefault("encoder", {})["id"] = encoder.id
+    tables.setdefault("encoder", {}).update(id=encoder.id, pool=encoder.pooling)
     if encoder.revision:
         tables["encoder"]["revision"] = encoder.revision
     return tables
@@ -162,9 +172,11 @@ def _require_same_cache(checkpoint: Path, cache: "FeatureCache") -> None:
         )
 
 
-def _validation_rollouts(settings: PipelineConfig, directory: "RunDirectory") -> "ValidationRollouts":
+def _validation_rollouts(
+    settings: PipelineConfig, cache: "FeatureCache", directory: "RunDirectory"
+) -> "ValidationRollouts":
     from vla.rollout.validation import ValidationRollouts
 
-    return ValidationRollouts(
-        directory, settings.env, settings.rollout, settings.encoder, settings.train.rollout_episodes
-    )
+    encoder = settings.encoder.model_copy(update={"pool": cache.metadata.encoder.pooling})
+    episodes = settings.train.rollout_episodes
+    return ValidationRollouts(directory, settings.env, settings.rollout, encoder, episodes)

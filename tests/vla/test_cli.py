@@ -132,7 +132,7 @@ def refused(ran: tuple[int, str, str]) -> str:
 
 
 def test_a_missing_dataset_is_one_line(cli: Cli) -> None:
-    assert "no LeRobotDataset at nowhere" in refused(cli("embed", "--dataset", "nowhere"))
+    assert "no dataset at nowhere" in refused(cli("embed", "--dataset", "nowhere"))
 
 
 def test_a_missing_camera_lists_the_cameras(cli: Cli, dataset: Path) -> None:

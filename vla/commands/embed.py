@@ -1,0 +1,39 @@
+"""`vla embed`: stage one."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from vla.commands.options import Assign, Config, Device, Encoder, Json, settings_from, show
+
+
+def embed(
+    dataset: Annotated[str | None, typer.Option(help="Directory of a LeRobotDataset v3.0.")] = None,
+    encoder: Encoder = None,
+    out: Annotated[str | None, typer.Option(help="Folder in which the cache directory is made.")] = None,
+    pool: Annotated[str | None, typer.Option(help="pooled, mean, grid2, grid4 or patches.")] = None,
+    augment: Annotated[int | None, typer.Option(help="Augmented variants of each frame.")] = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Assign = None,
+    json_: Json = False,
+) -> None:
+    """Encode every frame of a dataset once, into a feature cache.
+
+    Interrupted work goes on where it stopped when the same command is run again.
+
+    Example: vla embed --dataset data/sim_transfer --encoder siglip2-tiny-random --out data/features
+    """
+    named = {
+        "dataset.path": dataset,
+        "encoder.id": encoder,
+        "encoder.pool": pool,
+        "encoder.device": device,
+        "augment.variants": augment,
+        "cache.path": out,
+    }
+    settings = settings_from(config, named, set_)
+    from vla.stages import embed as run
+
+    show(asdict(run(settings)), json_)

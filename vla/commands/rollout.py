@@ -1,0 +1,63 @@
+"""`vla rollout`: the policy live."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vla.commands.options import Assign, Config, Device, Encoder, Json, settings_from, show
+
+
+def rollout(
+    policy: Annotated[Path, typer.Argument(help="A run, a checkpoint or a policy folder.")],
+    env: Annotated[str | None, typer.Option(help="Registered Gymnasium id, or module:id.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Evaluation episodes.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Episode k has seed + k.")] = None,
+    num_steps: Annotated[int | None, typer.Option(help="Sampling steps of the action head.")] = None,
+    num_envs: Annotated[int | None, typer.Option(help="Environments side by side; 0 is one a core.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="best, last or a step; else best if any.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results; below the run by default.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace earlier results in --out.")] = False,
+    encoder: Encoder = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Assign = None,
+    json_: Json = False,
+) -> None:
+    """Drive a trained policy live in simulation and measure it.
+
+    Environment and encoder are those of the run unless named; another encoder than the policy's is refused.
+
+    Example: vla rollout runs/demo --episodes 50 --seed 1000
+    """
+    named = {
+        "env.id": env,
+        "rollout.episodes": episodes,
+        "rollout.seed": seed,
+        "rollout.num_steps": num_steps,
+        "rollout.num_envs": num_envs,
+        "encoder.id": encoder,
+        "encoder.device": device,
+    }
+    from vla.stages import rollout as run
+    from vla.stages import saved_tables
+
+    settings = settings_from(config, named, set_, base=saved_tables(policy))
+    result = run(settings, policy, checkpoint=checkpoint, out=out, force=force)
+    show(result if json_ else _readable(result), json_)
+
+
+def _readable(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what a person wants to know of an evaluation."""
+    aggregated = result["aggregated"]
+    low, high = aggregated["pc_success_ci95"]
+    return {
+        "policy": result["policy"],
+        "episodes": aggregated["n_episodes"],
+        "success": f"{aggregated['pc_success']:.1f} %  (95 % interval {low:.1f} to {high:.1f})",
+        "avg_reward": f"{result['avg_reward']:.2f}",
+        "latency_ms": {part: values["p50"] for part, values in result["latency_ms"].items()},
+        "seconds": f"{aggregated['eval_s']:.1f}",
+        "results": result["out"],
+    }

@@ -1,0 +1,47 @@
+"""`vla train`: stage two."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vla.commands.options import Assign, Config, Device, Encoder, Json, settings_from, show
+
+
+def train(
+    cache: Annotated[str | None, typer.Option(help="Feature cache, or the folder that holds one.")] = None,
+    out: Annotated[str | None, typer.Option(help="Run directory to make.")] = None,
+    per_view_dim: Annotated[int | None, typer.Option(help="Width that each view is projected to.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates; 0 saves the untrained policy.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and noise.")] = None,
+    encoder: Encoder = None,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    config: Config = None,
+    set_: Assign = None,
+    json_: Json = False,
+) -> None:
+    """Train a policy on a feature cache alone.
+
+    Without --resume the run directory must not exist. The encoder is only needed for
+    validation rollouts (train.rollout_every).
+
+    Example: vla train --cache data/features --out runs/demo --per-view-dim 192
+    """
+    named = {
+        "cache.path": cache,
+        "train.out": out,
+        "policy.per_view_dim": per_view_dim,
+        "train.steps": steps,
+        "train.seed": seed,
+        "train.device": device,
+        "encoder.id": encoder,
+    }
+    settings = settings_from(config, named, set_)
+    from vla.stages import run_tables
+    from vla.stages import train as run
+
+    if resume:  # the run's own configuration takes the place of ./pipeline.toml
+        settings = settings_from(config, named, set_, base=run_tables(Path(settings.train.out)))
+    show(asdict(run(settings, resume=resume)), json_)
