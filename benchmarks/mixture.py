@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vla.policy.config import ImfConfig, PolicyConfig
 from vla.policy.heads import ActionTransformer, ImfHead
+from vla.policy.sampling import RowRandom
 
 SAMPLES = 10_000
 
@@ -45,7 +46,8 @@ def trained_head(config: ImfConfig, residual: str, steps: int, seed: int, batch:
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1, (step + 1) / 100) * (0.525 + 0.475 * math.cos(math.pi * step / steps))
-        loss, _ = head.compute_loss(cond, mixture(batch, generator), valid, generator)
+        draws = head.draw(batch, (1, 1), RowRandom(generator))
+        loss, _ = head.compute_loss(cond, mixture(batch, generator), valid, draws)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)

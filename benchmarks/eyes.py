@@ -1,0 +1,57 @@
+"""Does the policy use its eyes? Give every robot another robot's features, and see.
+
+    python benchmarks/eyes.py runs/demo --episodes 50
+
+State and environment stay a robot's own; only what its cameras showed is swapped with the robot beside it,
+which is in another episode. A policy that had learned motions by heart would not mind.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from machine import machine
+
+from vla.config import PipelineConfig
+from vla.embed import FrozenEncoder
+from vla.files import write_json
+from vla.policy.checkpoint import load_agent
+from vla.policy.run import find_policy
+from vla.rollout.evaluate import evaluate
+from vla.rollout.live import LivePolicy
+from vla.stages import saved_tables
+
+
+class SwappedEyes(LivePolicy):
+    """A live policy in which each robot sees what the one beside it sees."""
+
+    def _encode(self, pixels):  # type: ignore[no-untyped-def]
+        return {
+            camera: torch.roll(features, 1, dims=0) for camera, features in super()._encode(pixels).items()
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("policy", type=Path)
+    parser.add_argument("--episodes", type=int, default=50)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/eyes.json"))
+    arguments = parser.parse_args()
+    settings = PipelineConfig.load(None, {"rollout.videos": 0}, [], base=saved_tables(arguments.policy))
+    # An even number side by side, so that nobody is left alone with its own eyes.
+    count = arguments.episodes // 2 * 2
+    rollout = settings.rollout.model_copy(update={"episodes": count, "num_envs": 2})
+    agent = load_agent(find_policy(arguments.policy), "ema")
+    encoder = FrozenEncoder.load(settings.encoder)
+    result = {"machine": machine(), "policy": str(arguments.policy), "episodes": count}
+    for name, kind in (("own eyes", LivePolicy), ("swapped eyes", SwappedEyes)):
+        out = arguments.policy / "eval" / name.replace(" ", "_")
+        info = evaluate(kind(agent, encoder), settings.env, rollout, out)
+        result[name] = {"pc_success": info["aggregated"]["pc_success"], "avg_reward": info["avg_reward"]}
+        print(name, json.dumps(result[name]))
+    write_json(arguments.out, result)
+
+
+if __name__ == "__main__":
+    main()
