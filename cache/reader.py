@@ -29,8 +29,8 @@ class FeatureCache:
         CacheError: there is no cache, it is unfinished or its header is not valid.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = find_cache(folder)
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = find_cache(Path(folder))
         self.metadata = read_metadata(self.folder)
 
     @property

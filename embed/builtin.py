@@ -1,13 +1,17 @@
 """Encoders that come with vla, in the architecture of the real checkpoint but small.
 
-siglip2-tiny-random   random weights from a fixed seed: for trying the pipeline without Hub or GPU
+siglip2-tiny-sim      trained on renders of `sim_transfer` (scripts/tiny_sim); knows that task and no other
+siglip2-tiny-random   random weights from a fixed seed: for trying the pipeline on data of any kind
 """
+
+from pathlib import Path
 
 import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+TINY_SIM = "siglip2-tiny-sim"
+TINY_SIM_FOLDER = Path(__file__).parent / "assets" / TINY_SIM
 TINY_RANDOM = "siglip2-tiny-random"
-BUILTIN_NAMES = (TINY_RANDOM,)
 
 TINY_CONFIG = {
     "hidden_size": 128,

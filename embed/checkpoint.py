@@ -18,7 +18,7 @@ from transformers import SiglipVisionModel
 from transformers.utils import cached_file
 
 from vla.cache.metadata import Preprocessing
-from vla.embed.builtin import BUILTIN_NAMES, TINY_RANDOM, tiny_random
+from vla.embed.builtin import TINY_RANDOM, TINY_SIM, TINY_SIM_FOLDER, tiny_random
 from vla.errors import EncoderError
 
 # What decides the function besides the tensors; everything else in a config is bookkeeping.
@@ -58,7 +58,9 @@ def load_checkpoint(name: str, revision: str) -> VisionCheckpoint:
     """
     if Path(name).is_dir():
         return _load(name, revision, local=True)
-    if name in BUILTIN_NAMES:
+    if name == TINY_SIM:
+        return _load(str(TINY_SIM_FOLDER), revision, local=True)
+    if name == TINY_RANDOM:
         model = tiny_random()
         size = model.config.image_size
         return VisionCheckpoint(model, Preprocessing(image_size=(size, size)), None)

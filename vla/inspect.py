@@ -24,7 +24,7 @@ def inspect(path: Path) -> dict[str, Any]:
     if (path / "eval_info.json").is_file():
         info = json.loads((path / "eval_info.json").read_bytes())
         return {"kind": "evaluation", **info["aggregated"], "latency_ms": info["latency_ms"]}
-    found = "an empty or unknown folder" if path.is_dir() else "a file" if path.exists() else "nothing"
+    found = "an empty or unknown folder" if path.is_dir() else "a file" if path.exists() else "not there"
     raise VlaError(
         f"{path} is {found}; vla inspect takes a dataset (meta/info.json or episode_*.hdf5), a cache "
         "(cache.json), a run (pipeline.toml), a policy (config.json) or an evaluation (eval_info.json)"

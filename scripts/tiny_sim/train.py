@@ -34,7 +34,7 @@ HELD_OUT = 0.02
 POINTS = 3
 FOVY = torch.tensor([48.0, 42.0, 44.0])
 """Of r_vis, top and front [degree]; the shaken cameras are off by a pixel or two."""
-PATCH_LOSS = 0.2
+PATCH_LOSS, LOOK_LOSS = 0.2, 0.1
 # Relative weights of the label groups of scenes.py: positions, offsets, near offsets, openings, yaw.
 WEIGHTS = torch.tensor([1.0] * 9 + [1.0] * 6 + [1.0] * 6 + [0.5] * 2 + [0.3] * 2)
 
@@ -44,7 +44,8 @@ class PooledRegressor(nn.Module):
 
     The second finds the patch that shows each point, and where in it. Both layers are thrown away; but
     without the second, which teaches patches what they show, the first had learned nothing after 90,000
-    images (box off by 200 mm in the median, as by guessing).
+    images (box off by 200 mm in the median, as by guessing). One head of the pooling's attention a
+    point is asked to look at the point's patch.
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
@@ -54,23 +55,43 @@ class PooledRegressor(nn.Module):
                 hidden_size=arguments.width,
                 intermediate_size=4 * arguments.width,
                 num_hidden_layers=arguments.layers,
-                num_attention_heads=arguments.width // 32,
+                num_attention_heads=arguments.width // 16,
                 image_size=256,
                 patch_size=arguments.patch,
+                # Written out: on a CPU the fused kernel's backward took a third of the step, this a tenth.
+                attn_implementation="eager",
             )
         )
         self.head = nn.Linear(arguments.width, LABELS)
         self.patch_head = nn.Linear(arguments.width, POINTS * 3)
         self.side = 256 // arguments.patch
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return labels [n, 25], and of each patch and point a score and an offset [n, patches, 3, 3]."""
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what is regressed and attended.
+
+        Labels [n, 25]; of each patch and point a score and an offset [n, patches, 3, 3]; of each point
+        and patch the attention before the softmax [n, 3, patches].
+        """
         output = self.tower(pixel_values=pixels)
         patches = self.patch_head(output.last_hidden_state).unflatten(-1, (POINTS, 3))
-        return self.head(output.pooler_output), patches
+        return self.head(output.pooler_output), patches, self.looks(output.last_hidden_state)
 
-    def patch_loss(self, patches: Tensor, points: Tensor) -> Tensor:
-        """Compare with where the points are in the image, [n, 3, 2] in [0, 1] if they are inside."""
+    def looks(self, hidden: Tensor) -> Tensor:
+        """Return the pooling's attention to patches, of its first three heads."""
+        pooling: nn.MultiheadAttention = self.tower.head.attention
+        weights, biases = pooling.in_proj_weight.chunk(3)[:2], pooling.in_proj_bias.chunk(3)[:2]
+        query, key = (
+            functional.linear(tokens, weight, bias).unflatten(-1, (pooling.num_heads, -1))[:, :, :POINTS]
+            for tokens, weight, bias in zip((self.tower.head.probe, hidden), weights, biases, strict=True)
+        )
+        return torch.einsum("nphd,qhd->nhp", key, query[0]) / pooling.head_dim**0.5
+
+    def patch_loss(self, patches: Tensor, looks: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare with where the points are in the image, [n, 3, 2] in [0, 1] if they are inside.
+
+        Returns:
+            The loss of the patches, and that of the pooling's looks.
+        """
         inside = ((points > 0) & (points < 1)).all(dim=-1)
         cell = (points.clamp(0, 0.999) * self.side).floor()
         index = (cell[..., 1] * self.side + cell[..., 0]).long()
@@ -78,7 +99,8 @@ class PooledRegressor(nn.Module):
         chosen = index[:, None, :, None].expand(-1, 1, -1, 2)
         offset = patches[..., 1:].gather(1, chosen)[:, 0][inside]
         wanted = (points * self.side - cell)[inside] - 0.5
-        return functional.cross_entropy(found, index[inside]) + functional.l1_loss(offset, wanted)
+        patch_loss = functional.cross_entropy(found, index[inside]) + functional.l1_loss(offset, wanted)
+        return patch_loss, functional.cross_entropy(looks[inside], index[inside])
 
 
 def batches(images: np.ndarray, order: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Tensor]]:
@@ -176,21 +198,23 @@ def main() -> None:
                     group["lr"] = arguments.lr * rate
                 pixels = normalise(batch.to(device), Preprocessing(image_size=(256, 256)))
                 with torch.autocast(device, torch.bfloat16):
-                    found, patches = model(jitter(pixels, generator))
+                    found, patches, looks = model(jitter(pixels, generator))
                 target = standard[torch.from_numpy(rows)].to(device)
                 loss = (
                     functional.smooth_l1_loss(found.float(), target, beta=0.1, reduction="none") * weights
                 ).mean()
-                patch_loss = model.patch_loss(patches.float(), points[torch.from_numpy(rows)].to(device))
-                loss = loss + PATCH_LOSS * patch_loss
+                patch_loss, look_loss = model.patch_loss(
+                    patches.float(), looks.float(), points[torch.from_numpy(rows)].to(device)
+                )
+                auxiliary = PATCH_LOSS * patch_loss + LOOK_LOSS * look_loss
                 optimizer.zero_grad()
-                loss.backward()
+                (loss + auxiliary).backward()
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 step += 1
                 if step == steps:
                     break
-                progress.update(1, loss=loss.item(), patch=patch_loss.item())
+                progress.update(1, loss=loss.item(), patch=patch_loss.item(), look=look_loss.item())
             row = {
                 "epoch": epoch,
                 "step": step,
