@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import SiglipImageProcessor, SiglipVisionModel
 
 from vla.embed import EncoderConfig, FrozenEncoder
+from vla.embed.builtin import TINY_SIM_FOLDER
 from vla.errors import ConfigError, EncoderError
 
 
@@ -94,6 +95,22 @@ def test_the_random_tiny_encoder_is_the_same_every_time_and_says_what_it_is() ->
     assert first.identity == second.identity
     assert "random" in first.identity.describe()
     assert first.encode(fake_images(0, 2)).shape == (2, 1, first.output_dim)
+
+
+def test_the_trained_tiny_encoder_is_a_plain_checkpoint_of_at_most_12_mb() -> None:
+    assert sum(file.stat().st_size for file in TINY_SIM_FOLDER.iterdir()) < 12e6
+    frames = fake_images(seed=6, count=3)
+    model = SiglipVisionModel.from_pretrained(TINY_SIM_FOLDER, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
+        expected = model(pixel_values=pixels).pooler_output.numpy()
+    found = load("siglip2-tiny-sim").encode(frames)[:, 0]
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_the_trained_tiny_encoders_card_says_what_it_was_taught() -> None:
+    card = (TINY_SIM_FOLDER / "README.md").read_text()
+    assert "supervised by the" in card and "no general image encoder" in card
 
 
 def test_an_encoder_that_cannot_be_reached_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,9 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+ENCODER = [
+    f"embed/assets/siglip2-tiny-sim/{name}" for name in ("config.json", "model.safetensors", "README.md")
+]
 
 
 def test_wheel_and_sdist_hold_the_rooms_and_nothing_else_is_importable(tmp_path: Path) -> None:
@@ -18,7 +21,14 @@ def test_wheel_and_sdist_hold_the_rooms_and_nothing_else_is_importable(tmp_path:
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = wheel.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"vla"}
-    for room in ("cache/reader.py", "embed/engine.py", "policy/heads/imf.py", "rollout/live.py", "py.typed"):
+    for room in (
+        "cache/reader.py",
+        "embed/engine.py",
+        "policy/heads/imf.py",
+        "rollout/live.py",
+        "py.typed",
+        *ENCODER,
+    ):
         assert f"vla/{room}" in names
 
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as sdist:
