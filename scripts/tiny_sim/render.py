@@ -1,9 +1,9 @@
 """Render randomised scenes to disk, for `train.py`: one process a core.
 
-    python scripts/tiny_sim/render.py --scenes 30000 --out data/tiny_sim
+    python scripts/tiny_sim/render.py --scenes 20000 --out data/tiny_sim
 
 writes images.npy uint8 [views, 256, 256, 3] (196 kB a view) and labels.npy float32 [views, 25]; every scene
-gives three views. 30,000 scenes take 18 GB.
+gives three views. 20,000 scenes take 12 GB.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def render(out: Path, worker: int, first: int, count: int, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=30_000)
+    parser.add_argument("--scenes", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=Path("data/tiny_sim"))

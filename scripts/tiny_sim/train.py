@@ -1,7 +1,7 @@
 """Train `siglip2-tiny-sim`: a small SigLIP vision tower whose pooled feature tells where things are.
 
-    python scripts/tiny_sim/render.py --scenes 30000 --out data/tiny_sim
-    python scripts/tiny_sim/train.py --data data/tiny_sim --out data/siglip2-tiny-sim --epochs 12
+    python scripts/tiny_sim/render.py --scenes 20000 --out data/tiny_sim
+    python scripts/tiny_sim/train.py --data data/tiny_sim --out data/siglip2-tiny-sim
 
 Supervised: one linear layer on `pooler_output` regresses the labels of `scenes.py`, in each view by
 itself. It is no general image encoder. The layer is thrown away; what is written is a standard
@@ -24,7 +24,7 @@ import torch
 from scenes import LABELS
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import SiglipVisionConfig, SiglipVisionModel
+from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
 from vla.cache import Preprocessing
 from vla.embed.preprocess import normalise
@@ -156,14 +156,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/tiny_sim"))
     parser.add_argument("--out", type=Path, default=Path("data/siglip2-tiny-sim"))
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=0, help="instead of --steps")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--patch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=0, help="updates; 0: by --epochs")
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
@@ -185,7 +185,7 @@ def main() -> None:
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=arguments.lr, betas=(0.9, 0.95))
-    steps = arguments.steps or arguments.epochs * (split // arguments.batch_size)
+    steps = arguments.epochs * (split // arguments.batch_size) or arguments.steps
     step, started = 0, time.monotonic()
     weights = WEIGHTS.to(device)
     with Progress("train", steps, unit="steps") as progress:
@@ -224,6 +224,7 @@ def main() -> None:
             row |= evaluate(model, images[split:], standard[split:], scale, device)
             print(json.dumps(row), flush=True)
             copy.deepcopy(model.tower).to(torch.float16).save_pretrained(arguments.out)
+            SiglipImageProcessor(size={"height": 256, "width": 256}).save_pretrained(arguments.out)
 
 
 if __name__ == "__main__":
