@@ -40,7 +40,9 @@ def main() -> None:
         run(seconds, "record", "record")
     run(seconds, "embed", "embed")
     train(seconds, "train", RUN)
-    trained = run(seconds, "rollout", "rollout", str(RUN), "--out", str(RUN / "eval/demo"), "--force")
+    # `last`: four validation episodes are too few to call a checkpoint the best.
+    out = str(RUN / "eval/demo")
+    trained = run(seconds, "rollout", "rollout", str(RUN), "--checkpoint", "last", "--out", out, "--force")
     train(seconds, "train, 0 steps", UNTRAINED, "--steps", "0", "--set", "train.rollout_every=0")
     out = str(UNTRAINED / "eval/demo")
     untrained = run(seconds, "rollout, untrained", "rollout", str(UNTRAINED), "--out", out, "--force")
