@@ -170,12 +170,13 @@ class VLAAgent(nn.Module):
         write_atomically(folder / WEIGHTS_FILE, save(self.state_dict()))
 
     @classmethod
-    def from_pretrained(cls, folder: Path, weights: str = WEIGHTS_FILE) -> "VLAAgent":
+    def from_pretrained(cls, folder: Path | str, weights: str = WEIGHTS_FILE) -> "VLAAgent":
         """Load a policy that `save_pretrained` wrote.
 
         Raises:
             CheckpointError: files are missing, damaged or of another form.
         """
+        folder = Path(folder)
         agent = cls(read_config(folder))
         try:
             agent.load_state_dict(load_file(folder / weights))
