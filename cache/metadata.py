@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from vla.cache.shard import ShardHeader, ShardLayout
 from vla.strict import StrictModel
 
 FORMAT_VERSION: Final = 1
@@ -144,6 +145,16 @@ class CacheMetadata(StrictModel):
     action_statistics: VectorStatistics
     feature_statistics: dict[str, FeatureStatistics]
     shards: tuple[Shard, ...]
+
+    def layout(self, shard: int) -> ShardLayout:
+        """Return what the file of a shard must hold."""
+        first = shard * self.frames_per_shard
+        header = ShardHeader(
+            fingerprint=self.fingerprint, first_frame=first, frames=self.shards[shard].frames
+        )
+        encoder = self.encoder
+        shape = (1 + self.augmentation.variants, encoder.tokens, encoder.feature_dim)
+        return ShardLayout.planned(header, self.camera_names, shape, self.state_dim, self.action_dim)
 
 
 def fingerprint(

@@ -1,6 +1,8 @@
 """Read a feature cache. Shards are memory-mapped: opening is instant, and pages come as they are touched."""
 
 import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -9,10 +11,17 @@ from jaxtyping import Float16, Float32, Int64
 from pydantic import ValidationError
 from torch import Tensor
 
+from vla.cache.finite import values_not_finite
+from vla.cache.header import header_problems
 from vla.cache.metadata import FORMAT_VERSION, CacheMetadata
-from vla.cache.shard import map_shard
+from vla.cache.shard import map_shard, repair_command, repair_hint
 from vla.errors import CacheError
+from vla.files import sha256_of
 from vla.strict import explain
+
+MAX_HEADER_BYTES = 256 << 20
+"""Of `cache.json`; a million episodes take 100 MB."""
+OTHER_BYTES = "has other bytes than cache.json promises (sha256 differs): a flipped bit, or it was exchanged"
 
 
 class FeatureCache:
@@ -48,7 +57,26 @@ class FeatureCache:
 
     @cached_property
     def _shards(self) -> list[dict[str, Tensor]]:
-        return [map_shard(self.folder / shard.file) for shard in self.metadata.shards]
+        files = [self.folder / shard.file for shard in self.metadata.shards]
+        return [map_shard(path, self.metadata.layout(k)) for k, path in enumerate(files)]
+
+    def not_finite(self) -> str | None:
+        """Name the first value that is NaN or infinite; None if there is none. Reads everything."""
+        for number, shard in enumerate(self._shards):
+            for what in values_not_finite(shard):
+                return f"{self.folder / self.metadata.shards[number].file}: {what}"
+        return None
+
+    def require_checksums(self) -> None:
+        """Read every shard once and compare it with its checksum.
+
+        Raises:
+            CacheError: a shard's bytes are not those that were written; the message names it.
+        """
+        wrong = checksum_damage(self.folder, self.metadata, range(len(self.metadata.shards)))
+        if wrong:
+            path = self.folder / self.metadata.shards[wrong[0]].file
+            raise CacheError(f"shard {path} {OTHER_BYTES}; {repair_hint(self.folder)}")
 
     @property
     def variants(self) -> int:
@@ -67,6 +95,11 @@ class FeatureCache:
             here = shard_of == shard
             gathered[here] = self._shards[shard][f"features.{camera}"][row[here], variants[here]]
         return gathered
+
+    def row(self, frame: int) -> dict[str, Tensor]:
+        """Return all that is stored of one frame, by tensor name."""
+        shard, row = divmod(frame, self.metadata.frames_per_shard)
+        return {name: tensor[row] for name, tensor in self._shards[shard].items()}
 
     def all_features(self, camera: str) -> Float16[Tensor, "frames variants tokens dim"]:
         """Return one camera's features of all frames, in memory."""
@@ -109,17 +142,39 @@ def read_metadata(folder: Path) -> CacheMetadata:
         CacheError: it is not JSON, of another format version, or not of the right form.
     """
     path = folder / "cache.json"
+    again = f"delete it and make it again, nothing is encoded twice: {repair_command(folder)}"
     try:
+        if path.stat().st_size > MAX_HEADER_BYTES:
+            raise CacheError(f"{path} has more than {MAX_HEADER_BYTES >> 20} MiB; {again}")
         raw = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CacheError(f"{path} cannot be read ({error}); run `vla embed` again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CacheError(f"{path} cannot be read ({error}); {again}") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if version != FORMAT_VERSION:
         raise CacheError(
-            f"{path} has format version {version}, this vla reads {FORMAT_VERSION}; "
-            "install the vla that wrote it, or run `vla embed` again"
+            f"{path} has format version {str(version)[:20]}, this vla reads {FORMAT_VERSION}; "
+            f"install the vla that wrote it, or {again}"
         )
     try:
-        return CacheMetadata.model_validate(raw)
+        metadata = CacheMetadata.model_validate(raw)
     except ValidationError as error:
-        raise CacheError(f"{path}: {explain(error, CacheMetadata)}; run `vla embed` again") from error
+        raise CacheError(f"{path}: {explain(error, CacheMetadata)[:300]}; {again}") from error
+    if wrong := next(header_problems(metadata), None):
+        raise CacheError(f"{path} {wrong}; {again}")
+    return metadata
+
+
+def checksum_damage(folder: Path, metadata: CacheMetadata, shards: Iterable[int]) -> list[int]:
+    """Return which of some shards are missing, or have other bytes than `cache.json` promises."""
+    numbers = list(shards)
+
+    def is_wrong(number: int) -> bool:
+        shard = metadata.shards[number]
+        try:
+            return sha256_of(folder / shard.file) != shard.sha256
+        except OSError:
+            return True
+
+    with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter lock
+        wrong = pool.map(is_wrong, numbers)
+        return [number for number, bad in zip(numbers, wrong, strict=True) if bad]

@@ -23,7 +23,8 @@ from vla.cache.metadata import (
     Shard,
     fingerprint,
 )
-from vla.cache.shard import Frames, ShardHeader, map_shard, read_header, write_shard
+from vla.cache.reader import checksum_damage, read_metadata
+from vla.cache.shard import Frames, ShardHeader, ShardLayout, damage, map_shard, write_shard
 from vla.cache.statistics import feature_statistics, vector_statistics
 from vla.errors import CacheError
 from vla.files import remove_leftovers, sha256_of, write_json
@@ -77,6 +78,13 @@ class CacheSpec:
         first = shard * self.frames_per_shard
         return range(first, min(first + self.frames_per_shard, self.num_frames))
 
+    def layout(self, shard: int) -> ShardLayout:
+        """Return what the file of a shard must hold."""
+        frames = self.frame_range(shard)
+        header = ShardHeader(fingerprint=self.fingerprint, first_frame=frames.start, frames=len(frames))
+        shape = (self.variants, self.encoder.tokens, self.encoder.feature_dim)
+        return ShardLayout.planned(header, self.camera_names, shape, self.state_dim, self.action_dim)
+
 
 class CacheWriter:
     """Fill one cache directory; finished shards of an earlier run are kept."""
@@ -89,9 +97,28 @@ class CacheWriter:
         remove_leftovers(self.folder / "shards")
 
     def missing_shards(self) -> list[int]:
-        """Shards that are not there yet, or whose header is not the planned one."""
+        """Shards that are not there yet, or are damaged.
+
+        Headers and sizes are held against the plan. Once `cache.json` is there it has a checksum of every
+        shard, and all bytes are held against it: reading a cache is little beside reading its dataset,
+        which `embed` does as well.
+        """
         planned = range(self.spec.num_shards)
-        return [shard for shard in planned if read_header(self._path(shard)) != self._header(shard)]
+        wrong = {k for k in planned if damage(self._path(k), self.spec.layout(k)) is not None}
+        finished = self.finished()
+        if finished is not None:
+            wrong |= set(checksum_damage(self.folder, finished, [k for k in planned if k not in wrong]))
+        return sorted(wrong)
+
+    def finished(self) -> CacheMetadata | None:
+        """Return the contents of `cache.json` if it is there, can be read and is this cache's."""
+        try:
+            found = read_metadata(self.folder)
+        except CacheError:
+            return None
+        frames = [len(self.spec.frame_range(shard)) for shard in range(self.spec.num_shards)]
+        same = found.fingerprint == self.spec.fingerprint and [s.frames for s in found.shards] == frames
+        return found if same else None
 
     def write(self, shard: int, frames: Frames) -> None:
         """Write one shard.
@@ -99,14 +126,14 @@ class CacheWriter:
         Raises:
             CacheError: a feature, state or action is NaN or infinite; nothing is written.
         """
-        self._check_finite(frames)
-        write_shard(self._path(shard), self._header(shard), frames)
+        self.require_finite(frames)
+        write_shard(self._path(shard), self.spec.layout(shard).header, frames)
 
     def finish(self) -> CacheMetadata:
         """Compute checksums and statistics of the finished shards and write `cache.json`."""
         spec = self.spec
         paths = [self._path(shard) for shard in range(spec.num_shards)]
-        mapped = [map_shard(path) for path in paths]
+        mapped = [map_shard(path, spec.layout(k)) for k, path in enumerate(paths)]
         state = np.concatenate([shard["state"].numpy() for shard in mapped])
         action = np.concatenate([shard["action"].numpy() for shard in mapped])
         metadata = CacheMetadata(
@@ -133,17 +160,19 @@ class CacheWriter:
                 for i, path in enumerate(paths)
             ),
         )
-        write_json(self.folder / "cache.json", metadata.model_dump(mode="json"))
+        if self.finished() != metadata:
+            write_json(self.folder / "cache.json", metadata.model_dump(mode="json"))
         return metadata
 
     def _path(self, shard: int) -> Path:
         return self.folder / "shards" / f"{shard:05d}.safetensors"
 
-    def _header(self, shard: int) -> ShardHeader:
-        frames = self.spec.frame_range(shard)
-        return ShardHeader(fingerprint=self.spec.fingerprint, first_frame=frames.start, frames=len(frames))
+    def require_finite(self, frames: Frames) -> None:
+        """Refuse NaN and infinity, by dataset, episode, frame and camera.
 
-    def _check_finite(self, frames: Frames) -> None:
+        Raises:
+            CacheError: there is one.
+        """
         named = {f"camera '{camera}'": array for camera, array in frames.features.items()}
         for name, array in {**named, "state": frames.state, "action": frames.action}.items():
             bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)

@@ -14,12 +14,14 @@ import torch
 import transformers
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from pydantic import ValidationError
 from transformers import SiglipVisionModel
 from transformers.utils import cached_file
 
 from vla.cache.metadata import Preprocessing
 from vla.embed.builtin import TINY_RANDOM, TINY_SIM, TINY_SIM_FOLDER, tiny_random
 from vla.errors import EncoderError
+from vla.strict import explain
 
 # What decides the function besides the tensors; everything else in a config is bookkeeping.
 ARCHITECTURE_KEYS = (
@@ -110,14 +112,29 @@ def _load(name: str, revision: str, *, local: bool) -> VisionCheckpoint:
             f"{name} lacks {len(missing)} tensors of a SigLIP vision tower, such as {missing[0]}; "
             "name a SigLIP checkpoint, for example google/siglip2-base-patch16-256"
         )
-    size = model.config.image_size
-    spec = json.loads(Path(path).read_bytes()) if path else {}
-    preprocessing = Preprocessing(
-        image_size=(size, size),
-        mean=tuple(spec.get("image_mean", (0.5, 0.5, 0.5))),
-        std=tuple(spec.get("image_std", (0.5, 0.5, 0.5))),
-    )
+    preprocessing = _read_preprocessing(name, path, model.config.image_size)
     return VisionCheckpoint(model, preprocessing, getattr(model.config, "_commit_hash", None))
+
+
+def _read_preprocessing(name: str, path: str | None, size: int) -> Preprocessing:
+    """Read mean and std of `preprocessor_config.json`; 0.5 where there is none.
+
+    Raises:
+        EncoderError: the file is not of the right form.
+    """
+    try:
+        spec = json.loads(Path(path).read_bytes()) if path else {}
+        if not isinstance(spec, dict):
+            raise ValueError("it is no table")
+        half = (0.5, 0.5, 0.5)
+        mean, std = (tuple(spec.get(key, half)) for key in ("image_mean", "image_std"))
+        return Preprocessing(image_size=(size, size), mean=mean, std=std)
+    except ValidationError as error:
+        raise EncoderError(
+            f"{name}: preprocessor_config.json: {explain(error, Preprocessing)[:300]}"
+        ) from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise EncoderError(f"{name}: preprocessor_config.json cannot be read ({str(error)[:200]})") from error
 
 
 def _require_on_hub(name: str, revision: str) -> None:

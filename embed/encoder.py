@@ -17,6 +17,7 @@ from vla.embed.config import EncoderConfig
 from vla.embed.pooling import num_tokens, pool
 from vla.embed.preprocess import normalise, resize
 from vla.errors import EncoderError
+from vla.progress import say
 
 CPU_BATCH, GPU_BATCH = 16, 512
 """On two CPU cores 16 images a pass gave 561 images/s, 128 gave 383: larger ones leave the cache."""
@@ -93,13 +94,43 @@ class FrozenEncoder:
     def encode(self, frames: UInt8[np.ndarray, "n h w 3"]) -> Float16[np.ndarray, "n tokens dim"]:
         """Encode frames of any size; they may come from different cameras."""
         frames = resize(frames, self.preprocessing.image_size)
-        outputs = []
-        for start in range(0, len(frames), self.batch_size):
-            batch = torch.from_numpy(frames[start : start + self.batch_size]).to(self.device)
-            pixels = normalise(batch, self.preprocessing).to(self._dtype)
-            tokens = pool(self._model(pixel_values=pixels), self.identity.pooling)
-            outputs.append(tokens.to(torch.float16).cpu())
+        outputs: list[torch.Tensor] = []
+        start = 0
+        while start < len(frames):
+            try:
+                outputs.append(self._forward(frames[start : start + self.batch_size]))
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                if not _is_out_of_memory(error):
+                    raise
+                self._halve_batch()
+                continue
+            start += len(outputs[-1])
         return torch.cat(outputs).numpy()
+
+    def _forward(self, frames: UInt8[np.ndarray, "n h w 3"]) -> Float16[torch.Tensor, "n tokens dim"]:
+        batch = torch.from_numpy(frames).to(self.device)
+        pixels = normalise(batch, self.preprocessing).to(self._dtype)
+        tokens = pool(self._model(pixel_values=pixels), self.identity.pooling)
+        return tokens.to(torch.float16).cpu()
+
+    def _halve_batch(self) -> None:
+        """Go on with half as many images a pass, and say so.
+
+        Raises:
+            EncoderError: there is no memory for a single one.
+        """
+        if self.batch_size == 1:
+            raise EncoderError(
+                f"{self.device} has no memory for a single image of {self.identity.id}; free some, or choose "
+                "another device: --device cpu"
+            )
+        full, self.batch_size = self.batch_size, self.batch_size // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        say(
+            f"out of memory at {full} images a pass; going on with {self.batch_size}, "
+            f"next time: --set encoder.batch_size={self.batch_size}"
+        )
 
     def encode_views(
         self, images: dict[str, UInt8[np.ndarray, "n _h _w 3"]]
@@ -111,3 +142,8 @@ class FrozenEncoder:
         resized = [resize(frames, self.preprocessing.image_size) for frames in images.values()]
         features = self.encode(np.concatenate(resized))
         return dict(zip(images, np.split(features, len(images)), strict=True))
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell; on the CPU torch raises a plain RuntimeError that only its text gives away."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vla.cache import Augmentation, CacheConfig, CacheSpec, CacheWriter, Frames
+from vla.cache import Augmentation, CacheConfig, CacheSpec, CacheWriter, DatasetIdentity, Frames
 from vla.distributed import World
 from vla.embed.augment import augment
 from vla.embed.config import DatasetConfig, EncoderConfig
@@ -22,6 +22,9 @@ from vla.embed.encoder import FrozenEncoder
 from vla.embed.prefetch import prefetch
 from vla.embed.preprocess import resize
 from vla.embed.sources import FrameBlock, FrameSource, open_source
+from vla.embed.sources.watch import FileWatch
+from vla.errors import DatasetError
+from vla.interrupt import Signals, deferred
 from vla.lock import exclusive
 from vla.progress import Progress
 
@@ -56,26 +59,19 @@ def embed(
     """Encode a dataset into a feature cache below `cache.path`, or finish one that was interrupted.
 
     Raises:
-        DatasetError: the demonstrations cannot be read.
+        DatasetError: the demonstrations cannot be read, or change while they are.
         EncoderError: the encoder cannot be loaded.
         CacheError: features are not finite.
         VlaError: another process is writing the same cache.
+        Interrupted: a signal came; the shard at work was finished first.
     """
     started = time.monotonic()
-    with World.join() as world:
+    with World.join() as world, deferred() as signals:
         source = open_source(dataset, encoder.workers)
+        files = source.watch()  # before they are hashed: whatever changes from here on is noticed
         frozen = FrozenEncoder.load(encoder)
-        spec = CacheSpec(
-            dataset=world.broadcast(source.identity() if world.is_main else None),
-            encoder=frozen.identity,
-            preprocessing=frozen.preprocessing,
-            camera_names=source.camera_names,
-            state_dim=source.state_dim,
-            action_dim=source.action_dim,
-            episodes=source.episodes,
-            shard_frames=cache.shard_frames,
-            augmentation=augmentation or Augmentation(),
-        )
+        identity = world.broadcast(source.identity() if world.is_main else None)
+        spec = plan_cache(source, identity, frozen, cache, augmentation or Augmentation())
         name = f"{Path(dataset.path).resolve().name}-{Path(encoder.id).name}-{spec.fingerprint}"
         folder = Path(cache.path) / name
         writer = CacheWriter(folder, spec)
@@ -85,9 +81,9 @@ def embed(
             missing = world.broadcast(writer.missing_shards() if world.is_main else None)
             # A run of neighbouring shards each: files are then read in order, mostly by one rank.
             share = world.share(missing)
-            encode_shards(source, frozen, writer, share, quiet=not world.is_main)
+            encode_shards(source, frozen, writer, share, files, signals, quiet=not world.is_main)
             world.barrier()
-            if world.is_main and (missing or not (folder / "cache.json").is_file()):
+            if world.is_main and (missing or writer.finished() is None):
                 writer.finish()
     seconds = time.monotonic() - started
     images = sum(len(spec.frame_range(shard)) for shard in missing) * len(spec.camera_names) * spec.variants
@@ -104,31 +100,74 @@ def embed(
     )
 
 
+def plan_cache(
+    source: FrameSource,
+    dataset: DatasetIdentity,
+    encoder: FrozenEncoder,
+    cache: CacheConfig,
+    augmentation: Augmentation,
+) -> CacheSpec:
+    """Say what a cache is going to hold; its fingerprint follows from that."""
+    return CacheSpec(
+        dataset=dataset,
+        encoder=encoder.identity,
+        preprocessing=encoder.preprocessing,
+        camera_names=source.camera_names,
+        state_dim=source.state_dim,
+        action_dim=source.action_dim,
+        episodes=source.episodes,
+        shard_frames=cache.shard_frames,
+        augmentation=augmentation,
+    )
+
+
 def encode_shards(
     source: FrameSource,
     encoder: FrozenEncoder,
     writer: CacheWriter,
     shards: Sequence[int],
+    files: FileWatch,
+    signals: Signals,
     *,
     quiet: bool = False,
 ) -> None:
-    """Encode and write the given shards, decoding ahead of the encoder across shard borders."""
+    """Encode and write the given shards, decoding ahead of the encoder across shard borders.
+
+    Args:
+        source: the demonstrations.
+        encoder: the frozen encoder.
+        writer: of the cache.
+        shards: numbers of those to encode.
+        files: the dataset's; no shard is written once one of them has changed.
+        signals: looked at between shards.
+        quiet: show no progress.
+    """
     spec = writer.spec
     total = sum(len(spec.frame_range(shard)) for shard in shards)
 
     def blocks() -> Iterator[tuple[int, FrameBlock]]:
-        for shard in shards:
-            for block in source.read(spec.frame_range(shard), BLOCK_FRAMES):
-                yield shard, block
+        try:
+            for shard in shards:
+                for block in source.read(spec.frame_range(shard), BLOCK_FRAMES):
+                    yield shard, block
+        except DatasetError:
+            files.require_unchanged()  # if a file has changed, that is what is wrong
+            raise
 
     with Progress("embed", total, unit="frames", quiet=quiet) as progress:
         pieces: list[Frames] = []
+        done = 0
+        signals.stop_if_asked("nothing is encoded yet")
         for shard, block in prefetch(blocks(), BLOCKS_AHEAD):
             pieces.append(encode_block(encoder, block, spec.augmentation))
+            writer.require_finite(pieces[-1])
             progress.update(len(block.state))
             if sum(len(piece.state) for piece in pieces) == len(spec.frame_range(shard)):
+                files.require_unchanged()
                 writer.write(shard, _join(pieces))
                 pieces.clear()
+                done += 1
+                signals.stop_if_asked(f"{done} shards of this run are kept, and all before it")
 
 
 def encode_block(encoder: FrozenEncoder, block: FrameBlock, augmentation: Augmentation) -> Frames:

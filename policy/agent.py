@@ -16,7 +16,7 @@ from typing import Annotated
 import torch
 from jaxtyping import Float
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -177,13 +177,34 @@ class VLAAgent(nn.Module):
             CheckpointError: files are missing, damaged or of another form.
         """
         folder = Path(folder)
-        agent = cls(read_config(folder))
-        try:
-            agent.load_state_dict(load_file(folder / weights))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"{folder / weights} does not fit {CONFIG_FILE}: {reason}") from error
+        config = read_config(folder)
+        require_shapes(config, folder / weights)
+        agent = cls(config)
+        agent.load_state_dict(load_file(folder / weights))
         return agent.eval()
+
+
+def require_shapes(config: AgentConfig, path: Path) -> None:
+    """Hold a file of weights against a configuration, before memory is taken for either.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or its tensors are not those of such a policy.
+    """
+    with torch.device("meta"):
+        due = {name: tuple(tensor.shape) for name, tensor in VLAAgent(config).state_dict().items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from error
+    for name in sorted(due.keys() | found.keys()):
+        if due.get(name) != found.get(name):
+            shapes = [
+                list(shape) if shape is not None else "none" for shape in (found.get(name), due.get(name))
+            ]
+            raise CheckpointError(
+                f"{path} does not fit {CONFIG_FILE}: tensor '{name}' is {shapes[0]}, not {shapes[1]}"
+            )
 
 
 def read_config(folder: Path) -> AgentConfig:
@@ -196,6 +217,6 @@ def read_config(folder: Path) -> AgentConfig:
     try:
         return AgentConfig.model_validate(json.loads(path.read_bytes()))
     except ValidationError as error:
-        raise CheckpointError(f"{path}: {explain(error, AgentConfig)}") from error
-    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: {explain(error, AgentConfig)[:300]}") from error
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"no policy at {folder}: {CONFIG_FILE} cannot be read ({error})") from error

@@ -5,6 +5,7 @@ step draws from streams that are functions of (seed, step); see `vla.policy.samp
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,18 @@ from torch.optim.swa_utils import AveragedModel
 from vla.errors import CheckpointError
 from vla.files import sync_folder, write_atomically, write_json
 from vla.policy.agent import VLAAgent
+from vla.policy.checksums import checksum_problem, write_checksums
+from vla.policy.meter import Meter
 from vla.policy.run import POLICY_FOLDER, STATE_FOLDER, RunDirectory
 
 RAW_WEIGHTS_FILE = "model_raw.safetensors"
+STEP_FILE, OPTIMIZER_FILE, FIGURES_FILE = (
+    "training_step.json",
+    "optimizer_state.safetensors",
+    "figures.safetensors",
+)
+MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+"""What AdamW keeps of each parameter."""
 
 
 @dataclass
@@ -28,6 +38,8 @@ class TrainingState:
     agent: VLAAgent
     ema: AveragedModel
     optimizer: torch.optim.Optimizer
+    meter: Meter
+    """Figures since the last log line."""
     step: int = 0
     """Updates done."""
 
@@ -47,10 +59,10 @@ def save_checkpoint(run: RunDirectory, state: TrainingState) -> None:
     temporary = final.with_name(f".{final.name}.tmp")
     state.ema_agent.save_pretrained(temporary / POLICY_FOLDER)
     write_atomically(temporary / POLICY_FOLDER / RAW_WEIGHTS_FILE, save(state.agent.state_dict()))
-    write_atomically(
-        temporary / STATE_FOLDER / "optimizer_state.safetensors", save(_optimizer_tensors(state))
-    )
-    write_json(temporary / STATE_FOLDER / "training_step.json", {"step": state.step})
+    write_atomically(temporary / STATE_FOLDER / OPTIMIZER_FILE, save(_optimizer_tensors(state)))
+    write_atomically(temporary / STATE_FOLDER / FIGURES_FILE, save(state.meter.state()))
+    write_json(temporary / STATE_FOLDER / STEP_FILE, {"step": state.step})
+    write_checksums(temporary)
     temporary.rename(final)
     sync_folder(final.parent)
     run.link("last", state.step)
@@ -63,28 +75,58 @@ def load_checkpoint(run: RunDirectory, step: int, state: TrainingState) -> None:
         CheckpointError: the checkpoint is damaged or does not fit the configuration.
     """
     folder = run.checkpoint(step)
+    if wrong := checksum_problem(folder):
+        raise CheckpointError(
+            f"{wrong}; remove the checkpoint, and --resume goes on from the one before: rm -r {folder}"
+        )
     try:
         state.agent.load_state_dict(load_file(folder / POLICY_FOLDER / RAW_WEIGHTS_FILE))
         state.ema_agent.load_state_dict(load_file(folder / POLICY_FOLDER / "model.safetensors"))
-        tensors = load_file(folder / STATE_FOLDER / "optimizer_state.safetensors")
-        saved_step = json.loads((folder / STATE_FOLDER / "training_step.json").read_bytes())["step"]
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        tensors = load_file(folder / STATE_FOLDER / OPTIMIZER_FILE)
+        state.meter.restore(load_file(folder / STATE_FOLDER / FIGURES_FILE), state.agent.device)
+        state.step = read_step(folder)
+        for name, parameter in state.agent.named_parameters():
+            state.optimizer.state[parameter] = _moments(tensors, name, parameter, state.step)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{folder} cannot be continued from: {reason}") from error
-    for name, parameter in state.agent.named_parameters():
-        prefix = f"{name}/"
-        state.optimizer.state[parameter] = {
-            key.removeprefix(prefix): _placed(tensor, key, parameter)
-            for key, tensor in tensors.items()
-            if key.startswith(prefix)
-        }
-    state.ema.n_averaged.fill_(saved_step)
-    state.step = saved_step
+    state.ema.n_averaged.fill_(state.step)
+
+
+def read_step(checkpoint: Path) -> int:
+    """Return the number of updates that a checkpoint stands at.
+
+    Raises:
+        OSError, ValueError: the file is missing, or does not say.
+    """
+    path = checkpoint / STATE_FOLDER / STEP_FILE
+    try:
+        found = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError(f"{path} is no JSON") from error
+    step = found.get("step") if isinstance(found, dict) else None
+    if type(step) is not int or step < 0:
+        raise ValueError(f"{path} has no number 'step'")
+    return step
+
+
+def _moments(
+    tensors: Mapping[str, torch.Tensor], name: str, parameter: torch.Tensor, step: int
+) -> dict[str, torch.Tensor]:
+    """Return one parameter's part of the optimiser state; before the first step there is none."""
+    prefix = f"{name}/"
+    found = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
+    if found.keys() != (MOMENTS if step else set()):
+        raise ValueError(f"the optimiser state of '{name}' is {sorted(found) or 'missing'}")
+    for key, tensor in found.items():
+        if tensor.shape != (torch.Size() if key == "step" else parameter.shape):
+            raise ValueError(f"the optimiser state '{prefix}{key}' has shape {list(tensor.shape)}")
+    return {key: _placed(tensor, key, parameter) for key, tensor in found.items()}
 
 
 def _placed(tensor: torch.Tensor, key: str, parameter: torch.Tensor) -> torch.Tensor:
     """Put moments where the parameter is; AdamW keeps its step counters on the CPU."""
-    return tensor if key.endswith("/step") else tensor.to(parameter.device)
+    return tensor if key == "step" else tensor.to(parameter.device)
 
 
 def _optimizer_tensors(state: TrainingState) -> dict[str, torch.Tensor]:

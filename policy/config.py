@@ -11,6 +11,9 @@ from pydantic import Field, model_validator
 from vla.strict import StrictModel
 
 PositiveInt = Annotated[int, Field(ge=1)]
+# A policy's configuration may come from strangers: no number in it may ask for endless work.
+Width = Annotated[int, Field(ge=1, le=1 << 16)]
+Depth = Annotated[int, Field(ge=1, le=1024)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -38,7 +41,7 @@ class ImfConfig(StrictModel):
 class DdpmConfig(StrictModel):
     """Noise prediction, sampled with DDIM."""
 
-    levels: PositiveInt = 100
+    levels: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Noise levels of training, K."""
     clip: NotNegative = 3.0
     """Bound of a denoised action, in standard deviations; 0 is none."""
@@ -49,27 +52,27 @@ class DdpmConfig(StrictModel):
 class MlpConfig(StrictModel):
     """Deterministic regression."""
 
-    width: PositiveInt = 1024
-    layers: PositiveInt = 3
+    width: Width = 1024
+    layers: Depth = 3
 
 
 class PolicyConfig(StrictModel):
     """The agent: projectors, condition, action head."""
 
-    per_view_dim: PositiveInt = 192
+    per_view_dim: Width = 192
     """Width that each view's feature is projected to."""
-    cond_dim: PositiveInt = 384
+    cond_dim: Width = 384
     """Width of the condition of one observation step, `head.cond_dim`."""
-    obs_horizon: PositiveInt = 2
-    pred_horizon: PositiveInt = 16
-    num_action_steps: PositiveInt = 8
+    obs_horizon: Depth = 2
+    pred_horizon: Depth = 16
+    num_action_steps: Depth = 8
     """Actions executed of each predicted chunk, from the current observation on."""
     head: Literal["imf", "flow", "ddpm", "mlp"] = "imf"
     residual: Literal["attnres", "plain"] = "attnres"
     """Attention Residuals (arXiv 2603.15031), or the ordinary residual stream."""
-    n_emb: PositiveInt = 384
-    n_layer: PositiveInt = 12
-    n_head: PositiveInt = 8
+    n_emb: Width = 384
+    n_layer: Depth = 12
+    n_head: Depth = 8
     imf: ImfConfig = ImfConfig()
     ddpm: DdpmConfig = DdpmConfig()
     mlp: MlpConfig = MlpConfig()

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 
 from vla.errors import CheckpointError
+from vla.files import cannot_write, remove_leftovers
 
 CONFIG_FILE = "pipeline.toml"
 POLICY_FOLDER, STATE_FOLDER = "pretrained_model", "training_state"
@@ -50,13 +51,18 @@ class RunDirectory:
         """Start a new run.
 
         Raises:
-            CheckpointError: something lies there already.
+            CheckpointError: something lies there already, or the place cannot be written.
         """
-        if path.exists():
+        # A process that was killed at once may have left nothing, or half of its configuration.
+        if path.is_file() or (path.is_dir() and any(path.glob("[!.]*"))):
             raise CheckpointError(
                 f"run directory {path} exists; continue it with --resume, or choose another --out"
             )
-        path.mkdir(parents=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(cannot_write(path, error)) from error
+        remove_leftovers(path)
         return cls(path)
 
     @classmethod

@@ -1,12 +1,14 @@
 """The figures of a run: `metrics.jsonl` always, and TensorBoard."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from vla.errors import VlaError
 from vla.files import write_atomically
 from vla.policy.run import RunDirectory
 
@@ -36,7 +38,14 @@ class RunLog:
         self._board.close()
 
     def write(self, kind: str, step: int, figures: Mapping[str, float]) -> None:
-        """Write one line, and one scalar a figure under `kind/` (train, val, rollout)."""
+        """Write one line, and one scalar a figure under `kind/` (train, val, rollout).
+
+        Raises:
+            VlaError: a figure is not finite.
+        """
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise VlaError(f"{kind}/{name} is {value} at step {step}; the last checkpoint is kept")
         self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
         self._file.flush()
         for name, value in figures.items():
@@ -48,13 +57,23 @@ def read_metrics(run: RunDirectory, kind: str | None = None) -> list[dict[str, A
     return [row for row in _rows(run) if kind is None or row.get("kind") == kind]
 
 
+def torn_lines(run: RunDirectory) -> int:
+    """Count the lines of `metrics.jsonl` that are no figures; a torn last one is what a kill leaves."""
+    if not run.metrics.is_file():
+        return 0
+    lines = run.metrics.read_text(errors="replace").splitlines()
+    good = len(list(_rows(run)))
+    last_is_torn = bool(lines) and not run.metrics.read_bytes().endswith(b"\n")
+    return len(lines) - good - int(last_is_torn and len(lines) > good)
+
+
 def _rows(run: RunDirectory) -> Iterator[dict[str, Any]]:
     if not run.metrics.is_file():
         return
-    for line in run.metrics.read_text().splitlines():
+    for line in run.metrics.read_text(errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             yield row

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from vla.errors import DatasetError
-from vla.files import write_json
+from vla.errors import DatasetError, EnvironmentSetupError
+from vla.files import write_atomically, write_json
+from vla.interrupt import deferred
 from vla.lock import exclusive
 from vla.progress import Progress
 from vla.rollout.attempt_pool import open_pool
@@ -46,7 +47,7 @@ class RecordReport:
     """Episodes that an earlier, interrupted run had finished."""
 
 
-def record(env: EnvConfig, config: RecordConfig) -> RecordReport:
+def record(env: EnvConfig, config: RecordConfig, notes: Mapping[str, bytes] | None = None) -> RecordReport:
     """Record demonstrations into the new directory `config.out`, a LeRobotDataset v3.0.
 
     Work is kept in `<out>.partial/` until all of it is done; the same call takes up what is there.
@@ -54,6 +55,7 @@ def record(env: EnvConfig, config: RecordConfig) -> RecordReport:
     Args:
         env: the environment, also that of later rollouts.
         config: what to record, how much, and where to.
+        notes: further files of the data set, by name.
 
     Raises:
         ConfigError: no expert fits the task or the environment.
@@ -61,6 +63,7 @@ def record(env: EnvConfig, config: RecordConfig) -> RecordReport:
             settings lies beside it, or too few attempts succeed.
         EnvironmentSetupError: this machine cannot render.
         VlaError: another process is recording to the same place.
+        Interrupted: a signal came; the attempts at work were finished first.
     """
     started = time.monotonic()
     plan = make_plan(env, config)
@@ -74,6 +77,8 @@ def record(env: EnvConfig, config: RecordConfig) -> RecordReport:
         _run_missing(plan, config, staging, outcomes, resumed)
         chosen = _chosen(outcomes, plan, config.episodes)
         frames = _assemble(plan, staging, chosen)
+        for name, data in (notes or {}).items():
+            write_atomically(staging.dataset / name, data)
         staging.publish()
     return RecordReport(
         path=out,
@@ -123,14 +128,21 @@ def _run_missing(
     with (
         Progress("record", config.episodes, done=resumed, unit="episodes") as progress,
         open_pool(plan, num_workers) as pool,
+        deferred() as signals,
     ):
         while missing:
             waiting = [number for number in missing if number not in pool.running]
-            for number in waiting[: pool.num_idle]:
+            for number in waiting[: pool.num_idle] if signals.received is None else ():
                 pool.start(number)
-            for number, table in pool.finished():
-                outcomes[number] = staging.save(number, table)
-                progress.update(int(_kept(outcomes, plan)[number]))
+            if not pool.running:
+                signals.stop_if_asked(f"{len(outcomes)} finished attempts are kept")
+            try:
+                for number, table in pool.finished():
+                    outcomes[number] = staging.save(number, table)
+                    progress.update(int(_kept(outcomes, plan)[number]))
+            except EnvironmentSetupError:  # SIGTERM to the whole group ends the workers as well
+                signals.stop_if_asked(f"{len(outcomes)} finished attempts are kept")
+                raise
             missing = attempts_missing(_kept(outcomes, plan), config.episodes)
 
 

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
@@ -53,8 +54,13 @@ class Staging:
 
     def outcomes(self) -> dict[int, Outcome]:
         """Return the outcomes of the finished attempts by their number."""
-        files = sorted(self._attempts.glob("*.parquet"))
-        return {int(path.stem): read_outcome(pq.read_schema(path)) for path in files}
+        found = {}
+        for path in sorted(self._attempts.glob("*.parquet")):
+            try:
+                found[int(path.stem)] = read_outcome(pq.read_schema(path))
+            except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+                path.unlink()  # damaged: it is made again, with the same bytes
+        return found
 
     def save(self, number: int, table: bytes) -> Outcome:
         """Keep a finished attempt."""

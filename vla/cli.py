@@ -5,6 +5,7 @@ come in with the command that needs them, so that `vla --help` is quick.
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +16,9 @@ from vla.commands.inspect import inspect
 from vla.commands.record import record
 from vla.commands.rollout import rollout
 from vla.commands.train import train
+from vla.commands.verify import verify
 from vla.errors import VlaError
+from vla.interrupt import Interrupted, interruptible
 
 app = typer.Typer(
     add_completion=False,
@@ -24,17 +27,37 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train robot manipulation policies on cached features of a frozen vision encoder.",
 )
-for command in (record, embed, train, rollout, inspect):
+for command in (record, embed, train, rollout, inspect, verify):
     app.command()(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; errors a user can mend are one line and exit code 1."""
+    """Run the command line.
+
+    Errors a user can mend are one line and exit code 1. SIGINT and SIGTERM end it with 130 and 143, and
+    a line that says how to go on.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(words, prog_name="vla")
-    except VlaError as error:
+        with interruptible():
+            app(words, prog_name="vla")
+    except (VlaError, OSError) as error:
+        line = str(error) if isinstance(error, VlaError) else _one_line(error)
         if "--json" in words:
-            print(json.dumps({"error": str(error)}))
-        print(f"error: {error}", file=sys.stderr)
+            print(json.dumps({"error": line}))
+        print(f"error: {line}", file=sys.stderr)
         raise SystemExit(1) from None
+    except Interrupted as stop:
+        added = [option for option in stop.options if option not in words]
+        again = shlex.join(["vla", *words, *added])
+        if "--json" in words:
+            print(json.dumps({"stopped": stop.signal.name, "kept": stop.kept, "next": again}))
+        print(f"stopped by {stop.signal.name}; {stop.kept}; go on: {again}", file=sys.stderr)
+        raise SystemExit(stop.exit_code) from None
+
+
+def _one_line(error: OSError) -> str:
+    """Describe what the system refused: a full disk, say, while something else than our files was written."""
+    name = f"{error.filename}: " if error.filename else ""
+    reason = " ".join((error.strerror or str(error)).split())
+    return f"{name}{reason}; finished work is kept, run the same command when that is mended"

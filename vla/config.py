@@ -77,10 +77,13 @@ class PipelineConfig(StrictModel):
             raise ConfigError(f"{where}{explain(error, cls)}") from None
 
     def save(self, path: Path, tables: Sequence[str] = (), without: Sequence[str] = ()) -> None:
-        """Write the configuration as TOML.
+        """Write the configuration as TOML; see `to_toml`."""
+        write_atomically(path, self.to_toml(tables, without))
+
+    def to_toml(self, tables: Sequence[str] = (), without: Sequence[str] = ()) -> bytes:
+        """Return the configuration as TOML.
 
         Args:
-            path: the file.
             tables: only these tables; empty writes all.
             without: dotted keys to leave out, those that do not change the output.
         """
@@ -88,7 +91,7 @@ class PipelineConfig(StrictModel):
         for key in without:
             table, _, name = key.partition(".")
             dumped.get(table, {}).pop(name, None)
-        write_atomically(path, tomli_w.dumps(dumped).encode())
+        return tomli_w.dumps(dumped).encode()
 
 
 def read_tables(path: Path) -> dict[str, Any]:
@@ -101,7 +104,7 @@ def read_tables(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"no configuration file {path}; name another with --config") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
 
 
@@ -109,7 +112,7 @@ def _value(text: str) -> Any:
     """Read a TOML value; a bare word is a string, so that `--set encoder.id=some/model` works."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

@@ -1,27 +1,47 @@
 """Files that appear complete or not at all."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+from vla.errors import VlaError
+
 READ_BYTES = 1 << 20
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` beside `path`, sync it to disk, then rename it to `path` and sync the folder.
 
     A reader, or a process started after a crash, sees the old file or the whole new one.
+
+    Raises:
+        VlaError: the disk is full, or may not be written; what was there before is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise VlaError(cannot_write(path, error)) from error
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """Say why a file cannot be written, what is kept, and what to do."""
+    reason = error.strerror or str(error)
+    advice = "make room or change --out" if error.errno in NO_ROOM else "choose another --out"
+    return f"{path} cannot be written ({reason}); finished work is kept: {advice}, then run the same command"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,13 +22,20 @@ def inspect(path: Path) -> dict[str, Any]:
     if (path / "config.json").is_file() or (path / "pretrained_model").is_dir():
         return _policy(path)
     if (path / "eval_info.json").is_file():
-        info = json.loads((path / "eval_info.json").read_bytes())
-        return {"kind": "evaluation", **info["aggregated"], "latency_ms": info["latency_ms"]}
+        return _evaluation(path / "eval_info.json")
     found = "an empty or unknown folder" if path.is_dir() else "a file" if path.exists() else "not there"
     raise VlaError(
         f"{path} is {found}; vla inspect takes a dataset (meta/info.json or episode_*.hdf5), a cache "
         "(cache.json), a run (pipeline.toml), a policy (config.json) or an evaluation (eval_info.json)"
     )
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(path.read_bytes())
+        return {"kind": "evaluation", **info["aggregated"], "latency_ms": info["latency_ms"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise VlaError(f"{path} is no evaluation that can be read; run vla rollout again") from error
 
 
 def _dataset(path: Path) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vla.errors import VlaError
+from vla.files import cannot_write
 
 
 @contextmanager
@@ -14,19 +16,23 @@ def exclusive(target: Path) -> Iterator[None]:
     """Hold `<target>.lock` while writing `target`.
 
     The lock is the kernel's, not the file's presence: a file left behind by a killed process is
-    no obstacle, and is taken over.
+    no obstacle, and is taken over, even where another process has its number by now.
 
     Raises:
-        VlaError: another process holds it; the message names its process id.
+        VlaError: another process holds it, the message names its process id and machine; or the place
+            cannot be written.
     """
     path = target.with_name(target.name + ".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise VlaError(cannot_write(target, error)) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            holder = os.pread(descriptor, 300, 0).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
             raise VlaError(
                 f"{target} is being written by process {holder}; wait for it or choose another --out"
@@ -36,7 +42,7 @@ def exclusive(target: Path) -> Iterator[None]:
         os.close(descriptor)  # the previous holder removed the file between our open and our lock
     try:
         os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
         path.unlink(missing_ok=True)

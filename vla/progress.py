@@ -24,6 +24,12 @@ def format_seconds(seconds: float) -> str:
     return f"{total // 3600}h{total % 3600 // 60:02d}m"
 
 
+def say(line: str) -> None:
+    """Write a line to standard error; a progress bar stays whole."""
+    with tqdm.external_write_mode(sys.stderr):
+        print(line, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Count units of work and show how far it is; a context manager.
 

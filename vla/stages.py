@@ -3,14 +3,16 @@
 Stages talk through files; the only thing passed along here is where they lie.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla.config import PipelineConfig, read_tables
-from vla.errors import CacheError, CheckpointError
+from vla.errors import CacheError, CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from vla.cache import FeatureCache
+    from vla.distributed import World
     from vla.embed import EmbedReport
     from vla.policy.run import RunDirectory
     from vla.policy.train import TrainReport
@@ -22,11 +24,8 @@ def record(settings: PipelineConfig) -> "RecordReport":
     """Record demonstrations into `record.out`; see `vla.rollout.record`."""
     from vla.rollout.record import record as run
 
-    report = run(settings.env, settings.record)
-    settings.save(
-        Path(report.path) / "pipeline.toml", ["env", "record"], without=["record.out", "record.workers"]
-    )
-    return report
+    made_by = settings.to_toml(["env", "record"], without=["record.out", "record.workers"])
+    return run(settings.env, settings.record, {"pipeline.toml": made_by})
 
 
 def embed(settings: PipelineConfig) -> "EmbedReport":
@@ -51,14 +50,26 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
     """
     from vla.cache import FeatureCache
     from vla.distributed import World
-    from vla.policy.plots import plot_training
+    from vla.lock import exclusive
     from vla.policy.run import RunDirectory
-    from vla.policy.train import train as run
 
     cache = FeatureCache(Path(settings.cache.path))
     require_named_encoder(settings, cache)
     world = World.join()
     directory = RunDirectory(Path(settings.train.out))
+    with exclusive(directory.path) if world.is_main else nullcontext():
+        return _train(settings, cache, directory, world, resume)
+
+
+def _train(
+    settings: PipelineConfig, cache: "FeatureCache", directory: "RunDirectory", world: "World", resume: bool
+) -> "TrainReport":
+    """Train in a run directory that nobody else writes to."""
+    from vla.interrupt import Interrupted
+    from vla.policy.plots import plot_training
+    from vla.policy.run import RunDirectory
+    from vla.policy.train import train as run
+
     if resume:
         RunDirectory.open(directory.path)
         if (step := directory.last_step()) is not None:
@@ -71,7 +82,11 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
         if settings.train.rollout_every:
             rollouts = _validation_rollouts(settings, cache, directory)
     world.barrier()
-    report = run(directory, cache, settings.policy, settings.train, rollouts)
+    try:
+        report = run(directory, cache, settings.policy, settings.train, rollouts)
+    except Interrupted as stop:
+        stop.options = ("--resume",)
+        raise
     if world.is_main:
         plot_training(directory)
     return report
@@ -133,10 +148,12 @@ def saved_tables(policy: Path) -> dict[str, Any]:
     run = find_run(folder)
     tables = read_tables(run / "pipeline.toml") if run else {}
     encoder = read_config(folder).encoder
-    tables.setdefault("encoder", {}).update(id=encoder.id, pool=encoder.pooling)
-    if encoder.revision:
-        tables["encoder"]["revision"] = encoder.revision
-    return tables
+    table = tables.get("encoder", {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{run}/pipeline.toml: 'encoder' is a value, not a table")
+    named = {"id": encoder.id, "pool": encoder.pooling}
+    revision = {"revision": encoder.revision} if encoder.revision else {}
+    return {**tables, "encoder": {**table, **named, **revision}}
 
 
 def run_tables(run: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vla.embed.sources.folder import DatasetFolder
 from vla.embed.sources.hdf5_episode import HDF5_ERRORS, Hdf5Episode, Hdf5Layout
 from vla.embed.sources.images import stack
 from vla.embed.sources.source import FrameBlock, FrameSource
+from vla.embed.sources.watch import FileWatch
 from vla.errors import DatasetError
 
 NAME = re.compile(r"episode_?(\d{1,9})\.(hdf5|h5)", re.ASCII)
@@ -101,6 +102,9 @@ class Hdf5Source(FrameSource):
 
     def files(self) -> list[str]:
         return sorted(entry.file for entry in self._entries)
+
+    def watch(self) -> FileWatch:
+        return FileWatch(self._folder.name, self._folder.root, self.files())
 
     def identity(self) -> DatasetIdentity:
         chosen = tuple(entry.index for entry in self._entries)

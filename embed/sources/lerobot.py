@@ -22,6 +22,7 @@ from vla.embed.sources.lerobot_layout import EpisodeFiles
 from vla.embed.sources.lerobot_tables import POSITION_COLUMNS, Rows, rebatch, stream, vectors
 from vla.embed.sources.source import FrameBlock, FrameSource
 from vla.embed.sources.video_track import VideoTrack
+from vla.embed.sources.watch import FileWatch
 from vla.errors import DatasetError
 
 
@@ -82,6 +83,9 @@ class LeRobotSource(FrameSource):
         tables = {name for episode in self._chosen for name in episode.rows.files}
         videos = {span.file for episode in self._chosen for span in episode.videos.values()}
         return sorted({*self._folder.files_below("meta"), *tables, *videos})
+
+    def watch(self) -> FileWatch:
+        return FileWatch(self._folder.name, self._folder.root, self.files())
 
     def identity(self) -> DatasetIdentity:
         return DatasetIdentity(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
 from vla.cache.metadata import DatasetIdentity, Episode
+from vla.embed.sources.watch import FileWatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,10 @@ class FrameSource(ABC):
     @abstractmethod
     def files(self) -> list[str]:
         """List the files that decide what `read` delivers, relative to the dataset's directory."""
+
+    @abstractmethod
+    def watch(self) -> FileWatch:
+        """Watch `files` from now on."""
 
     @abstractmethod
     def identity(self) -> DatasetIdentity:

@@ -14,7 +14,7 @@ from vla.cli import app, main
 Cli = Callable[..., tuple[int, str, str]]
 """Arguments in; exit code, stdout and stderr out."""
 
-COMMANDS = ["record", "embed", "train", "rollout", "inspect"]
+COMMANDS = ["record", "embed", "train", "rollout", "inspect", "verify"]
 SMALL = [
     "--set=policy.cond_dim=16",
     "--set=policy.n_emb=16",
@@ -163,7 +163,7 @@ def test_a_cache_of_another_encoder_is_refused_naming_both(
 
 def test_an_existing_run_is_refused(cli: Cli, dataset: Path, encoder_dir: Path) -> None:
     result(cli("embed", "--dataset", dataset, "--encoder", encoder_dir, "--out", "features", "--json"))
-    Path("run").mkdir()
+    Path("run/checkpoints").mkdir(parents=True)
     line = refused(cli("train", "--cache", "features", "--encoder", encoder_dir, "--out", "run"))
     assert "run directory run exists; continue it with --resume, or choose another --out" in line
 

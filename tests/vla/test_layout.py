@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # What every room may use: it knows no room itself.
-SHARED = {"device", "distributed", "errors", "files", "lock", "progress", "strict"}
+SHARED = {"device", "distributed", "errors", "files", "interrupt", "lock", "progress", "strict"}
 ARROWS = {
     "cache": set(),
     "embed": {"cache"},

@@ -1,0 +1,163 @@
+"""Checkpoints that are damaged or come from strangers: named, never run, and they take no memory."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from fake_faults import flip_bit, truncate
+from fakes import fake_spec, write_cache
+from safetensors.torch import load_file, save_file
+from test_train import POLICY, settings
+
+from vla.cache import FeatureCache
+from vla.errors import CheckpointError
+from vla.policy.agent import VLAAgent
+from vla.policy.run import RunDirectory
+from vla.policy.train import train
+from vla.policy.verify import run_problems
+
+STEP = "checkpoints/000008"
+WEIGHTS = f"{STEP}/pretrained_model/model.safetensors"
+CONFIG = f"{STEP}/pretrained_model/config.json"
+OPTIMIZER = f"{STEP}/training_state/optimizer_state.safetensors"
+NUMBER = f"{STEP}/training_state/training_step.json"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FeatureCache]:
+    """Return a run of 8 steps and its cache; copy it, do not change it."""
+    root = tmp_path_factory.mktemp("trained")
+    cache = write_cache(root / "cache", fake_spec(lengths=(12, 9, 10)))
+    run = RunDirectory.create(root / "run")
+    run.config.write_text("[train]\nsteps = 8\n")
+    train(run, cache, POLICY, settings())
+    return run.path, cache
+
+
+@pytest.fixture
+def run(trained: tuple[Path, FeatureCache], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained[0], tmp_path / "run", symlinks=True))
+
+
+def without_checksums(run: Path) -> None:
+    """Do as somebody who made the checkpoint up: there is nothing to hold its bytes against."""
+    (run / STEP / "checksums.json").unlink()
+
+
+def test_a_whole_run_has_no_problems(run: Path) -> None:
+    assert run_problems(run) == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda r: flip_bit(r / WEIGHTS), r"model\.safetensors has other bytes than were written"),
+        (lambda r: truncate(r / OPTIMIZER), r"optimizer_state\.safetensors has other bytes"),
+        (lambda r: (r / CONFIG).unlink(), r"config\.json is missing"),
+        (lambda r: (r / STEP / "checksums.json").write_text("[]"), "is no table of checksums"),
+        (lambda r: (r / STEP / "checksums.json").write_text("{"), "cannot be read"),
+        (
+            lambda r: (r / STEP / "checksums.json").write_text('{"../../x": "0"}'),
+            "leads out of the checkpoint",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_by_verify_and_by_resume(
+    run: Path, trained: tuple[Path, FeatureCache], harm: Callable[[Path], object], message: str
+) -> None:
+    harm(run)
+    with pytest.raises(CheckpointError, match=message):
+        raise CheckpointError("\n".join(run_problems(run)))
+    with pytest.raises(CheckpointError, match=rf"{message}.*rm -r .*000008"):
+        train(RunDirectory(run), trained[1], POLICY, settings())
+
+
+def test_without_the_damaged_checkpoint_resume_goes_on_from_the_one_before(
+    run: Path, trained: tuple[Path, FeatureCache]
+) -> None:
+    good = (run / WEIGHTS).read_bytes()
+    flip_bit(run / WEIGHTS)
+    shutil.rmtree(run / STEP)
+    assert train(RunDirectory(run), trained[1], POLICY, settings()).resumed_from == 4
+    assert (run / WEIGHTS).read_bytes() == good
+
+
+def test_weights_that_are_not_finite_are_found(run: Path) -> None:
+    tensors = load_file(run / WEIGHTS)
+    tensors["cond_projector.bias"][0] = float("nan")
+    save_file(tensors, run / WEIGHTS)
+    without_checksums(run)
+    missing, bad = run_problems(run)
+    assert "has no checksums.json" in missing
+    assert "a value in 'cond_projector.bias' that is not finite" in bad
+
+
+def test_lines_that_are_no_figures_and_links_to_nowhere_are_found(run: Path) -> None:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("\n".join([lines[0], "###", *lines[1:], '{"step": 9, "lo']))
+    (run / "checkpoints/best").symlink_to("000006")
+    problems = run_problems(run)
+    assert "has 1 lines that are no figures" in problems[0]  # a torn last line is what a kill leaves
+    assert "best leads to a checkpoint that is gone" in problems[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "has no number 'step'"),
+        ('{"step": "8"}', "has no number 'step'"),
+        ('{"step": -1}', "has no number 'step'"),
+        ("[" * 100_000, "is no JSON"),
+        ("{", "Expecting"),
+    ],
+)
+def test_a_step_that_is_none_is_refused(
+    run: Path, trained: tuple[Path, FeatureCache], text: str, message: str
+) -> None:
+    (run / NUMBER).write_text(text)
+    without_checksums(run)
+    with pytest.raises(CheckpointError, match=f"cannot be continued from: .*{message}"):
+        train(RunDirectory(run), trained[1], POLICY, settings())
+
+
+def test_an_optimiser_state_that_lacks_something_is_not_silently_begun_anew(
+    run: Path, trained: tuple[Path, FeatureCache]
+) -> None:
+    tensors = load_file(run / OPTIMIZER)
+    del tensors["cond_projector.bias/exp_avg"]
+    save_file(tensors, run / OPTIMIZER)
+    without_checksums(run)
+    with pytest.raises(CheckpointError, match=r"optimiser state of 'cond_projector\.bias' is"):
+        train(RunDirectory(run), trained[1], POLICY, settings())
+
+
+def test_sizes_that_a_policy_claims_take_no_memory(run: Path) -> None:
+    path = run / CONFIG
+    config = json.loads(path.read_bytes())
+    config["policy"] |= {"n_emb": 1 << 16, "n_layer": 64}  # 16 TB of weights
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not fit config\.json: tensor"):
+        VLAAgent.from_pretrained(path.parent)
+
+
+def test_endless_work_is_not_asked_for(run: Path) -> None:
+    path = run / CONFIG
+    config = json.loads(path.read_bytes())
+    config["policy"] |= {"n_layer": 10**9}
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"'policy\.n_layer' = 1000000000 is not valid"):
+        VLAAgent.from_pretrained(path.parent)
+
+
+def test_a_pickle_in_the_place_of_weights_is_not_opened(run: Path, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "sprung",))  # type: ignore[return-value]
+
+    torch.save({"weights": Trap()}, run / WEIGHTS)
+    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
+        VLAAgent.from_pretrained(run / STEP / "pretrained_model")
+    assert not (tmp_path / "sprung").exists()

@@ -1,0 +1,81 @@
+"""Check what a path holds: a dataset, a feature cache, or a run; down to every byte and value."""
+
+from pathlib import Path
+from typing import Any
+
+from vla.errors import VlaError
+
+
+def verify(
+    path: Path,
+    *,
+    reencode: int = 0,
+    dataset: str | None = None,
+    encoder: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Look for damage.
+
+    Args:
+        path: a dataset, cache or run.
+        reencode: of a cache, frames to encode again and compare; 0 is none.
+        dataset: where a cache's demonstrations lie, if not where it says.
+        encoder: where its encoder lies, if not where it says.
+        device: where to encode.
+
+    Returns:
+        `kind`, `path` and `problems`, a line each with what to run next; empty is good. After `reencode`
+        also `reencoded_frames` and `largest_difference`, 1 being what is allowed.
+
+    Raises:
+        VlaError: nothing there is known to vla, or is not what `reencode` needs.
+    """
+    if reencode < 0:
+        raise VlaError(f"--reencode takes a number of frames, found {reencode}")
+    if (path / "cache.json").exists() or list(path.glob("*/cache.json")):
+        return _cache(path, reencode, dataset, encoder, device)
+    if reencode:
+        raise VlaError(f"{path} is no feature cache; --reencode compares the frames of one")
+    if (path / "pipeline.toml").is_file() and (path / "checkpoints").is_dir():
+        from vla.policy.verify import run_problems
+
+        return {"kind": "training run", "path": str(path), "problems": run_problems(path)}
+    if (path / "meta/info.json").is_file() or list(path.glob("episode*.h*5")):
+        return _dataset(path)
+    found = "an empty or unknown folder" if path.is_dir() else "a file" if path.exists() else "nothing"
+    raise VlaError(
+        f"{path} is {found}; vla verify takes a cache (cache.json), a run (pipeline.toml) or a dataset "
+        "(meta/info.json or episode_*.hdf5)"
+    )
+
+
+def _cache(
+    path: Path, reencode: int, dataset: str | None, encoder: str | None, device: str
+) -> dict[str, Any]:
+    from vla.cache.verify import cache_problems
+
+    problems = cache_problems(path)
+    report: dict[str, Any] = {"kind": "feature cache", "path": str(path), "problems": problems}
+    if not reencode or problems:  # what is damaged already need not be encoded to be known
+        return report
+    from vla.cache import FeatureCache
+    from vla.embed.config import EncoderConfig
+    from vla.embed.verify import dataset_of, reencode_problems
+
+    cache = FeatureCache(path)
+    made_by = cache.metadata.encoder
+    revision = "main" if encoder or not made_by.revision else made_by.revision
+    config = EncoderConfig(id=encoder or made_by.id, revision=revision, device=device)
+    differing, worst = reencode_problems(cache, dataset_of(cache, dataset), config, reencode)
+    frames = min(reencode, cache.num_frames)
+    figures = {"reencoded_frames": frames, "largest_difference": round(worst, 4)}
+    return {**report, "problems": differing, **figures}
+
+
+def _dataset(path: Path) -> dict[str, Any]:
+    from vla.embed.config import DatasetConfig
+    from vla.embed.verify import dataset_problems
+
+    says_fps = (path / "meta/info.json").is_file()  # HDF5 episodes do not; any number will do to read them
+    problems = dataset_problems(DatasetConfig(path=str(path), fps=None if says_fps else 1))
+    return {"kind": "dataset", "path": str(path), "problems": problems}
