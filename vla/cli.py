@@ -14,6 +14,7 @@ from vla.commands.embed import embed
 from vla.commands.inspect import inspect
 from vla.commands.record import record
 from vla.commands.rollout import rollout
+from vla.commands.serve import serve
 from vla.commands.train import train
 from vla.errors import VlaError
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train robot manipulation policies on cached features of a frozen vision encoder.",
 )
-for command in (record, embed, train, rollout, inspect):
+for command in (record, embed, train, rollout, serve, inspect):
     app.command()(command)
 
 
