@@ -1,4 +1,4 @@
-"""Configuration of the simulation: tables `[env]`, `[record]` and `[rollout]`.
+"""Configuration of the simulation: tables `[env]`, `[record]`, `[rollout]` and `[serve]`.
 
 Recording and rolling out share `[env]`, so that a policy never meets another camera than the one
 its demonstrations were seen through.
@@ -55,3 +55,17 @@ class RolloutConfig(StrictModel):
     """The moving average of the weights, or the last ones."""
     videos: Annotated[int, Field(ge=0)] = 4
     """Episodes recorded as mp4, the first ones."""
+
+
+class ServeConfig(StrictModel):
+    """`vla serve`: the policy behind a socket. There is no password: whoever reaches it may ask it."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; the default is reached from this machine only, `0.0.0.0` from everywhere."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0 takes a free one."""
+    max_clients: PositiveInt = 8
+    max_message_mib: Annotated[float, Field(gt=0, le=1024)] = 32.0
+    """Larger messages are refused unread; three views of 1080p are 18 MiB."""
+    timeout_s: Annotated[float, Field(gt=0)] = 20.0
+    """For a client to shake hands, to answer a ping, to take a reply [s]; later it is dropped."""

@@ -18,7 +18,7 @@ from vla.embed.config import DatasetConfig, EncoderConfig
 from vla.errors import ConfigError
 from vla.files import write_atomically
 from vla.policy.config import PolicyConfig, TrainConfig
-from vla.rollout.config import EnvConfig, RecordConfig, RolloutConfig
+from vla.rollout.config import EnvConfig, RecordConfig, RolloutConfig, ServeConfig
 from vla.strict import StrictModel, explain
 
 DEFAULT_FILE = Path("pipeline.toml")
@@ -36,6 +36,7 @@ class PipelineConfig(StrictModel):
     policy: PolicyConfig = PolicyConfig()
     train: TrainConfig = TrainConfig()
     rollout: RolloutConfig = RolloutConfig()
+    serve: ServeConfig = ServeConfig()
 
     @classmethod
     def load(

@@ -6,7 +6,9 @@
     ├── EncoderError         weights that cannot be reached, or are another encoder's
     ├── CacheError           a feature cache that is missing, damaged or of another make
     ├── CheckpointError      a run or policy that cannot be read
-    └── EnvironmentSetupError  simulation or rendering that this machine cannot do
+    ├── EnvironmentSetupError  simulation or rendering that this machine cannot do
+    ├── ServerError          a policy server or its client that is not there, or does not say what was agreed
+    └── MissingPackageError  an optional package; the message holds the command that installs it
 
 Every message says what was asked, what was found, what would be right and what to run next.
 """
@@ -41,6 +43,22 @@ class CheckpointError(VlaError):
 
 class EnvironmentSetupError(VlaError):
     """The simulation or its rendering cannot run on this machine."""
+
+
+class ServerError(VlaError):
+    """A policy server and its client do not come together."""
+
+
+class MissingPackageError(VlaError, ImportError):
+    """An optional package is not installed.
+
+    Args:
+        package: its import name.
+        extra: of vla, which brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"this needs the package '{package}'; run: pip install 'vla[{extra}]'")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

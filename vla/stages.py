@@ -3,6 +3,7 @@
 Stages talk through files; the only thing passed along here is where they lie.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from vla.embed import EmbedReport
     from vla.policy.run import RunDirectory
     from vla.policy.train import TrainReport
+    from vla.rollout.live import LivePolicy
     from vla.rollout.record import RecordReport
     from vla.rollout.validation import ValidationRollouts
 
@@ -109,24 +111,52 @@ def rollout(
         out: folder for results; None makes one below the run.
         force: write over earlier results in that folder.
     """
-    from vla.embed import FrozenEncoder
-    from vla.policy.checkpoint import load_agent
     from vla.policy.run import find_policy
     from vla.rollout.evaluate import evaluate
-    from vla.rollout.live import LivePolicy
     from vla.rollout.plots import plot_evaluation
 
     folder = find_policy(policy, checkpoint)
     target = out or default_rollout_folder(settings, folder)
     if (target / "eval_info.json").exists() and not force:
         raise CheckpointError(f"{target} holds an evaluation; choose another --out, or --force to replace it")
-    agent = load_agent(folder, settings.rollout.weights)
-    encoder = FrozenEncoder.load(settings.encoder)
-    live = LivePolicy(agent.to(encoder.device), encoder, settings.rollout.num_steps)
-    info = evaluate(live, settings.env, settings.rollout, target)
+    info = evaluate(load_live(settings, folder), settings.env, settings.rollout, target)
     plot_evaluation(info, target)
     settings.save(target / "pipeline.toml", ["env", "encoder", "rollout"])
     return {"out": str(target), "policy": str(folder), **info}
+
+
+def serve(
+    settings: PipelineConfig,
+    policy: Path,
+    ready: Callable[[dict[str, object]], None],
+    *,
+    checkpoint: str | None = None,
+) -> None:
+    """Serve a trained policy to clients until SIGINT or SIGTERM; see `vla.rollout.serve`.
+
+    Args:
+        settings: `encoder`, `rollout` and `serve` are used.
+        policy: a run, a checkpoint or a policy folder.
+        ready: called with `url` and `policy` once clients can connect.
+        checkpoint: of a run: best, last or a step; None takes best if there is one, else last.
+    """
+    from vla.policy.run import find_policy
+    from vla.rollout.serve import serve as run
+
+    folder = find_policy(policy, checkpoint)
+    live = load_live(settings, folder)
+    run(live, settings.serve, lambda url: ready({"url": url, "policy": str(folder)}))
+
+
+def load_live(settings: PipelineConfig, folder: Path) -> "LivePolicy":
+    """Load a policy folder together with its encoder, on the encoder's device."""
+    from vla.embed import FrozenEncoder
+    from vla.policy.checkpoint import load_agent
+    from vla.rollout.live import LivePolicy
+
+    agent = load_agent(folder, settings.rollout.weights)
+    encoder = FrozenEncoder.load(settings.encoder)
+    return LivePolicy(agent.to(encoder.device), encoder, settings.rollout.num_steps)
 
 
 def default_rollout_folder(settings: PipelineConfig, policy: Path) -> Path:

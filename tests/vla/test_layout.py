@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # What every room may use: it knows no room itself.
-SHARED = {"device", "distributed", "errors", "files", "interrupt", "lock", "progress", "strict"}
+SHARED = {"device", "distributed", "errors", "files", "interrupt", "lock", "progress", "strict", "wire"}
 ARROWS = {
     "cache": set(),
     "embed": {"cache"},
@@ -71,3 +71,8 @@ def test_files_are_short_enough_to_read() -> None:
     for folder in (*ARROWS, "vla"):
         for file in (ROOT / folder).rglob("*.py"):
             assert len(file.read_text().splitlines()) <= 300, f"{file}: is it still one idea?"
+
+
+def test_the_client_of_the_policy_server_imports_no_torch() -> None:
+    heavy = {"torch", "transformers", "mujoco", "datasets", "gymnasium", "pydantic", "safetensors"}
+    assert loaded_by("vla.client", heavy) == set()

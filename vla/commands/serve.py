@@ -1,0 +1,46 @@
+"""`vla serve`: the policy behind a socket."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vla.commands.options import Assign, Config, Device, Encoder, Json, settings_from, show
+
+
+def serve(
+    policy: Annotated[Path, typer.Argument(help="A run, a checkpoint or a policy folder.")],
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 by default.")] = None,
+    port: Annotated[int | None, typer.Option(help="8000 by default; 0 takes a free one.")] = None,
+    num_steps: Annotated[int | None, typer.Option(help="Sampling steps of the action head.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="best, last or a step; else best if any.")] = None,
+    encoder: Encoder = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Assign = None,
+    json_: Json = False,
+) -> None:
+    """Serve a policy to robots in other processes, until Ctrl-C.
+
+    Clients use vla.client.PolicyClient, which needs no torch. There is no password: other machines
+    reach it only with --host. With --json the line on stdout comes when clients can connect.
+
+    Example: vla serve runs/demo --port 8000
+    """
+    named = {
+        "serve.host": host,
+        "serve.port": port,
+        "rollout.num_steps": num_steps,
+        "encoder.id": encoder,
+        "encoder.device": device,
+    }
+    from vla.stages import saved_tables
+    from vla.stages import serve as run
+
+    def ready(facts: dict[str, object]) -> None:
+        show(facts, json_)
+        sys.stdout.flush()  # a process that started this one waits for the line
+
+    settings = settings_from(config, named, set_, base=saved_tables(policy))
+    run(settings, policy, ready, checkpoint=checkpoint)
