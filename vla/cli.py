@@ -15,6 +15,7 @@ from vla.commands.embed import embed
 from vla.commands.inspect import inspect
 from vla.commands.record import record
 from vla.commands.rollout import rollout
+from vla.commands.sweep import sweep
 from vla.commands.train import train
 from vla.commands.verify import verify
 from vla.errors import VlaError
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train robot manipulation policies on cached features of a frozen vision encoder.",
 )
-for command in (record, embed, train, rollout, inspect, verify):
+for command in (record, embed, train, rollout, sweep, inspect, verify):
     app.command()(command)
 
 
