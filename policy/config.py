@@ -97,6 +97,8 @@ class TrainConfig(StrictModel):
     batch_size: PositiveInt = 256
     seed: Count = 0
     device: str = "auto"
+    tracker: Literal["tensorboard", "wandb", "swanlab", "trackio", "none"] = "tensorboard"
+    """Where figures go beside `metrics.jsonl`; all but tensorboard are extras: pip install 'vla[wandb]'."""
     lr: Positive = 3e-4
     betas: tuple[Share, Share] = (0.9, 0.95)
     weight_decay: NotNegative = 1e-4

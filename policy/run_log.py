@@ -1,4 +1,4 @@
-"""The figures of a run: `metrics.jsonl` always, and TensorBoard."""
+"""The figures of a run: `metrics.jsonl` always, and a tracker."""
 
 import json
 import math
@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from vla.errors import VlaError
 from vla.files import write_atomically
 from vla.policy.run import RunDirectory
+from vla.policy.trackers.tracker import Tracker
 
 
 class RunLog:
@@ -20,13 +19,14 @@ class RunLog:
         run: the run directory.
         step: the step the run stands at. Lines of later steps, left by a process that was killed after
             its last checkpoint, are dropped: they will be written again.
+        tracker: gets the same figures; closed with the log. None is none.
     """
 
-    def __init__(self, run: RunDirectory, step: int) -> None:
+    def __init__(self, run: RunDirectory, step: int, tracker: Tracker | None = None) -> None:
         kept = [row for row in read_metrics(run) if row["step"] <= step]
         write_atomically(run.metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
         self._file = run.metrics.open("a")
-        self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1)
+        self._tracker = tracker
 
     def __enter__(self) -> "RunLog":
         return self
@@ -35,7 +35,8 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self._board.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
     def write(self, kind: str, step: int, figures: Mapping[str, float]) -> None:
         """Write one line, and one scalar a figure under `kind/` (train, val, rollout).
@@ -48,8 +49,8 @@ class RunLog:
                 raise VlaError(f"{kind}/{name} is {value} at step {step}; the last checkpoint is kept")
         self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
         self._file.flush()
-        for name, value in figures.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        if self._tracker is not None:
+            self._tracker.log({f"{kind}/{name}": value for name, value in figures.items()}, step)
 
 
 def read_metrics(run: RunDirectory, kind: str | None = None) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from vla.policy.optimizer import build_ema, build_optimizer, clip_gradients, lea
 from vla.policy.run import RunDirectory
 from vla.policy.run_log import RunLog, read_metrics
 from vla.policy.sampling import EpochSampler, RowRandom, generator_for
+from vla.policy.trackers import open_tracker
 from vla.policy.validation import validate
 from vla.policy.windows import FeatureWindows, fits_in_memory, split_episodes
 from vla.progress import Progress
@@ -77,7 +78,9 @@ def train(
     with World.join() as world, deferred() as signals:
         trainer = Trainer(run, cache, policy, config, rollout, world, signals)
         if world.is_main:
-            with RunLog(run, trainer.state.step) as log:
+            shown = {"policy": policy.model_dump(mode="json"), "train": config.model_dump(mode="json")}
+            tracker = open_tracker(config.tracker, run, trainer.state.step, shown)
+            with RunLog(run, trainer.state.step, tracker) as log:
                 trainer.run(log)
         else:
             trainer.run(None)

@@ -14,8 +14,10 @@ import typer
 from vla.commands.embed import embed
 from vla.commands.inspect import inspect
 from vla.commands.record import record
+from vla.commands.report import report
 from vla.commands.rollout import rollout
 from vla.commands.serve import serve
+from vla.commands.sweep import sweep
 from vla.commands.train import train
 from vla.commands.verify import verify
 from vla.errors import VlaError
@@ -28,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train robot manipulation policies on cached features of a frozen vision encoder.",
 )
-for command in (record, embed, train, rollout, serve, inspect, verify):
+for command in (record, embed, train, rollout, sweep, report, serve, inspect, verify):
     app.command()(command)
 
 

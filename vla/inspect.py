@@ -13,6 +13,8 @@ def inspect(path: Path) -> dict[str, Any]:
     Raises:
         VlaError: nothing there is known to vla.
     """
+    if (path / "manifest.json").is_file() and (path / "status.json").is_file():
+        return _suite(path)
     if (path / "meta/info.json").is_file() or list(path.glob("episode*.h*5")):
         return _dataset(path)
     if (path / "pipeline.toml").is_file() and (path / "checkpoints").is_dir():
@@ -26,7 +28,8 @@ def inspect(path: Path) -> dict[str, Any]:
     found = "an empty or unknown folder" if path.is_dir() else "a file" if path.exists() else "not there"
     raise VlaError(
         f"{path} is {found}; vla inspect takes a dataset (meta/info.json or episode_*.hdf5), a cache "
-        "(cache.json), a run (pipeline.toml), a policy (config.json) or an evaluation (eval_info.json)"
+        "(cache.json), a run (pipeline.toml), a suite (manifest.json), a policy (config.json) or an "
+        "evaluation (eval_info.json)"
     )
 
 
@@ -103,6 +106,16 @@ def _run(path: Path) -> dict[str, Any]:
     if run.last_step() is not None:
         described |= {f"policy.{k}": v for k, v in _policy(run.policy_folder()).items() if k != "kind"}
     return described
+
+
+def _suite(path: Path) -> dict[str, Any]:
+    from vla.suite.sweep import sweep_status
+
+    status = sweep_status(path)
+    states = {
+        name: f"{run['state']}, step {run['step']}/{run['steps']}" for name, run in status["runs"].items()
+    }
+    return {"kind": "suite", "name": status["name"], **states, "next": f"vla report {path}"}
 
 
 def _policy(path: Path) -> dict[str, Any]:

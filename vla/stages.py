@@ -54,7 +54,9 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
     from vla.distributed import World
     from vla.lock import exclusive
     from vla.policy.run import RunDirectory
+    from vla.policy.trackers import require_tracker
 
+    require_tracker(settings.train.tracker)
     cache = FeatureCache(Path(settings.cache.path))
     require_named_encoder(settings, cache)
     world = World.join()

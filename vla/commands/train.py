@@ -17,6 +17,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of weights, order and noise.")] = None,
     encoder: Encoder = None,
     device: Device = None,
+    tracker: Annotated[
+        str | None, typer.Option(help="tensorboard, wandb, swanlab, trackio or none; metrics.jsonl always.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     config: Config = None,
     set_: Assign = None,
@@ -36,6 +39,7 @@ def train(
         "train.steps": steps,
         "train.seed": seed,
         "train.device": device,
+        "train.tracker": tracker,
         "encoder.id": encoder,
     }
     settings = settings_from(config, named, set_)

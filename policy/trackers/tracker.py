@@ -1,0 +1,65 @@
+"""What training asks of a tracker, and where a run's tracker can be found: `<run>/trackers.json`."""
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+from vla.files import write_json
+from vla.policy.run import RunDirectory
+from vla.strict import StrictModel
+
+
+class Location(StrictModel):
+    """Where a person finds what a tracker has recorded."""
+
+    mode: str
+    """How it records: local, offline, online, …"""
+    version: str
+    """Of the tracker's package."""
+    url: str | None = None
+    path: str | None = None
+
+
+class Tracker(ABC):
+    """Receives the figures of one run."""
+
+    @property
+    @abstractmethod
+    def location(self) -> Location:
+        """Where the figures can be seen."""
+
+    @abstractmethod
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """Record figures, named like `train/loss`, at a step."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write out what is left."""
+
+
+def note_location(run: RunDirectory, name: str, location: Location) -> None:
+    """Write a tracker's location into the run's `trackers.json`, beside those of other trackers."""
+    noted = {**read_locations(run.path), name: location}
+    write_json(
+        run.path / "trackers.json", {name: entry.model_dump(mode="json") for name, entry in noted.items()}
+    )
+
+
+def read_locations(run: Path) -> dict[str, Location]:
+    """Return where each tracker of a run can be found; empty if none is noted."""
+    path = run / "trackers.json"
+    if not path.is_file():
+        return {}
+    return {name: Location.model_validate(entry) for name, entry in json.loads(path.read_bytes()).items()}
+
+
+def run_name(run: RunDirectory) -> str:
+    """Return a run's name for people: its folder's."""
+    return run.path.absolute().name
+
+
+def has_key(variable: str, *files: Path) -> bool:
+    """Return whether an account's key is set in the environment or kept in one of some files."""
+    return bool(os.environ.get(variable)) or any(file.is_file() for file in files)

@@ -1,0 +1,132 @@
+"""One demonstration through a policy's eyes: camera frames, features over time, predicted chunks."""
+
+import base64
+import io
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from vla.cache import FeatureCache
+from vla.cache.metadata import Episode
+from vla.embed.config import DatasetConfig
+from vla.embed.sources import open_source
+from vla.errors import VlaError
+from vla.policy.agent import VLAAgent
+from vla.policy.windows import FeatureWindows, split_episodes
+from vla.report.charts import Series, absent, line_chart
+from vla.report.page import Section, card, grid
+
+SHOWN_ACTIONS, CHUNKS, JPEG_WIDTH = 4, 6, 320
+
+
+def choose_episode(cache: FeatureCache, val_episodes: int) -> Episode:
+    """Return the first held-out episode, or the first one where none was held out."""
+    episodes = cache.metadata.episodes
+    held_out = split_episodes(len(episodes), val_episodes)[1] if val_episodes < len(episodes) else []
+    return episodes[held_out[0] if held_out else 0]
+
+
+def frames_section(cache: FeatureCache, episode: Episode) -> Section:
+    """Show each camera at the start, the middle and the end of an episode."""
+    dataset = cache.metadata.dataset
+    config = DatasetConfig(
+        path=dataset.path,
+        cameras=cache.camera_names,
+        state_key=dataset.state_key,
+        action_key=dataset.action_key,
+        episodes=dataset.episodes or (),
+        fps=dataset.fps,
+    )
+    try:
+        source = open_source(config)
+        rows = ""
+        for share, word in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
+            number = episode.first_frame + round(share * (episode.length - 1))
+            block = next(iter(source.read(range(number, number + 1), 1)))
+            figures = ""
+            for camera in cache.camera_names:
+                figures += (
+                    f'<figure><img alt="{camera}" src="{_jpeg(Image.fromarray(block.images[camera][0]))}">'
+                    f"<figcaption>{camera}, {word}</figcaption></figure>"
+                )
+            rows += grid(figures, kind="shots")
+    except (VlaError, OSError, StopIteration) as error:
+        return Section(title="Cameras", body=absent(f"The demonstrations cannot be read any more: {error}"))
+    note = f"Episode {episode.index} of {dataset.path}: {episode.task}"
+    return Section(title="Cameras", body=rows, note=note)
+
+
+def features_section(cache: FeatureCache, episode: Episode) -> Section:
+    """Draw the first principal components of each camera's features along an episode."""
+    frames = torch.arange(episode.first_frame, episode.first_frame + episode.length)
+    plain = torch.zeros_like(frames)
+    cards = []
+    for camera in cache.camera_names:
+        features = cache.features(camera, frames, plain).float().mean(dim=1)
+        scores, shares = principal_components(features, 3)
+        series = [
+            Series(label=f"PC{k + 1}, {100 * share:.0f} %", x=list(range(episode.length)), y=column.tolist())
+            for k, (share, column) in enumerate(zip(shares, scores.T, strict=True))
+        ]
+        cards.append(card(camera, line_chart(series, x_label="frame", y_label=f"features of {camera}")))
+    note = "Frozen features over one episode; the share of their variance beside each component."
+    return Section(title="Features", body=grid(*cards), note=note)
+
+
+def principal_components(
+    features: Float[Tensor, "frames dim"], count: int
+) -> tuple[Float[Tensor, "frames k"], list[float]]:
+    """Project features onto their first principal components.
+
+    Returns:
+        Scores of at most `count` components, and each one's share of the variance.
+    """
+    centred = features - features.mean(dim=0)
+    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+    shares = s.square() / s.square().sum().clamp_min(1e-12)
+    return u[:, :count] * s[:count], shares[:count].tolist()
+
+
+def chunks_section(cache: FeatureCache, episode: Episode, policy: Path) -> Section:
+    """Draw predicted chunks over the demonstrated actions, for the actions that move most."""
+    agent = VLAAgent.from_pretrained(policy)
+    settings = agent.config.policy
+    windows = FeatureWindows(
+        cache,
+        device=torch.device("cpu"),
+        obs_horizon=settings.obs_horizon,
+        pred_horizon=settings.pred_horizon,
+        resident=False,
+    )
+    action = cache.action()[episode.first_frame : episode.first_frame + episode.length]
+    starts = torch.linspace(0, max(0, episode.length - settings.pred_horizon), CHUNKS).long().unique()
+    batch = windows.batch(episode.first_frame + starts)
+    random = torch.Generator().manual_seed(0)
+    chunks = agent.predict_action_chunk(
+        batch.features, batch.state, noise=lambda: torch.randn(batch.action.shape, generator=random)
+    )
+    cards = []
+    for dim in sorted(action.std(dim=0).argsort(descending=True)[:SHOWN_ACTIONS].tolist()):
+        series = [Series(label="demonstration", x=list(range(episode.length)), y=action[:, dim].tolist())]
+        for start, chunk, pad in zip(starts.tolist(), chunks, batch.action_is_pad, strict=True):
+            first = start - settings.obs_horizon + 1
+            steps = [first + k for k in range(settings.pred_horizon) if not pad[k]]
+            values = [float(chunk[k, dim]) for k in range(settings.pred_horizon) if not pad[k]]
+            label = "" if len(series) > 1 else "predicted chunks"
+            series.append(Series(label=label, x=steps, y=values, colour=1))
+        title = f"action {dim}"
+        cards.append(card(title, line_chart(series, x_label="frame", y_label=title)))
+    note = f"Chunks of {settings.pred_horizon} actions, predicted at {len(starts)} frames, "
+    note += f"episode {episode.index}; the actions that move most."
+    return Section(title="Action chunks against the demonstration", body=grid(*cards), note=note)
+
+
+def _jpeg(image: Image.Image) -> str:
+    if image.width > JPEG_WIDTH:
+        image = image.resize((JPEG_WIDTH, round(image.height * JPEG_WIDTH / image.width)))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
