@@ -78,6 +78,12 @@ def test_a_killed_child_is_interrupted_and_goes_on_when_the_sweep_does(
     assert scheduler(folder, read_status(folder), {"a": ENDED}).run().runs["a"].state == "done"
 
 
+def test_a_child_that_heeded_a_signal_is_interrupted_not_failed(folder: SuiteFolder) -> None:
+    stopped = [sys.executable, "-c", "raise SystemExit(143)"]
+    run = scheduler(folder, queued(folder, "a"), {"a": stopped}).run().runs["a"]
+    assert (run.state, run.error, run.exit_code) == ("interrupted", "ended by SIGTERM", 143)
+
+
 def test_slots_work_side_by_side_and_never_more_than_there_are(folder: SuiteFolder) -> None:
     running: list[int] = []
 

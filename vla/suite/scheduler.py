@@ -23,6 +23,8 @@ from vla.suite.status import RunStatus, SuiteStatus, corrected, write_status
 POLL_S, WRITE_S = 0.2, 5.0
 # A training step and a checkpoint end well within this; then stronger signals follow.
 PATIENCE_S = 20.0
+# What vla exits with when it heeded SIGINT or SIGTERM.
+STOPPED = (130, 143)
 
 Stage = tuple[str, list[str]]
 NextStage = Callable[[str, RunStatus, str], Stage | None]
@@ -168,8 +170,9 @@ class Scheduler:
         elif code == 0:
             run = self._runs[name]
             self._set(name, state="queued", completed=tuple({*run.completed, run.stage}))
-        elif code < 0:
-            self._set(name, state="interrupted", error=f"ended by {signal.Signals(-code).name}")
+        elif code < 0 or code in STOPPED:
+            number = -code if code < 0 else code - 128
+            self._set(name, state="interrupted", error=f"ended by {signal.Signals(number).name}")
         else:
             said = last_error(self._folder.log(name))
             self._set(name, state="failed", error=said or f"exit code {code}; see {self._folder.log(name)}")
