@@ -90,7 +90,8 @@ def test_slots_work_side_by_side_and_never_more_than_there_are(folder: SuiteFold
     def count(status: SuiteStatus) -> None:
         running.append(sum(run.state == "running" for run in status.runs.values()))
 
-    work = scheduler(folder, queued(folder, *"abcd"), dict.fromkeys("abcd", ENDED), slots=2, on_change=count)
+    second = [sys.executable, "-c", "import time; time.sleep(1.0)"]  # long enough for two to start
+    work = scheduler(folder, queued(folder, *"abcd"), dict.fromkeys("abcd", second), slots=2, on_change=count)
     assert {run.state for run in work.run().runs.values()} == {"done"}
     assert max(running) == 2
 

@@ -204,3 +204,8 @@ def test_a_sweep_survives_kills_of_itself_and_of_a_child() -> None:
     before = folder.log(second).read_text()
     sweep(file)  # nothing left to do
     assert folder.log(second).read_text() == before
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "examples/suites").glob("*.toml")))
+def test_every_suite_that_comes_with_vla_is_valid(file: Path) -> None:
+    assert read_suite(file).grid == {"policy.per_view_dim": [96, 192]}

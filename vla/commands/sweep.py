@@ -24,7 +24,7 @@ def sweep(
 
     Run again after any interruption, it goes on: finished runs are skipped.
 
-    Example: vla sweep examples/per_view_dim.toml --status
+    Example: vla sweep examples/suites/per_view_dim.toml --status
     """
     from vla.suite.sweep import suite_directory, sweep_status
     from vla.suite.sweep import sweep as run
