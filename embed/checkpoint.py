@@ -13,13 +13,14 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from pydantic import ValidationError
 from transformers import SiglipVisionModel
 from transformers.utils import cached_file
 
 from vla.cache.metadata import Preprocessing
 from vla.embed.builtin import TINY_RANDOM, TINY_SIM, TINY_SIM_FOLDER, tiny_random
+from vla.embed.hub_errors import HUB_ERRORS
 from vla.errors import EncoderError
 from vla.strict import explain
 
@@ -153,7 +154,7 @@ def _require_on_hub(name: str, revision: str) -> None:
         raise EncoderError(
             f"encoder '{name}' is no directory here and no model on the Hub; {advice}"
         ) from error
-    except (OSError, HfHubHTTPError, ValueError) as error:
+    except HUB_ERRORS as error:
         raise EncoderError(
             f"encoder '{name}' is no directory, is not downloaded, and the Hub cannot be reached; {advice}"
         ) from error

@@ -12,13 +12,13 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
 from vla.embed.config import DatasetConfig
+from vla.embed.hub_errors import HUB_ERRORS
 from vla.embed.sources.folder import DatasetFolder
 from vla.embed.sources.lerobot_info import INFO
 from vla.errors import DatasetError
@@ -102,7 +102,7 @@ def _metadata(name: str, revision: str) -> Path:
         raise DatasetError(
             f"'{name}' is no directory here and no dataset on the Hub; if it is private: hf auth login"
         ) from error
-    except (OSError, HfHubHTTPError, ValueError, RuntimeError) as error:
+    except HUB_ERRORS as error:
         local = _local(name, revision)
         if local is not None:
             return local
@@ -127,7 +127,7 @@ def _snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path:
         return Path(
             snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
         )
-    except (OSError, HfHubHTTPError, ValueError, RuntimeError) as error:
+    except HUB_ERRORS as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DatasetError(
             f"dataset '{name}' cannot be downloaded ({first}); run the same command again, it goes on; "

@@ -119,6 +119,12 @@ def test_an_encoder_that_cannot_be_reached_says_how_to_get_one(monkeypatch: pyte
         load("nobody/nothing")
 
 
+def test_a_hub_that_does_not_answer_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    with pytest.raises(EncoderError, match=r"the Hub cannot be reached; .*--encoder DIR"):
+        load("nobody/nothing")
+
+
 def test_a_directory_without_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="holds no SigLIP checkpoint"):
         load(tmp_path)
