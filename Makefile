@@ -1,12 +1,14 @@
 # make setup   virtual environment with the exact pins of constraints.txt
 # make test    lint, types, tests
 # make demo    record -> embed -> train -> rollout on one CPU
+# make interop lerobot reads what vla writes, and the other way round; in .venv-interop
+# make aloha   gym-aloha, with its own MuJoCo, and the tests that need it; in .venv-aloha
 # make format  let ruff rewrite what it can
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo format clean
+.PHONY: setup test demo interop aloha format clean
 
 setup: .venv/ready
 
@@ -26,9 +28,28 @@ test: .venv/ready
 demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" python examples/demo.py
 
+# lerobot 0.4.4 asks for torch < 2.11 and for far more than data sets need, hence --no-deps.
+.venv-interop/ready: pyproject.toml constraints.txt tests/interop/constraints.txt
+	test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c tests/interop/constraints.txt -e '.[dev]' accelerate
+	.venv-interop/bin/pip install --quiet --disable-pip-version-check --no-deps lerobot==0.4.4 torchvision==0.28.0
+	touch $@
+
+interop: .venv-interop/ready
+	PYTHONPATH=tests/interop .venv-interop/bin/pytest -m interop tests/interop
+
+# gym-aloha 0.1.5 asks for mujoco < 3.9, vla is pinned to a later one.
+.venv-aloha/ready: pyproject.toml tests/aloha/constraints.txt
+	test -x .venv-aloha/bin/python || $(PYTHON) -m venv .venv-aloha
+	.venv-aloha/bin/pip install --quiet --disable-pip-version-check -c tests/aloha/constraints.txt -e '.[dev,aloha]'
+	touch $@
+
+aloha: .venv-aloha/ready
+	.venv-aloha/bin/pytest -m aloha tests/aloha
+
 format:
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-interop .venv-aloha build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

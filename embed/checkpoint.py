@@ -164,6 +164,11 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
+def uses_head(model: SiglipVisionModel) -> bool:
+    """Return whether a vision tower has a pooling head; transformers 4 leaves the key out where it has."""
+    return bool(getattr(model.config, "vision_use_head", True))
+
+
 def weights_sha256(model: SiglipVisionModel) -> str:
     """Identify a vision tower by architecture and float32 tensors, whatever file held them.
 
@@ -171,6 +176,7 @@ def weights_sha256(model: SiglipVisionModel) -> str:
     """
     digest = hashlib.sha256()
     architecture: dict[str, Any] = {key: getattr(model.config, key, None) for key in ARCHITECTURE_KEYS}
+    architecture["vision_use_head"] = uses_head(model)
     digest.update(json.dumps(architecture, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         # transformers 4 keeps the tower in an attribute of that name, transformers 5 does not.

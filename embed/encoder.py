@@ -12,7 +12,7 @@ from transformers import SiglipVisionModel
 
 from vla.cache.metadata import EncoderIdentity, Preprocessing
 from vla.device import choose_device, choose_dtype
-from vla.embed.checkpoint import load_checkpoint, weights_sha256
+from vla.embed.checkpoint import load_checkpoint, uses_head, weights_sha256
 from vla.embed.config import EncoderConfig
 from vla.embed.pooling import num_tokens, pool
 from vla.embed.preprocess import normalise, resize
@@ -66,7 +66,7 @@ class FrozenEncoder:
         checkpoint = load_checkpoint(config.id, config.revision)
         device = choose_device(config.device)
         model: SiglipVisionModel = checkpoint.model
-        if config.pool == "pooled" and not model.config.vision_use_head:
+        if config.pool == "pooled" and not uses_head(model):
             raise EncoderError(
                 f"{config.id} has no pooling head, so no pooler_output; use --pool mean or another checkpoint"
             )

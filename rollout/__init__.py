@@ -1,6 +1,6 @@
 """Simulation, demonstrations and live policies.
 
-Importing this registers `vla/SimTransfer-v0` with Gymnasium.
+Importing this registers `vla/SimTransfer-v0` with Gymnasium, and ALOHA's tasks, which need `gym-aloha`.
 """
 
 import gymnasium
@@ -13,3 +13,11 @@ gymnasium.register(
     entry_point="vla.rollout.sim_transfer:SimTransferEnv",
     max_episode_steps=MAX_EPISODE_STEPS,
 )
+
+for _task, _name in (("transfer_cube", "TransferCube"), ("insertion", "Insertion")):
+    gymnasium.register(
+        id=f"vla/Aloha{_name}-v0",
+        entry_point="vla.rollout.aloha:AlohaEnv",
+        kwargs={"task": _task},
+        max_episode_steps=300,  # as gym-aloha has it
+    )

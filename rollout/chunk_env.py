@@ -18,8 +18,6 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float32
 
-from vla.errors import EnvironmentSetupError
-from vla.rollout.config import EnvConfig
 from vla.rollout.video import VideoWriter
 
 Observation = dict[str, Any]
@@ -29,17 +27,13 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
     """Step an environment by chunks; after the end of an episode it stands still until reset.
 
     Args:
-        env: with LeRobot's observations, {"pixels": {camera: image}, "agent_pos": state}.
+        env: with the observations of `vla.rollout.observations`.
         obs_horizon: T_obs, observations in a history.
         num_action_steps: actions in a chunk.
-
-    Raises:
-        EnvironmentSetupError: the observations are not of that form.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], obs_horizon: int, num_action_steps: int) -> None:
         super().__init__(env)
-        require_pixels(env)
         self._num_action_steps = num_action_steps
         self._history: deque[Observation] = deque(maxlen=obs_horizon)
         self._video: VideoWriter | None = None
@@ -127,45 +121,8 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
         latest = self._history[-1]
         return {
             "pixels": {c: np.stack([o["pixels"][c] for o in self._history]) for c in latest["pixels"]},
-            "agent_pos": np.stack([o["agent_pos"] for o in self._history]).astype(np.float32),
+            "agent_pos": np.stack([o["agent_pos"] for o in self._history]),
         }
-
-
-def make_env(config: EnvConfig, obs_horizon: int, num_action_steps: int) -> ChunkEnv:
-    """Make the environment of a configuration, stepped by chunks.
-
-    Raises:
-        EnvironmentSetupError: no environment has that id, it cannot be built with the given
-            arguments, or it has no camera images.
-    """
-    try:
-        env = gymnasium.make(config.id, render_mode="rgb_array", **config.kwargs)
-    except gymnasium.error.UnregisteredEnv as error:
-        raise EnvironmentSetupError(
-            f"no environment is registered as '{config.id}' ({error}); name one as module:id, for example "
-            "gym_aloha:gym_aloha/AlohaTransferCube-v0, so that its module is imported first"
-        ) from error
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise EnvironmentSetupError(f"environment '{config.id}' cannot be made: {error}") from error
-    return ChunkEnv(env, obs_horizon, num_action_steps)
-
-
-def require_pixels(env: gymnasium.Env[Any, Any]) -> None:
-    """Check that observations follow LeRobot's convention.
-
-    Raises:
-        EnvironmentSetupError: they do not; the message shows what they are.
-    """
-    space = env.observation_space
-    if isinstance(space, spaces.Dict) and "agent_pos" in space.spaces:
-        pixels = space.spaces.get("pixels")
-        if isinstance(pixels, spaces.Dict) and isinstance(env.action_space, spaces.Box):
-            return
-    name = env.spec.id if env.spec else type(env.unwrapped).__name__
-    raise EnvironmentSetupError(
-        f"environment '{name}' observes {space}; vla needs {{'pixels': {{camera: uint8 image}}, 'agent_pos': "
-        "state}} and a continuous action; pass the option that gives them (--set env.kwargs...) or wrap it"
-    )
 
 
 def _stacked(space: spaces.Dict, horizon: int) -> spaces.Dict:
@@ -175,9 +132,7 @@ def _stacked(space: spaces.Dict, horizon: int) -> spaces.Dict:
     images: dict[str, gymnasium.Space[Any]] = {
         name: _repeat(image, horizon) for name, image in pixels.spaces.items()
     }
-    position = _repeat(space["agent_pos"], horizon)
-    position = spaces.Box(position.low.astype(np.float32), position.high.astype(np.float32), dtype=np.float32)
-    return spaces.Dict({"pixels": spaces.Dict(images), "agent_pos": position})
+    return spaces.Dict({"pixels": spaces.Dict(images), "agent_pos": _repeat(space["agent_pos"], horizon)})
 
 
 def _repeat(space: gymnasium.Space[Any], horizon: int) -> spaces.Box:

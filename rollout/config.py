@@ -17,9 +17,13 @@ class EnvConfig(StrictModel):
     """Which environment, and how it is built."""
 
     id: str = "vla/SimTransfer-v0"
-    """Any registered Gymnasium id; `module:id` imports the module first."""
+    """Any registered Gymnasium id; `module:id` imports the module first, as does the part before a slash."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Passed to `gymnasium.make`, for example `{ render_height = 256, render_width = 256 }`."""
+    cameras: dict[str, str] = Field(default_factory=dict)
+    """The policy's name of a camera -> the environment's; empty takes all of them under their own names."""
+    clip_actions: bool = True
+    """Keep actions within the environment's action space; false where it declares a wrong one."""
 
 
 class RecordConfig(StrictModel):

@@ -18,9 +18,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from vla.errors import EnvironmentSetupError
 from vla.files import write_json
 from vla.progress import Progress
-from vla.rollout.chunk_env import make_env
 from vla.rollout.config import EnvConfig, RolloutConfig
 from vla.rollout.live import LivePolicy
+from vla.rollout.make_env import make_env
 from vla.rollout.summary import EpisodeResult, summarise
 
 

@@ -58,6 +58,11 @@ def make_plan(env: EnvConfig, config: RecordConfig) -> Plan:
             f"the expert of task '{config.task}' acts in {ENV_ID}, but env.id is '{env.id}'; "
             f"run: vla record --set env.id={ENV_ID}"
         )
+    if env.cameras:
+        raise ConfigError(
+            "env.cameras renames cameras for rollouts, a recording keeps their own names; remove it, "
+            "and choose with --set 'env.kwargs.cameras=[\"top\"]' or, when embedding, dataset.cameras"
+        )
     plan = Plan(
         task=config.task,
         env=env,

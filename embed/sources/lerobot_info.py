@@ -16,6 +16,8 @@ INFO = "meta/info.json"
 VERSIONS = ("v3.0", "v2.1", "v2.0")
 MAX_INFO_BYTES = 16 << 20
 IMAGE_PREFIX = "observation.images."
+ONLY_IMAGE = "observation.image"
+"""How lerobot calls the image of an environment with one camera; its camera is `image`."""
 
 
 class Feature(BaseModel):
@@ -44,11 +46,10 @@ class LeRobotInfo(BaseModel):
         Raises:
             DatasetError: there is no such camera, or none at all.
         """
-        stored = {
-            key.removeprefix(IMAGE_PREFIX): key
-            for key, feature in self.features.items()
-            if feature.dtype in ("image", "video")
-        }
+        keys = [key for key, feature in self.features.items() if feature.dtype in ("image", "video")]
+        stored = {key.removeprefix(IMAGE_PREFIX): key for key in keys}
+        if ONLY_IMAGE in stored and "image" not in stored:
+            stored = {"image" if name == ONLY_IMAGE else name: key for name, key in stored.items()}
         if not stored:
             raise DatasetError(f"{dataset} has no image or video features; nothing to embed")
         for camera in wanted:

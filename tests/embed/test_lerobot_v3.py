@@ -12,6 +12,7 @@ from fakes import CAMERAS, TASK, fake_images, write_dataset
 
 from vla.embed.config import DatasetConfig
 from vla.embed.sources import FrameSource, open_source
+from vla.embed.sources.lerobot_info import Feature, LeRobotInfo
 from vla.errors import DatasetError
 
 
@@ -116,3 +117,15 @@ def test_episodes_that_do_not_join_up_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
     with pytest.raises(DatasetError, match="episode 1 starts at frame 3, expected 2"):
         _ = opened(root).episodes
+
+
+def test_the_only_image_of_a_data_set_is_the_camera_image() -> None:
+    columns = {"observation.image": "video", "observation.images.wrist": "image", "action": "float32"}
+    info = LeRobotInfo(
+        codebase_version="v3.0",
+        fps=10,
+        features={name: Feature(dtype=dtype) for name, dtype in columns.items()},
+        data_path="data",
+    )
+    named = info.choose_cameras("demos", ())
+    assert named == {"image": "observation.image", "wrist": "observation.images.wrist"}

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import av
-import gymnasium
 import numpy as np
 import pytest
 from fake_env import ENV_ID, CountEnv
 
-from vla.errors import EnvironmentSetupError
-from vla.rollout.chunk_env import ChunkEnv, make_env
+from vla.rollout.chunk_env import ChunkEnv
 from vla.rollout.config import EnvConfig
+from vla.rollout.make_env import make_env
 
 
 def chunked() -> ChunkEnv:
@@ -77,21 +76,3 @@ def test_an_episode_is_filmed_when_its_seed_is_asked_for(tmp_path: Path) -> None
     with av.open(str(path)) as video:
         rate, frames = video.streams.video[0].average_rate, list(video.decode(video=0))
     assert (len(frames), frames[0].width, frames[0].height, rate) == (21, 32, 32, 25)
-
-
-def test_an_unknown_environment_says_how_to_name_one() -> None:
-    with pytest.raises(
-        EnvironmentSetupError, match=r"no environment is registered as 'Nothing-v0'.*module:id"
-    ):
-        make_env(EnvConfig(id="Nothing-v0"), 2, 8)
-
-
-def test_arguments_that_do_not_fit_are_one_line() -> None:
-    with pytest.raises(EnvironmentSetupError, match=r"cannot be made: .*unexpected keyword .*'colour'"):
-        make_env(EnvConfig(id=ENV_ID, kwargs={"colour": 1}), 2, 8)
-
-
-def test_an_environment_without_cameras_shows_what_it_observes() -> None:
-    env = gymnasium.make("Pendulum-v1")
-    with pytest.raises(EnvironmentSetupError, match=r"'Pendulum-v1' observes Box.*'agent_pos'"):
-        ChunkEnv(env, 2, 8)

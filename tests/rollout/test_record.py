@@ -58,7 +58,7 @@ def test_stage_one_can_read_a_recording(recording: Path) -> None:
 
 def test_a_recording_says_how_it_was_made(recording: Path) -> None:
     made = json.loads((recording / "meta/vla.json").read_bytes())
-    assert made["env"] == {"id": "vla/SimTransfer-v0", "kwargs": ENV.kwargs}
+    assert made["env"] == {**ENV.model_dump(mode="json"), "id": "vla/SimTransfer-v0"}
     assert made["episodes"] == [{"seed": 0, "success": True}, {"seed": 1, "success": True}]
     assert made["render_quality"]["shadowsize"] == 0
     assert made["noise"] == 1.0
@@ -191,3 +191,9 @@ def test_a_staging_folder_without_attempts_binds_to_nothing(tmp_path: Path) -> N
 def test_another_recorder_at_work_is_named(tmp_path: Path) -> None:
     with exclusive(tmp_path / "demos"), pytest.raises(VlaError, match=f"by process {os.getpid()}"):
         record(ENV, small_config(tmp_path / "demos"))
+
+
+def test_cameras_are_not_renamed_while_recording(tmp_path: Path) -> None:
+    env = EnvConfig(cameras={"wrist": "r_vis"})
+    with pytest.raises(ConfigError, match=r"env\.cameras renames .*dataset\.cameras"):
+        record(env, small_config(tmp_path / "demos"))
