@@ -1,12 +1,13 @@
 # make setup   virtual environment with the exact pins of constraints.txt
 # make test    lint, types, tests
 # make demo    record -> embed -> train -> rollout on one CPU
+# make fuzz    two minutes of made-up input for every reader
 # make format  let ruff rewrite what it can
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo format clean
+.PHONY: setup test demo fuzz format clean
 
 setup: .venv/ready
 
@@ -25,6 +26,9 @@ test: .venv/ready
 
 demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" python examples/demo.py
+
+fuzz: .venv/ready
+	$(BIN)/python tests/fuzz/run.py
 
 format:
 	$(BIN)/ruff check --fix .
