@@ -3,12 +3,13 @@
 # make demo    record -> embed -> train -> rollout on one CPU
 # make interop lerobot reads what vla writes, and the other way round; in .venv-interop
 # make aloha   gym-aloha, with its own MuJoCo, and the tests that need it; in .venv-aloha
+# make fuzz    two minutes of made-up input for every reader
 # make format  let ruff rewrite what it can
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo interop aloha format clean
+.PHONY: setup test demo interop aloha fuzz format clean
 
 setup: .venv/ready
 
@@ -46,6 +47,9 @@ interop: .venv-interop/ready
 
 aloha: .venv-aloha/ready
 	.venv-aloha/bin/pytest -m aloha tests/aloha
+
+fuzz: .venv/ready
+	$(BIN)/python tests/fuzz/run.py
 
 format:
 	$(BIN)/ruff check --fix .

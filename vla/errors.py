@@ -18,7 +18,10 @@ from collections.abc import Iterable
 
 
 class VlaError(Exception):
-    """Something the user can mend; the message is one line."""
+    """Something the user can mend; the message is one line, also where it quotes a library's several."""
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())
 
 
 class ConfigError(VlaError):

@@ -68,7 +68,7 @@ def stream(folder: DatasetFolder, rows: Rows, columns: Sequence[str], batch: int
             found += len(piece)
             yield piece
     except TABLE_ERRORS as error:
-        raise DatasetError(f"{_named(paths)} cannot be read ({_first_line(error)})") from error
+        raise DatasetError(f"{_named(paths)} cannot be read ({first_line(error)})") from error
     if found != rows.stop - rows.start:
         raise DatasetError(
             f"{_named(paths)} holds {found} rows with {rows.column} from {rows.start} to {rows.stop - 1}, "
@@ -116,7 +116,7 @@ def _check(path: Path, columns: Sequence[str]) -> None:
         names = metadata.schema.to_arrow_schema().names
         groups = [metadata.row_group(k).total_byte_size for k in range(metadata.num_row_groups)]
     except TABLE_ERRORS as error:
-        raise DatasetError(f"{path} is no parquet table that can be read ({_first_line(error)})") from error
+        raise DatasetError(f"{path} is no parquet table that can be read ({first_line(error)})") from error
     for column in columns:
         if column not in names:
             raise DatasetError(f"{path} has no column '{column}'; {nearest(column, names)}")
@@ -135,5 +135,5 @@ def _named(paths: Sequence[Path]) -> str:
     return str(paths[0]) if len(paths) == 1 else f"{paths[0]} to {paths[-1].name}"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

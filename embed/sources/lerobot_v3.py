@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vla.embed.sources.folder import DatasetFolder, fill_template
 from vla.embed.sources.lerobot_info import LeRobotInfo, one_line
 from vla.embed.sources.lerobot_layout import EpisodeFiles, VideoSpan
-from vla.embed.sources.lerobot_tables import TABLE_ERRORS, Rows
+from vla.embed.sources.lerobot_tables import TABLE_ERRORS, Rows, first_line
 from vla.errors import DatasetError
 
 Count = Annotated[int, Field(ge=0)]
@@ -113,7 +113,7 @@ def _read_rows(folder: DatasetFolder, video_keys: Sequence[str]) -> list[Row]:
         except ValidationError as error:
             raise DatasetError(f"{path}: {one_line(error, Row)}") from error
         except TABLE_ERRORS as error:
-            raise DatasetError(f"{path} cannot be read ({error})") from error
+            raise DatasetError(f"{path} cannot be read ({first_line(error)})") from error
     return rows
 
 

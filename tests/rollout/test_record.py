@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from vla.cli import main
 from vla.embed.config import DatasetConfig
 from vla.embed.sources import open_source
 from vla.errors import ConfigError, DatasetError, EnvironmentSetupError, VlaError
 from vla.lock import exclusive
+from vla.rollout.attempt_pool import AttemptPool
 from vla.rollout.attempt_table import Outcome, encode_attempt
 from vla.rollout.config import EnvConfig, RecordConfig
 from vla.rollout.plan import make_plan
@@ -197,3 +200,31 @@ def test_cameras_are_not_renamed_while_recording(tmp_path: Path) -> None:
     env = EnvConfig(cameras={"wrist": "r_vis"})
     with pytest.raises(ConfigError, match=r"env\.cameras renames .*dataset\.cameras"):
         record(env, small_config(tmp_path / "demos"))
+
+
+def test_a_signal_lets_running_attempts_end_and_says_how_to_go_on(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kwargs = "{ render_height = 24, render_width = 32, cameras = ['top', 'front'] }"
+    command = ["record", "--episodes", "2", "--workers", "1", "--out", "demos"]
+    command += ["--set", f"env.kwargs={kwargs}", "--set", "record.image_size=[16, 16]"]
+    start = AttemptPool.start
+
+    def start_and_interrupt(pool: AttemptPool, number: int) -> None:
+        start(pool, number)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(AttemptPool, "start", start_and_interrupt)
+        main(command)
+    assert stopped.value.code == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("stopped by SIGINT; 1 finished attempts are kept; go on: ")
+    assert not Path("demos").exists()
+    with pytest.raises(SystemExit) as ended:
+        main(shlex.split(said.partition("go on: ")[2])[1:])
+    assert ended.value.code in (0, None)
+    found = content(Path("demos"))
+    del found["pipeline.toml"]  # only the command line writes it
+    assert found == content(recording)

@@ -1,0 +1,133 @@
+"""What is fuzzed: everything of vla that reads bytes which strangers may have made.
+
+A target takes bytes, puts them in the place of one file of something small and whole, and reads that. It
+may end well or with a `VlaError` of one short line; anything else is a finding.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from fake_datasets import write_dataset, write_hdf5
+from fakes import fake_spec, write_cache
+
+from vla.cache import FeatureCache
+from vla.cache.verify import cache_problems
+from vla.config import PipelineConfig
+from vla.embed.config import DatasetConfig
+from vla.embed.sources import open_source
+from vla.errors import VlaError
+from vla.policy.agent import VLAAgent
+from vla.policy.config import PolicyConfig
+
+LONGEST_MESSAGE = 2000
+
+
+@dataclass(frozen=True)
+class Target:
+    """One file of something that is read."""
+
+    file: Path
+    read: Callable[[], object]
+    seed: bytes
+    """The whole file's bytes: where mutations start."""
+
+    def __call__(self, data: bytes) -> bool:
+        """Read with other bytes; tell whether they were taken.
+
+        Raises:
+            Exception: a finding.
+        """
+        self.file.write_bytes(data)
+        try:
+            self.read()
+        except VlaError as error:
+            message = str(error)
+            if "\n" in message or len(message) > LONGEST_MESSAGE:
+                raise AssertionError(f"no single short line: {message[:300]!r}") from error
+            return False
+        return True
+
+
+def _cache(root: Path, file: str) -> Target:
+    folder = write_cache(root, fake_spec(lengths=(3, 2), dim=2, shard_frames=3)).folder
+
+    def read() -> None:
+        cache_problems(folder)
+        cache = FeatureCache(folder)
+        frames = torch.arange(min(cache.num_frames, 5))
+        for camera in cache.camera_names:
+            cache.features(camera, frames, torch.zeros_like(frames))
+        cache.state()
+        cache.action()
+
+    return Target(folder / file, read, (folder / file).read_bytes())
+
+
+def _dataset(root: Path, file: str, version: str = "v3.0") -> Target:
+    kinds = {"top": "image", "front": "video"}
+    demos = write_dataset(root / "demos", (2, 3), (16, 16), 2, version=version, cameras=kinds)  # type: ignore[arg-type]
+    return Target(demos / file, lambda: _read_all(demos), (demos / file).read_bytes())
+
+
+def _read_all(path: Path, fps: float | None = None) -> None:
+    source = open_source(DatasetConfig(path=str(path), fps=fps), workers=1)
+    source.identity()
+    frames = sum(episode.length for episode in source.episodes)
+    for block in source.read(range(min(frames, 50)), 4):
+        block.state.sum()
+
+
+def _hdf5(root: Path) -> Target:
+    demos = write_hdf5(root / "demos", (2,), (8, 8), 2, storage="padded")
+    file = demos / "episode_0.hdf5"
+    return Target(file, lambda: _read_all(demos, fps=50), file.read_bytes())
+
+
+def _policy(root: Path, file: str) -> Target:
+    cache = write_cache(root / "cache", fake_spec(lengths=(3, 2), dim=2)).metadata
+    policy = PolicyConfig(per_view_dim=2, cond_dim=4, n_emb=8, n_layer=1, n_head=2)
+    VLAAgent.for_cache(policy, cache).save_pretrained(root / "policy")
+    return Target(
+        root / "policy" / file,
+        lambda: VLAAgent.from_pretrained(root / "policy"),
+        (root / "policy" / file).read_bytes(),
+    )
+
+
+def _config(root: Path) -> Target:
+    file = root / "pipeline.toml"
+    PipelineConfig().save(file)
+    return Target(file, lambda: PipelineConfig.load(file, {}, []), file.read_bytes())
+
+
+MAKERS: dict[str, Callable[[Path], Target]] = {
+    "cache.json": lambda root: _cache(root, "cache.json"),
+    "shard": lambda root: _cache(root, "shards/00000.safetensors"),
+    "info.json": lambda root: _dataset(root, "meta/info.json"),
+    "episodes.jsonl": lambda root: _dataset(root, "meta/episodes.jsonl", "v2.1"),
+    "episodes.parquet": lambda root: _dataset(root, "meta/episodes/chunk-000/file-000.parquet"),
+    "data.parquet": lambda root: _dataset(root, "data/chunk-000/file-000.parquet"),
+    "mp4": lambda root: _dataset(root, "videos/observation.images.front/chunk-000/file-000.mp4"),
+    "hdf5": _hdf5,
+    "config.json": lambda root: _policy(root, "config.json"),
+    "model.safetensors": lambda root: _policy(root, "model.safetensors"),
+    "pipeline.toml": _config,
+}
+
+
+def make(name: str) -> Target:
+    """Set a target up in a new temporary folder."""
+    return MAKERS[name](Path(tempfile.mkdtemp(prefix="vla-fuzz-")))
+
+
+def is_json(target: Target) -> bool:
+    """Tell whether the file is JSON, so that it can be changed by its structure."""
+    try:
+        json.loads(target.seed)
+    except ValueError:
+        return False
+    return True
