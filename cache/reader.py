@@ -14,6 +14,7 @@ from torch import Tensor
 from vla.cache.finite import values_not_finite
 from vla.cache.header import header_problems
 from vla.cache.metadata import FORMAT_VERSION, CacheMetadata
+from vla.cache.paging import expect_random_reads
 from vla.cache.shard import map_shard, repair_command, repair_hint
 from vla.errors import CacheError
 from vla.files import sha256_of
@@ -77,6 +78,12 @@ class FeatureCache:
         if wrong:
             path = self.folder / self.metadata.shards[wrong[0]].file
             raise CacheError(f"shard {path} {OTHER_BYTES}; {repair_hint(self.folder)}")
+
+    def expect_random_reads(self) -> None:
+        """Prepare for `features` of frames all over the cache; reading from start to end becomes slower."""
+        for shard in self._shards:
+            for tensor in shard.values():
+                expect_random_reads(tensor)
 
     @property
     def variants(self) -> int:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vla.cache.metadata import Pooling
+from vla.compiling import Compile
 from vla.strict import StrictModel
 
 
@@ -45,6 +46,8 @@ class EncoderConfig(StrictModel):
     pool: Pooling = "pooled"
     """What is kept of a view: pooled, mean, grid2, grid4 or patches; see `EncoderIdentity.pooling`."""
     batch_size: Annotated[int, Field(ge=0)] = 0
-    """Images a forward pass; 0 chooses by device."""
+    """Images a forward pass; 0 is 16 on a CPU; on a GPU it is measured, large datasets only, else 512."""
+    compile: Compile = "off"
+    """off, on (torch.compile) or graphs (CUDA graphs too); see `vla.compiling`."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Threads that decode frames; 0 chooses by cores."""

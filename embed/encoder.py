@@ -4,6 +4,9 @@ Each view is encoded independently by one shared tower, in eval mode and without
 Stage one and the live policy both come through `FrozenEncoder.encode`.
 """
 
+import threading
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 from jaxtyping import Float16, UInt8
@@ -11,6 +14,7 @@ from torch import nn
 from transformers import SiglipVisionModel
 
 from vla.cache.metadata import EncoderIdentity, Preprocessing
+from vla.compiling import Compile, compile_module
 from vla.device import choose_device, choose_dtype
 from vla.embed.checkpoint import load_checkpoint, uses_head, weights_sha256
 from vla.embed.config import EncoderConfig
@@ -32,6 +36,7 @@ class FrozenEncoder:
         identity: what it is called in caches and policies.
         device: where it runs.
         batch_size: images a forward pass.
+        compiling: how the tower is compiled; see `vla.compiling`.
 
     Attributes:
         dataset_image_resize_shape: None; dataset frames are stored at the encoder's size, readers do
@@ -50,11 +55,15 @@ class FrozenEncoder:
         *,
         device: torch.device,
         batch_size: int = CPU_BATCH,
+        compiling: Compile = "off",
     ) -> None:
         self.preprocessing, self.identity = preprocessing, identity
         self.device, self.batch_size = device, batch_size
         self._dtype: torch.dtype = getattr(torch, identity.dtype)
         self._model = model.eval().requires_grad_(False).to(device=device, dtype=self._dtype)
+        self._pads = compiling != "off"
+        self._threads, self._halving = threading.local(), threading.Lock()
+        compile_module(self._model, compiling)
 
     @classmethod
     def load(cls, config: EncoderConfig) -> "FrozenEncoder":
@@ -80,7 +89,19 @@ class FrozenEncoder:
             tokens=num_tokens(config.pool, (model.config.image_size // model.config.patch_size) ** 2),
         )
         batch_size = config.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH)
-        return cls(model, checkpoint.preprocessing, identity, device=device, batch_size=batch_size)
+        return cls(
+            model,
+            checkpoint.preprocessing,
+            identity,
+            device=device,
+            batch_size=batch_size,
+            compiling=config.compile,
+        )
+
+    @property
+    def tower(self) -> nn.Module:
+        """The vision tower: called with normalised `pixel_values`, for those who build graphs of it."""
+        return self._model
 
     @property
     def eval_image_resize_shape(self) -> tuple[int, int]:
@@ -92,39 +113,70 @@ class FrozenEncoder:
 
     @torch.inference_mode()
     def encode(self, frames: UInt8[np.ndarray, "n h w 3"]) -> Float16[np.ndarray, "n tokens dim"]:
-        """Encode frames of any size; they may come from different cameras."""
+        """Encode frames of any size; they may come from different cameras.
+
+        On a GPU each thread works on a stream of its own: while one computes, another may upload. A batch
+        that there is no memory for is halved, for this call and all that follow.
+        """
         frames = resize(frames, self.preprocessing.image_size)
         outputs: list[torch.Tensor] = []
         start = 0
         while start < len(frames):
+            size = self.batch_size
             try:
-                outputs.append(self._forward(frames[start : start + self.batch_size]))
+                outputs.append(self.forward(frames[start : start + size]))
             except RuntimeError as error:  # torch.OutOfMemoryError is one
                 if not _is_out_of_memory(error):
                     raise
-                self._halve_batch()
+                self._halve_batch(size)
                 continue
             start += len(outputs[-1])
         return torch.cat(outputs).numpy()
 
-    def _forward(self, frames: UInt8[np.ndarray, "n h w 3"]) -> Float16[torch.Tensor, "n tokens dim"]:
-        batch = torch.from_numpy(frames).to(self.device)
-        pixels = normalise(batch, self.preprocessing).to(self._dtype)
-        tokens = pool(self._model(pixel_values=pixels), self.identity.pooling)
-        return tokens.to(torch.float16).cpu()
+    @torch.inference_mode()
+    def forward(self, frames: UInt8[np.ndarray, "n h w 3"]) -> Float16[torch.Tensor, "n tokens dim"]:
+        """Encode frames of the encoder's size in one pass, however many they are.
 
-    def _halve_batch(self) -> None:
+        Raises:
+            RuntimeError: the device has no memory for so many; torch.OutOfMemoryError on a GPU.
+        """
+        with self._stream():
+            batch = torch.from_numpy(frames)
+            if self.device.type == "cuda":
+                batch = batch.pin_memory()  # only page-locked memory is uploaded beside other work
+            pixels = normalise(batch.to(self.device, non_blocking=True), self.preprocessing).to(self._dtype)
+            missing = padded_size(len(frames)) - len(frames) if self._pads else 0
+            if missing:
+                pixels = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)])
+            tokens = pool(self._model(pixel_values=pixels), self.identity.pooling)[: len(frames)]
+            return tokens.to(torch.float16).cpu()
+
+    def _stream(self) -> AbstractContextManager[object]:
+        if self.device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._threads, "stream"):
+            self._threads.stream = torch.cuda.Stream(self.device)
+        return torch.cuda.stream(self._threads.stream)
+
+    def _halve_batch(self, full: int) -> None:
         """Go on with half as many images a pass, and say so.
+
+        Args:
+            full: images a pass that there is no memory for; if another thread has found that out and
+                halved already, nothing is left to do.
 
         Raises:
             EncoderError: there is no memory for a single one.
         """
-        if self.batch_size == 1:
+        if full == 1:
             raise EncoderError(
                 f"{self.device} has no memory for a single image of {self.identity.id}; free some, or choose "
                 "another device: --device cpu"
             )
-        full, self.batch_size = self.batch_size, self.batch_size // 2
+        with self._halving:
+            if self.batch_size < full:
+                return
+            self.batch_size = full // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         say(
@@ -147,3 +199,12 @@ class FrozenEncoder:
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """Tell; on the CPU torch raises a plain RuntimeError that only its text gives away."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def padded_size(images: int) -> int:
+    """Return how many images a compiled pass of so many takes: four sizes an octave, up to a quarter more.
+
+    Each size is compiled by itself, which takes tens of seconds.
+    """
+    step = 1 << max(0, images.bit_length() - 3)
+    return -(-images // step) * step

@@ -1,9 +1,7 @@
 """The encode loop: every frame of every camera through the frozen encoder, once.
 
-    FrameSource.read ──(a thread, a few blocks ahead)──> FrozenEncoder.encode_views ──> CacheWriter
-
-Blocks are cut from the start of each shard, so a shard's bytes do not depend on where an earlier run
-was interrupted.
+FrameSource ─> FrozenEncoder ─> Frames ──> CacheWriter
+vla.embed.pipeline                         a shard at a time
 """
 
 import time
@@ -16,20 +14,16 @@ import numpy as np
 
 from vla.cache import Augmentation, CacheConfig, CacheSpec, CacheWriter, DatasetIdentity, Frames
 from vla.distributed import World
-from vla.embed.augment import augment
+from vla.embed.batch_size import settle_batch_size
 from vla.embed.config import DatasetConfig, EncoderConfig
 from vla.embed.encoder import FrozenEncoder
-from vla.embed.prefetch import prefetch
-from vla.embed.preprocess import resize
-from vla.embed.sources import FrameBlock, FrameSource, open_source
+from vla.embed.pipeline import encode_frames
+from vla.embed.sources import FrameSource, open_source
 from vla.embed.sources.watch import FileWatch
 from vla.errors import DatasetError
 from vla.interrupt import Signals, deferred
 from vla.lock import exclusive
 from vla.progress import Progress
-
-BLOCK_FRAMES = 16
-BLOCKS_AHEAD = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +73,9 @@ def embed(
             if world.is_main:
                 writer.remove_leftovers()
             missing = world.broadcast(writer.missing_shards() if world.is_main else None)
+            frozen.batch_size = world.broadcast(
+                settle_batch_size(frozen, encoder, spec, folder) if world.is_main else None
+            )
             # A run of neighbouring shards each: files are then read in order, mostly by one rank.
             share = world.share(missing)
             encode_shards(source, frozen, writer, share, files, signals, quiet=not world.is_main)
@@ -145,11 +142,9 @@ def encode_shards(
     spec = writer.spec
     total = sum(len(spec.frame_range(shard)) for shard in shards)
 
-    def blocks() -> Iterator[tuple[int, FrameBlock]]:
+    def encoded() -> Iterator[tuple[int, Frames]]:
         try:
-            for shard in shards:
-                for block in source.read(spec.frame_range(shard), BLOCK_FRAMES):
-                    yield shard, block
+            yield from encode_frames(source, encoder, spec, shards)
         except DatasetError:
             files.require_unchanged()  # if a file has changed, that is what is wrong
             raise
@@ -158,40 +153,16 @@ def encode_shards(
         pieces: list[Frames] = []
         done = 0
         signals.stop_if_asked("nothing is encoded yet")
-        for shard, block in prefetch(blocks(), BLOCKS_AHEAD):
-            pieces.append(encode_block(encoder, block, spec.augmentation))
-            writer.require_finite(pieces[-1])
-            progress.update(len(block.state))
+        for shard, piece in encoded():
+            writer.require_finite(piece)
+            pieces.append(piece)
+            progress.update(len(piece.state))
             if sum(len(piece.state) for piece in pieces) == len(spec.frame_range(shard)):
                 files.require_unchanged()
                 writer.write(shard, _join(pieces))
                 pieces.clear()
                 done += 1
                 signals.stop_if_asked(f"{done} shards of this run are kept, and all before it")
-
-
-def encode_block(encoder: FrozenEncoder, block: FrameBlock, augmentation: Augmentation) -> Frames:
-    """Replace a block's images by the features of all their variants."""
-    size = encoder.preprocessing.image_size
-    resized = {camera: resize(frames, size) for camera, frames in block.images.items()}
-    variants = [
-        encoder.encode_views(
-            {
-                camera: augment(frames, block.episode_index, camera, variant, augmentation)
-                for camera, frames in resized.items()
-            }
-        )
-        for variant in range(1 + augmentation.variants)
-    ]
-    return Frames(
-        features={
-            camera: np.stack([features[camera] for features in variants], axis=1) for camera in resized
-        },
-        state=block.state,
-        action=block.action,
-        episode_index=block.episode_index,
-        frame_index=block.frame_index,
-    )
 
 
 def _join(pieces: list[Frames]) -> Frames:

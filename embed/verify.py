@@ -8,7 +8,7 @@ from vla.cache import FeatureCache
 from vla.cache.shard import repair_command
 from vla.embed.config import DatasetConfig, EncoderConfig
 from vla.embed.encoder import FrozenEncoder
-from vla.embed.engine import encode_block
+from vla.embed.pipeline import encode_block, prepare
 from vla.embed.sources import FrameSource, open_source
 from vla.errors import CacheError, DatasetError
 from vla.progress import Progress
@@ -108,7 +108,8 @@ def _differences(
     made = cache.metadata
     spread, rounding = TOLERANCE[made.encoder.dtype]
     block = next(source.read(range(frame, frame + 1), 1))
-    found = encode_block(encoder, block, made.augmentation)
+    variants = prepare(block, encoder.preprocessing.image_size, made.augmentation)
+    found = encode_block(encoder, block, variants)
     row = cache.row(frame)
     at = f"episode {block.episode_index[0]}, frame {block.frame_index[0]}"
     for name, values in (("state", block.state), ("action", block.action)):

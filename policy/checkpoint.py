@@ -14,11 +14,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch.optim.swa_utils import AveragedModel
 
+from vla.cache import FeatureCache
+from vla.distributed import World
 from vla.errors import CheckpointError
 from vla.files import sync_folder, write_atomically, write_json
 from vla.policy.agent import VLAAgent
 from vla.policy.checksums import checksum_problem, write_checksums
+from vla.policy.config import PolicyConfig, TrainConfig
 from vla.policy.meter import Meter
+from vla.policy.optimizer import build_ema, build_optimizer
 from vla.policy.run import POLICY_FOLDER, STATE_FOLDER, RunDirectory
 
 RAW_WEIGHTS_FILE = "model_raw.safetensors"
@@ -49,6 +53,18 @@ class TrainingState:
         averaged = self.ema.module
         assert isinstance(averaged, VLAAgent)
         return averaged
+
+
+def initial_state(
+    policy: PolicyConfig, config: TrainConfig, cache: FeatureCache, device: torch.device, world: World
+) -> TrainingState:
+    """Return the state before the first step; the same weights on every device and in every process."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # weights are drawn on the CPU: the same on every device
+        agent = VLAAgent.for_cache(policy, cache.metadata)
+    agent = agent.to(device)
+    ema, optimizer = build_ema(agent, config.ema_decay), build_optimizer(agent, config)
+    return TrainingState(agent, ema, optimizer, Meter(config.batch_size, world))
 
 
 def save_checkpoint(run: RunDirectory, state: TrainingState) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from vla.compiling import Compile
 from vla.strict import StrictModel
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -110,6 +111,10 @@ class TrainConfig(StrictModel):
     """Ramped up from 0 as min(decay, (1 + step) / (10 + step))."""
     val_episodes: Count = 2
     """Episodes held out, spread over the dataset; 0 trains on everything."""
+    compile: Compile = "off"
+    """off, on (torch.compile) or graphs (CUDA graphs too); see `vla.compiling`."""
+    matmul_precision: Literal["highest", "high"] = "highest"
+    """Of float32 products on a GPU, those of the derivative; high is TF32: 10 bits instead of 23."""
     max_cache_gib: NotNegative = 0.0
     """Caches larger than this stay memory-mapped on disk; 0 lets the free memory of the device decide."""
     log_every: PositiveInt = 50

@@ -5,7 +5,7 @@ times as one process would see, so the same losses but for the order of sums.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,22 +13,28 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vla.cache import FeatureCache
+from vla.compiling import compile_module
 from vla.device import choose_device
 from vla.distributed import World
 from vla.errors import ConfigError, VlaError
 from vla.interrupt import Signals, deferred
 from vla.policy.agent import VLAAgent
-from vla.policy.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from vla.policy.batch import Batch
+from vla.policy.checkpoint import initial_state, load_checkpoint, save_checkpoint
 from vla.policy.config import PolicyConfig, TrainConfig
 from vla.policy.meter import Meter, NotFiniteError
-from vla.policy.optimizer import build_ema, build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from vla.policy.optimizer import clip_gradients, learning_rate, set_learning_rate
 from vla.policy.run import RunDirectory
 from vla.policy.run_log import RunLog, read_metrics
 from vla.policy.sampling import EpochSampler, RowRandom, generator_for
 from vla.policy.trackers import open_tracker
 from vla.policy.validation import validate
 from vla.policy.windows import FeatureWindows, fits_in_memory, split_episodes
+from vla.prefetch import prefetch
 from vla.progress import Progress
+
+BATCHES_AHEAD = 2
+"""Of a cache that stays on disk; one on the device needs none."""
 
 Rollout = Callable[[VLAAgent, int], Mapping[str, float]]
 """Drive the agent live at a step; answers with figures, `avg_reward` among them."""
@@ -92,6 +98,10 @@ class Trainer:
     """One training run, from where its last checkpoint stands to the last step.
 
     Rank 0 alone validates, rolls out, writes and shows progress; the others wait for it in the next step.
+
+    Attributes:
+        state: all that changes.
+        batches: this process's part of those to come, in order.
     """
 
     def __init__(
@@ -125,15 +135,20 @@ class Trainer:
         )
         self._held_out = self._windows.frames_of(held_out)
         self._sampler = EpochSampler(self._windows.frames_of(training), config.batch_size, config.seed)
-        self.state = self._build_state(policy, cache)
+        self.state = initial_state(policy, config, cache, self._device, world)
         if world.is_main:
             run.remove_leftovers()
         if (last := run.last_step()) is not None:
             load_checkpoint(run, last, self.state)
         self._started_at, self._seconds = self.state.step, 0.0
         self._model: nn.Module = self.state.agent
+        torch.set_float32_matmul_precision(config.matmul_precision)
+        compile_module(self.state.agent, config.compile)
         if world.size > 1:
             self._model = DistributedDataParallel(self.state.agent)
+        self.batches = self.load(range(self.state.step, config.steps))
+        if not self._windows.resident:
+            self.batches = prefetch(self.batches, BATCHES_AHEAD)
 
     def run(self, log: RunLog | None) -> None:
         """Train to the end; figures, validation, checkpoints and rollouts on the way.
@@ -146,7 +161,7 @@ class Trainer:
         quiet = log is None
         with Progress("train", config.steps, done=state.step, unit="steps", quiet=quiet) as progress:
             while state.step < config.steps:
-                self._step()
+                self.step(state.meter)
                 if self._due(config.log_every):
                     figures = self._read_figures()
                     if log is not None:
@@ -215,16 +230,25 @@ class Trainer:
             return f"{what}; {kept}. The cause: {cause}; look closer: vla verify {self._cache.folder}"
         return f"{what}; {kept}. The cache is finite; lower the rate: --set train.lr=1e-4 --resume"
 
-    def _step(self) -> None:
-        """Make one update."""
+    def step(self, meter: Meter) -> None:
+        """Make one update on the next batch."""
+        began = time.perf_counter()
+        batch = next(self.batches)
+        self.update(batch, meter, time.perf_counter() - began)
+
+    def update(self, batch: Batch, meter: Meter, dataloading_s: float = 0.0) -> None:
+        """Make one update on a batch.
+
+        Args:
+            batch: windows on the device.
+            meter: gets the figures; `state.meter` is the one that checkpoints hold.
+            dataloading_s: how long the batch was waited for [s], a figure like the others.
+        """
         config, state, step = self._config, self.state, self.state.step
         began = time.perf_counter()
-        rows = self._sampler.draw(step)[self._world.rank :: self._world.size]
-        batch = self._windows.batch(rows, self._random("variant"))
-        loaded = time.perf_counter()
         rate = learning_rate(step, config)
         set_learning_rate(state.optimizer, rate)
-        draws = state.agent.draw(batch, self._random("loss"))
+        draws = state.agent.draw(batch, self._random("loss", step))
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             loss, parts = self._model(batch, draws)
         state.optimizer.zero_grad(set_to_none=True)
@@ -233,16 +257,24 @@ class Trainer:
         state.optimizer.step()
         state.ema.update_parameters(state.agent)
         state.step += 1
-        state.meter.add(
-            {"loss": loss.detach(), **parts, "grad_norm": grad_norm.detach()},
+        figures = {"loss": loss, **parts, "grad_norm": grad_norm}
+        meter.add(
+            # Copies: a CUDA graph writes its next results over these.
+            {name: value.detach().clone() for name, value in figures.items()},
             lr=rate,
-            dataloading_s=loaded - began,
-            update_s=time.perf_counter() - loaded,
+            dataloading_s=dataloading_s,
+            update_s=time.perf_counter() - began,
         )
 
-    def _random(self, stream: str) -> RowRandom:
-        """Return this step's source of random numbers for one purpose."""
-        generator = generator_for(self._config.seed, stream, self.state.step, self._device)
+    def load(self, steps: range) -> Iterator[Batch]:
+        """Cut the batches of some steps, one after the other."""
+        for step in steps:
+            rows = self._sampler.draw(step)[self._world.rank :: self._world.size]
+            yield self._windows.batch(rows, self._random("variant", step))
+
+    def _random(self, stream: str, step: int) -> RowRandom:
+        """Return a step's source of random numbers for one purpose."""
+        generator = generator_for(self._config.seed, stream, step, self._device)
         return RowRandom(generator, self._world.rank, self._world.size)
 
     def _due(self, every: int) -> bool:
@@ -266,12 +298,3 @@ class Trainer:
         if all(figures["avg_reward"] > row["avg_reward"] for row in rows):
             self._run.link("best", step)
         log.write("rollout", step, figures)
-
-    def _build_state(self, policy: PolicyConfig, cache: FeatureCache) -> TrainingState:
-        config = self._config
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)  # weights are drawn on the CPU: the same on every device
-            agent = VLAAgent.for_cache(policy, cache.metadata)
-        agent = agent.to(self._device)
-        ema, optimizer = build_ema(agent, config.ema_decay), build_optimizer(agent, config)
-        return TrainingState(agent, ema, optimizer, Meter(config.batch_size, self._world))

@@ -54,6 +54,8 @@ class FeatureWindows:
             if resident
             else {}
         )
+        if not resident:
+            cache.expect_random_reads()
         lengths = torch.tensor([episode.length for episode in cache.metadata.episodes])
         starts = torch.tensor([episode.first_frame for episode in cache.metadata.episodes])
         self._first = starts.repeat_interleave(lengths).to(device)

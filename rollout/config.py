@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from vla.compiling import Compile
 from vla.strict import StrictModel
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -52,9 +53,11 @@ class RolloutConfig(StrictModel):
     seed: Annotated[int, Field(ge=0)] = 1000
     """Episode k is reset with seed + k."""
     num_envs: Annotated[int, Field(ge=0)] = 0
-    """Environments stepped side by side, one process each; 0 is one a core."""
+    """Environments side by side, one process each, in two groups that take turns; 0 is one a core."""
     num_steps: Annotated[int, Field(ge=0)] = 0
     """Sampling steps of the action head; 0 takes the head's own: 1 for imf and mlp, 10 for flow and ddpm."""
+    compile: Compile = "off"
+    """Of the action head: off, on (torch.compile) or graphs (CUDA graphs too); see `vla.compiling`."""
     weights: Literal["ema", "raw"] = "ema"
     """The moving average of the weights, or the last ones."""
     videos: Annotated[int, Field(ge=0)] = 4

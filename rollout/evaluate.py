@@ -1,24 +1,25 @@
 """Drive a policy live in several environments side by side and write down how it went.
 
-Environments run in processes of their own, one each; all of them are encoded as one batch. Episode k
-has seed `seed + k` for the scene and for the policy's noise, so its course does not depend on how many
-others run beside it.
+Environments run in processes of their own, one each, in two groups: one is rendered while the other is
+encoded as a batch. Episode k has seed `seed + k` for the scene and for the policy's noise, so its course
+does not depend on how many others run beside it.
 """
 
 import functools
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from vla.errors import EnvironmentSetupError
 from vla.files import write_json
 from vla.progress import Progress
 from vla.rollout.config import EnvConfig, RolloutConfig
+from vla.rollout.episodes import Latency, take_turns
 from vla.rollout.live import LivePolicy
 from vla.rollout.make_env import make_env
 from vla.rollout.summary import EpisodeResult, summarise
@@ -39,24 +40,30 @@ def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Pat
         config.seed + k: str(out / "videos" / f"eval_episode_{k}.mp4")
         for k in range(min(config.videos, config.episodes))
     }
-    latency: dict[str, list[float]] = {"render": [], "encode": [], "head": []}
+    latency: Latency = {"render": [], "encode": [], "head": []}
     episodes: list[EpisodeResult] = []
+    seeds = iter(range(config.seed, config.seed + config.episodes))
     started = time.monotonic()
-    vector = make_vector_env(policy, env, num_envs)
-    try:
-        with Progress("rollout", config.episodes, unit="episodes") as progress:
-            while len(episodes) < config.episodes:
-                first = config.seed + len(episodes)
-                count = min(num_envs, config.episodes - len(episodes))
-                episodes += run_episodes(policy, vector, range(first, first + count), videos, latency)
+    with ExitStack() as stack, Progress("rollout", config.episodes, unit="episodes") as progress:
+        groups = []
+        for size in group_sizes(num_envs):
+            groups.append(make_vector_env(policy, env, size))
+            stack.callback(groups[-1].close)
+        for ended in take_turns(policy, groups, seeds, videos, latency):
+            if ended:
+                episodes += ended
                 successes = sum(episode.success for episode in episodes)
-                progress.update(count, success=successes / len(episodes))
-    finally:
-        vector.close()
+                progress.update(len(ended), success=successes / len(episodes))
+    episodes.sort(key=lambda episode: episode.seed)
     paths = [str(Path(path).relative_to(out)) for path in videos.values()]
     info = summarise(episodes, latency, time.monotonic() - started, paths)
     write_json(out / "eval_info.json", info)
     return info
+
+
+def group_sizes(num_envs: int) -> list[int]:
+    """Split environments into two groups, as alike as can be; one alone is a group."""
+    return [num_envs - num_envs // 2, num_envs // 2] if num_envs > 1 else [1]
 
 
 def make_vector_env(policy: LivePolicy, env: EnvConfig, num_envs: int) -> AsyncVectorEnv:
@@ -99,50 +106,3 @@ def require_fit(policy: LivePolicy, vector: AsyncVectorEnv, env_id: str) -> None
             f"the policy was trained with {config.state_dim} state and {config.action_dim} action values, "
             f"'{env_id}' has {found[0]} and {found[1]}; name the environment of its demonstrations: --env ID"
         )
-
-
-def run_episodes(
-    policy: LivePolicy,
-    vector: AsyncVectorEnv,
-    seeds: range,
-    videos: dict[int, str],
-    latency: dict[str, list[float]],
-) -> list[EpisodeResult]:
-    """Run one episode in each of the first `len(seeds)` environments, to their ends.
-
-    Args:
-        policy: chooses the actions.
-        vector: at least as many environments as seeds; the others stand still.
-        seeds: of the episodes.
-        videos: mp4 file by seed, for the episodes to record.
-        latency: durations [s] by part; extended.
-    """
-    used = np.arange(vector.num_envs) < len(seeds)
-    all_seeds: list[int | None] = [*seeds, *[None] * (vector.num_envs - len(seeds))]
-    observation, info = vector.reset(seed=all_seeds, options={"reset_mask": used, "videos": videos})
-    over, sum_reward = ~used, np.zeros(vector.num_envs)
-    low, high = vector.action_space.low, vector.action_space.high  # type: ignore[attr-defined]
-    decision = 0
-    while not over.all():
-        pixels = {camera: frames[used] for camera, frames in observation["pixels"].items()}
-        # A seed a row and decision: no two chunks of a run share their noise.
-        noise = [seed * 100_003 + decision for seed in seeds]
-        actions, timing = policy.act(pixels, observation["agent_pos"][used], noise)
-        chunk = np.zeros_like(low)
-        chunk[used] = actions
-        observation, reward, terminated, truncated, info = vector.step(np.clip(chunk, low, high))
-        sum_reward += np.where(over, 0.0, reward)
-        over |= terminated | truncated
-        latency["encode"].append(timing.encode_s)
-        latency["head"].append(timing.head_s)
-        latency["render"] += [seconds for seconds in info["render_s"][used].tolist() if seconds > 0]
-        decision += 1
-    return [
-        EpisodeResult(
-            seed=seed,
-            sum_reward=float(sum_reward[row]),
-            max_reward=float(info["max_reward"][row]),
-            success=bool(info["is_success"][row]),
-        )
-        for row, seed in enumerate(seeds)
-    ]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
+from vla.compiling import Compile, compile_module
 from vla.embed import FrozenEncoder
 from vla.errors import EncoderError, EnvironmentSetupError
 from vla.policy.agent import VLAAgent
@@ -34,13 +35,18 @@ class LivePolicy:
         agent: a trained agent.
         encoder: must be the encoder that the agent was trained on.
         num_steps: sampling steps of the action head; 0 takes the head's own.
+        compiling: how the head's network is compiled; see `vla.compiling`.
 
     Raises:
         EncoderError: the encoder is another one; the message names both.
     """
 
-    def __init__(self, agent: VLAAgent, encoder: FrozenEncoder, num_steps: int = 0) -> None:
+    def __init__(
+        self, agent: VLAAgent, encoder: FrozenEncoder, num_steps: int = 0, compiling: Compile = "off"
+    ) -> None:
         require_same_encoder(agent, encoder)
+        for network in agent.head.children():
+            compile_module(network, compiling)
         self.agent, self.encoder, self.num_steps = agent.eval(), encoder, num_steps
         policy = agent.config.policy
         self.obs_horizon, self.num_action_steps = policy.obs_horizon, policy.num_action_steps

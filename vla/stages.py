@@ -158,7 +158,8 @@ def load_live(settings: PipelineConfig, folder: Path) -> "LivePolicy":
 
     agent = load_agent(folder, settings.rollout.weights)
     encoder = FrozenEncoder.load(settings.encoder)
-    return LivePolicy(agent.to(encoder.device), encoder, settings.rollout.num_steps)
+    chosen = settings.rollout
+    return LivePolicy(agent.to(encoder.device), encoder, chosen.num_steps, chosen.compile)
 
 
 def default_rollout_folder(settings: PipelineConfig, policy: Path) -> Path:

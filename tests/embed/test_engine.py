@@ -15,9 +15,9 @@ from fakes import fake_images, write_dataset
 
 from vla.cache import CacheConfig, FeatureCache
 from vla.embed import DatasetConfig, EncoderConfig, FrozenEncoder, embed
-from vla.embed.prefetch import prefetch
 from vla.errors import VlaError
 from vla.lock import exclusive
+from vla.prefetch import prefetch
 
 
 def run(dataset: Path, encoder: Path, out: Path, shard_frames: int = 4, **settings: object) -> FeatureCache:

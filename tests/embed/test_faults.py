@@ -14,6 +14,7 @@ from fakes import fake_images, write_dataset
 
 from vla.cache import CacheConfig, CacheWriter, FeatureCache, Frames
 from vla.embed import DatasetConfig, EncoderConfig, FrozenEncoder, embed
+from vla.embed.batch_size import measured_rate
 from vla.errors import CacheError, DatasetError, EncoderError, VlaError
 
 TABLE = "data/chunk-000/file-000.parquet"
@@ -121,14 +122,14 @@ def test_a_place_that_may_not_be_written_is_refused_before_anything_is_encoded(
 
 def scarce(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> None:
     """Let memory suffice for so many images a pass."""
-    forward = FrozenEncoder._forward
+    forward = FrozenEncoder.forward
 
     def limited(self: FrozenEncoder, frames: np.ndarray) -> torch.Tensor:
         if len(frames) > most:
             raise error
         return forward(self, frames)
 
-    monkeypatch.setattr(FrozenEncoder, "_forward", limited)
+    monkeypatch.setattr(FrozenEncoder, "forward", limited)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,22 @@ def test_a_batch_that_is_too_large_is_halved_until_it_fits(
     said = capsys.readouterr().err
     assert "out of memory at 8 images a pass; going on with 4" in said
     assert "going on with 2, next time: --set encoder.batch_size=2" in said
+
+
+def test_two_threads_without_memory_for_the_same_batch_halve_it_once(encoder_dir: Path) -> None:
+    encoder = FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu", batch_size=8))
+    encoder._halve_batch(8)
+    encoder._halve_batch(8)
+    assert encoder.batch_size == 4
+
+
+def test_measuring_a_batch_size_does_not_halve_it(encoder_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu", batch_size=8))
+    assert measured_rate(encoder, 3, seconds=0.01) > 0
+    scarce(monkeypatch, 3, torch.OutOfMemoryError("CUDA out of memory."))
+    with pytest.raises(torch.OutOfMemoryError):
+        measured_rate(encoder, 4)
+    assert encoder.batch_size == 8
 
 
 def test_no_memory_for_a_single_image_is_one_line(encoder_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

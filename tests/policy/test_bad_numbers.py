@@ -16,6 +16,7 @@ from test_train import POLICY, settings
 from vla.cache import CacheWriter, FeatureCache
 from vla.errors import CacheError, VlaError
 from vla.policy.agent import VLAAgent
+from vla.policy.meter import Meter
 from vla.policy.run import RunDirectory
 from vla.policy.run_log import read_metrics
 from vla.policy.train import Trainer, train
@@ -62,14 +63,14 @@ def test_nothing_is_saved_between_a_bad_step_and_the_next_log_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = write_cache(tmp_path / "cache", fake_spec(lengths=LENGTHS))
-    step = Trainer._step
+    step = Trainer.step
 
-    def broken(self: Trainer) -> None:
-        step(self)
+    def broken(self: Trainer, meter: Meter) -> None:
+        step(self, meter)
         if self.state.step == 5:
             self.state.meter._tensors[-1]["loss"] = torch.tensor(float("inf"))
 
-    monkeypatch.setattr(Trainer, "_step", broken)
+    monkeypatch.setattr(Trainer, "step", broken)
     run = RunDirectory.create(tmp_path / "run")
     with pytest.raises(VlaError, match="the loss is inf at step 5; the last checkpoint, 000004, is kept"):
         train(run, cache, POLICY, settings(steps=20, save_every=2, log_every=10, val_every=100))
@@ -78,14 +79,14 @@ def test_nothing_is_saved_between_a_bad_step_and_the_next_log_line(
 
 def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = write_cache(tmp_path / "cache", fake_spec(lengths=LENGTHS))
-    step = Trainer._step
+    step = Trainer.step
 
-    def broken(self: Trainer) -> None:
-        step(self)
+    def broken(self: Trainer, meter: Meter) -> None:
+        step(self, meter)
         if self.state.step == 3:
             torch.nn.init.constant_(self.state.agent.cond_projector.bias, float("nan"))
 
-    monkeypatch.setattr(Trainer, "_step", broken)
+    monkeypatch.setattr(Trainer, "step", broken)
     run = RunDirectory.create(tmp_path / "run")
     with pytest.raises(VlaError, match=r"weight 'cond_projector\.bias' is not finite at step 3"):
         train(run, cache, POLICY, settings(steps=20, save_every=3, log_every=10, val_every=100))

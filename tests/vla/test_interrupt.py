@@ -115,7 +115,7 @@ def test_training_writes_a_checkpoint_and_goes_on_to_the_same_losses(
     write_cache(Path("cache"), fake_spec(lengths=(12, 9, 10)))
     assert ended([*TRAIN, "--out", "whole"]) == 0
     with monkeypatch.context() as patch:
-        after_calls(patch, Trainer, "_step", 6, lambda: send(signal.SIGTERM))  # between two log lines
+        after_calls(patch, Trainer, "step", 6, lambda: send(signal.SIGTERM))  # between two log lines
         assert ended([*TRAIN, "--out", "run", "--json"]) == 143
     captured = capsys.readouterr()
     told = json.loads(captured.out.splitlines()[-1])

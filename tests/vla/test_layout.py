@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # What every room may use: it knows no room itself.
-SHARED = {"device", "distributed", "errors", "files", "interrupt", "lock", "progress", "strict", "wire"}
+SHARED = {
+    *("compiling", "device", "distributed", "errors", "files", "interrupt"),
+    *("lock", "prefetch", "progress", "strict", "wire"),
+}
 ARROWS = {
     "cache": set(),
     "embed": {"cache"},

@@ -67,7 +67,7 @@ def test_features_of_other_frames_do_not_pass_for_the_stored_ones(
     cache = embedded(demos, encoder_dir, capsys)
     monkeypatch.setattr("vla.embed.encoder.resize", lambda frames, size: np.zeros_like(frames))
     monkeypatch.setattr(
-        "vla.embed.engine.resize", lambda frames, size: np.zeros((len(frames), 256, 256, 3), np.uint8)
+        "vla.embed.pipeline.resize", lambda frames, size: np.zeros((len(frames), 256, 256, 3), np.uint8)
     )
     report = verified(capsys, cache, "--reencode", 9)
     assert report["largest_difference"] > 2

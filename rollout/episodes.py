@@ -1,0 +1,93 @@
+"""Episodes in two groups of environments that take turns: while one is stepped and rendered, the other's
+images are encoded.
+
+Environments run in processes of their own. Who waits for whom is fixed by the order of turns, not by
+the clock, so that the same seeds always meet in the same batch.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv
+
+from vla.rollout.live import LivePolicy
+from vla.rollout.summary import EpisodeResult
+
+Latency = dict[str, list[float]]
+"""Durations [s] of the parts render, encode and head; extended by whoever runs episodes."""
+
+
+def take_turns(
+    policy: LivePolicy,
+    groups: Sequence[AsyncVectorEnv],
+    seeds: Iterator[int],
+    videos: dict[int, str],
+    latency: Latency,
+) -> Iterator[list[EpisodeResult]]:
+    """Run all episodes; yield those that have ended.
+
+    Args:
+        policy: chooses the actions.
+        groups: of environments, each stepped as one.
+        seeds: of the episodes; whichever group is free takes the next ones.
+        videos: mp4 file by seed, for the episodes to record.
+        latency: extended.
+    """
+    turns = deque(_run_group(policy, group, seeds, videos, latency) for group in groups)
+    while turns:
+        group = turns.popleft()
+        ended = next(group, None)
+        if ended is not None:
+            turns.append(group)
+            yield ended
+
+
+def _run_group(
+    policy: LivePolicy, group: AsyncVectorEnv, seeds: Iterator[int], videos: dict[int, str], latency: Latency
+) -> Iterator[list[EpisodeResult]]:
+    while batch := list(islice(seeds, group.num_envs)):
+        yield from _run_batch(policy, group, batch, videos, latency)
+
+
+def _run_batch(
+    policy: LivePolicy, group: AsyncVectorEnv, seeds: Sequence[int], videos: dict[int, str], latency: Latency
+) -> Iterator[list[EpisodeResult]]:
+    """Run one episode in each of the first `len(seeds)` environments, to their ends.
+
+    Yields an empty list whenever the environments are at work, and the results at last.
+    """
+    used = np.arange(group.num_envs) < len(seeds)
+    all_seeds: list[int | None] = [*seeds, *[None] * (group.num_envs - len(seeds))]
+    group.reset_async(seed=all_seeds, options={"reset_mask": used, "videos": videos})
+    yield []
+    observation, info = group.reset_wait()
+    over, sum_reward = ~used, np.zeros(group.num_envs)
+    low, high = group.action_space.low, group.action_space.high  # type: ignore[attr-defined]
+    decision = 0
+    while not over.all():
+        pixels = {camera: frames[used] for camera, frames in observation["pixels"].items()}
+        # A seed a row and decision: no two chunks of a run share their noise.
+        noise = [seed * 100_003 + decision for seed in seeds]
+        actions, timing = policy.act(pixels, observation["agent_pos"][used], noise)
+        chunk = np.zeros_like(low)
+        chunk[used] = actions
+        group.step_async(np.clip(chunk, low, high))
+        yield []
+        observation, reward, terminated, truncated, info = group.step_wait()
+        sum_reward += np.where(over, 0.0, reward)
+        over |= terminated | truncated
+        latency["encode"].append(timing.encode_s)
+        latency["head"].append(timing.head_s)
+        latency["render"] += [seconds for seconds in info["render_s"][used].tolist() if seconds > 0]
+        decision += 1
+    yield [
+        EpisodeResult(
+            seed=seed,
+            sum_reward=float(sum_reward[row]),
+            max_reward=float(info["max_reward"][row]),
+            success=bool(info["is_success"][row]),
+        )
+        for row, seed in enumerate(seeds)
+    ]

@@ -1,0 +1,54 @@
+"""Run by tests/vla/test_compiling.py in a process of its own: torch.compile cannot see through shape checks.
+
+    python compiled_loss.py FOLDER [BACKEND]
+
+Prints how far the compiled loss and gradient are from the eager ones, and the size of du/dt.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from fakes import fake_spec, write_cache
+from torch import nn
+
+from vla.policy.agent import VLAAgent
+from vla.policy.config import PolicyConfig
+from vla.policy.sampling import RowRandom
+from vla.policy.windows import FeatureWindows
+
+
+def main(folder: Path, backend: str = "aot_eager") -> None:
+    cache = write_cache(folder, fake_spec(lengths=(12, 9)))
+    windows = FeatureWindows(cache, device=torch.device("cpu"), obs_horizon=2, pred_horizon=16, resident=True)
+    batch = windows.batch(torch.arange(8))
+    torch.manual_seed(0)
+    small = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
+    agent = VLAAgent.for_cache(small, cache.metadata)
+    for name, parameter in agent.named_parameters():
+        if "outputs" in name:  # zero at first, which would hide the derivative
+            nn.init.normal_(parameter, std=0.1)
+    draws = agent.draw(batch, RowRandom(torch.Generator().manual_seed(1)))
+    losses, gradients = [], []
+    compiled = torch.compile(agent.compute_loss, backend=backend, fullgraph=True, dynamic=False)
+    for compute_loss in (agent.compute_loss, compiled):
+        agent.zero_grad(set_to_none=True)
+        loss, parts = compute_loss(batch, draws)
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append(torch.cat([p.grad.flatten() for p in agent.parameters() if p.grad is not None]))
+    difference = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
+    print(
+        json.dumps(
+            {
+                "loss": abs(losses[1] / losses[0] - 1),
+                "gradient": float(difference),
+                "du_dt_rms": float(parts["du_dt_rms"]),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,95 @@
+"""Two groups of environments take turns: who works while whom, and which seed goes where."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv
+
+from vla.rollout.episodes import take_turns
+from vla.rollout.evaluate import group_sizes
+from vla.rollout.live import LivePolicy, Timing
+
+
+class FakeGroup(AsyncVectorEnv):
+    """Environments that end after two chunks; every call is written down."""
+
+    def __init__(self, name: str, num_envs: int, events: list[str]) -> None:
+        self.name, self.num_envs, self.events = name, num_envs, events
+        self.action_space = spaces.Box(-1, 1, (num_envs, 8, 2), np.float32)
+
+    def reset_async(self, seed: Any = None, options: Any = None) -> None:
+        self.steps = 0
+        self.events.append(f"{self.name} starts {[s for s in seed if s is not None]}")
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self.steps += 1
+        self.events.append(f"{self.name} steps")
+
+    def reset_wait(self, timeout: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.events.append(f"{self.name} is waited for")
+        return self._observation(), {}
+
+    def step_wait(self, timeout: Any = None) -> Any:
+        self.events.append(f"{self.name} is waited for")
+        ones = np.ones(self.num_envs)
+        info = {"render_s": 0.01 * ones, "max_reward": ones, "is_success": ones > 0}
+        over = np.full(self.num_envs, self.steps == 2)
+        return self._observation(), ones, over, ~(ones > 0), info
+
+    def close(self, **kwargs: Any) -> None:
+        pass
+
+    def _observation(self) -> dict[str, Any]:
+        frames = np.zeros((self.num_envs, 2, 4, 4, 3), np.uint8)
+        return {"pixels": {"top": frames}, "agent_pos": np.zeros((self.num_envs, 2, 2), np.float32)}
+
+
+class FakePolicy(LivePolicy):
+    """Writes down the noise of each decision."""
+
+    def __init__(self, events: list[str]) -> None:
+        self.events = events
+
+    def act(self, pixels: Any, state: Any, seeds: Sequence[int] | None = None) -> tuple[np.ndarray, Timing]:
+        self.events.append("encode")
+        assert seeds is not None and len(seeds) == len(state)
+        return np.zeros((len(state), 8, 2), np.float32), Timing(encode_s=0.1, head_s=0.1)
+
+
+def run(sizes: Sequence[int], episodes: int) -> tuple[list[str], list[int]]:
+    events: list[str] = []
+    groups = [FakeGroup("AB"[i], size, events) for i, size in enumerate(sizes)]
+    latency: dict[str, list[float]] = {"render": [], "encode": [], "head": []}
+    found = take_turns(FakePolicy(events), groups, iter(range(episodes)), {}, latency)
+    return events, [result.seed for ended in found for result in ended]
+
+
+def test_one_group_is_at_work_while_the_others_images_are_encoded() -> None:
+    events, _ = run((1, 1), episodes=2)
+    assert events[:8] == [
+        "A starts [0]",
+        "B starts [1]",
+        "A is waited for",
+        "encode",
+        "A steps",
+        "B is waited for",
+        "encode",
+        "B steps",
+    ]
+
+
+def test_every_seed_is_run_once_whatever_the_groups() -> None:
+    for sizes in ((1,), (1, 1), (2, 1), (3, 2)):
+        _, seeds = run(sizes, episodes=7)
+        assert sorted(seeds) == list(range(7))
+
+
+def test_the_last_episodes_leave_the_other_environments_idle() -> None:
+    events, _ = run((2, 2), episodes=3)
+    assert [event for event in events if "starts" in event] == ["A starts [0, 1]", "B starts [2]"]
+
+
+def test_environments_are_split_evenly() -> None:
+    assert [group_sizes(n) for n in (1, 2, 3, 8)] == [[1], [1, 1], [2, 1], [4, 4]]

@@ -1,0 +1,64 @@
+"""Compiling: the same numbers and names; the training loss, forward-mode derivative and all, is one graph."""
+
+import copy
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import fake_images
+
+import vla.embed.encoder
+from vla.compiling import compile_module
+from vla.embed import EncoderConfig, FrozenEncoder
+from vla.embed.encoder import padded_size
+
+
+def test_a_compiled_module_keeps_its_names_weights_and_copies() -> None:
+    plain = torch.nn.Linear(3, 2)
+    compiled = copy.deepcopy(plain)
+    compile_module(compiled, "on", backend="eager")
+    x = torch.randn(4, 3)
+    assert torch.equal(compiled(x), plain(x))
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    assert torch.equal(copy.deepcopy(compiled)(x), plain(x))
+
+
+def test_the_loss_and_its_gradient_are_one_graph_and_the_same_numbers(tmp_path: Path) -> None:
+    tests = Path(__file__).parents[1]
+    finished = subprocess.run(
+        [sys.executable, tests / "compiled_loss.py", tmp_path],
+        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}"},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    difference = json.loads(finished.stdout)
+    assert difference["loss"] < 1e-5 and difference["gradient"] < 1e-4
+    assert difference["du_dt_rms"] > 0.1
+
+
+def test_a_compiled_encoder_fills_up_passes_and_gives_the_same_features(
+    encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        vla.embed.encoder, "compile_module", functools.partial(compile_module, backend="eager")
+    )
+    config = EncoderConfig(id=str(encoder_dir), device="cpu")
+    plain = FrozenEncoder.load(config)
+    compiled = FrozenEncoder.load(config.model_copy(update={"compile": "on"}))
+    frames = fake_images(0, 9)
+    assert padded_size(9) > 9
+    difference = abs(compiled.encode(frames).astype(float) - plain.encode(frames)).max()
+    assert difference < 2e-3
+
+
+def test_filled_up_passes_have_few_sizes_and_little_waste() -> None:
+    sizes = range(1, 1025)
+    assert all(n <= padded_size(n) <= 1.25 * n for n in sizes)
+    assert len({padded_size(n) for n in sizes}) < 40
+    assert [padded_size(n) for n in (1, 3, 6, 48, 510)] == [1, 3, 6, 48, 512]
