@@ -1,6 +1,7 @@
 """Name the machine that a figure was taken on."""
 
 import datetime
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -24,5 +25,6 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
+        **{name: importlib.metadata.version(name) for name in ("transformers", "mujoco", "vla")},
         "python": platform.python_version(),
     }

@@ -7,7 +7,8 @@ Each process works on its share; rank 0 alone holds locks, writes what is common
 
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
@@ -15,11 +16,18 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
+from vla.errors import VlaError
+
 T = TypeVar("T")
 
 # Others wait in a collective while rank 0 validates and rolls out. A rank that dies does not need the
 # timeout: torchrun ends the others.
 TIMEOUT = datetime.timedelta(hours=12)
+
+LOST_PEER = (
+    "another process of this job has died (torchrun names it below, its own message is above); finished "
+    "shards and checkpoints are kept: start the same command again, vla train with --resume"
+)
 
 
 @dataclass(frozen=True)
@@ -53,15 +61,21 @@ class World:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process is here.
+
+        Raises:
+            VlaError: one has died, as in all that follows here.
+        """
         if self.size > 1:
-            distributed.barrier()
+            with _lost_peers_explained():
+                distributed.barrier()
 
     def broadcast(self, value: T | None) -> T:
         """Return rank 0's value in every process; the others pass None."""
         values = [value]
         if self.size > 1:
-            distributed.broadcast_object_list(values)
+            with _lost_peers_explained():
+                distributed.broadcast_object_list(values)
         assert values[0] is not None
         return values[0]
 
@@ -75,7 +89,8 @@ class World:
         if self.size == 1:
             return dict(figures)
         total = torch.tensor(list(figures.values()), dtype=torch.float64)
-        distributed.all_reduce(total)
+        with _lost_peers_explained():
+            distributed.all_reduce(total)
         return dict(zip(figures, (total / self.size).tolist(), strict=True))
 
     def __enter__(self) -> "World":
@@ -84,6 +99,27 @@ class World:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After an error the others may never come: leaving is torchrun's signal to end them.
-        if self.size > 1 and kind is None:
+        if self.size == 1:
+            return
+        if kind is None:
             distributed.destroy_process_group()
+        elif error is not None and _is_lost_peer(error):  # backward() averages gradients
+            raise VlaError(LOST_PEER) from error
+        # After an error the others may never come: leaving is torchrun's signal to end them.
+
+
+@contextmanager
+def _lost_peers_explained() -> Iterator[None]:
+    """Say what to do where a collective fails because a process at its other end has died."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _is_lost_peer(error):
+            raise VlaError(LOST_PEER) from error
+        raise
+
+
+def _is_lost_peer(error: BaseException) -> bool:
+    """Tell by what gloo and NCCL say of a connection whose other end is gone."""
+    signs = ("onnection closed by peer", "onnection reset by peer", "roken pipe", "NCCL")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)

@@ -2,14 +2,19 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from fakes import fake_spec, write_cache, write_dataset
 
+from vla.cache import CacheConfig
 from vla.distributed import World
+from vla.embed import DatasetConfig, EncoderConfig, embed
+from vla.errors import VlaError
 from vla.policy.run import RunDirectory
 from vla.policy.run_log import read_metrics
 
@@ -61,6 +66,63 @@ def test_training_has_the_same_losses_for_any_number_of_processes(head: str, tmp
         expected = [row[key] for row in one if key in row]
         assert [row[key] for row in two if key in row] == pytest.approx(expected, rel=1e-4)
     assert (tmp_path / "two/checkpoints/last").resolve().name == "000006"
+
+
+def process_of_rank(rank: int, launcher: int) -> int:
+    """Find the process that a torchrun has started for a rank."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has just ended
+            continue
+        if parent == launcher and f"RANK={rank}".encode() in variables:
+            return int(folder.name)
+    raise AssertionError(f"no process has rank {rank}")
+
+
+def test_a_rank_that_is_killed_leaves_finished_shards_and_the_next_start_goes_on(
+    encoder_dir: Path, tmp_path: Path
+) -> None:
+    demos = write_dataset(tmp_path / "demos", lengths=(60, 60))
+    command = [sys.executable, *TWO, "embed", "--dataset", demos, "--encoder", encoder_dir, "--device", "cpu"]
+    command += ["--set", "cache.shard_frames=3", "--out", tmp_path / "killed"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher = subprocess.Popen(
+        [*map(str, command)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while len(list((tmp_path / "killed").glob("*/shards/0*"))) < 4:
+        assert launcher.poll() is None, "ended before a rank could be killed"
+        time.sleep(0.002)
+    os.kill(process_of_rank(1, launcher.pid), signal.SIGKILL)
+    _, messages = launcher.communicate()
+    assert launcher.returncode != 0
+    assert "SIGKILL" in messages
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("*/shards/0*")}
+    assert 4 <= len(finished) < 40
+
+    def finish(out: str) -> int:
+        return embed(
+            DatasetConfig(path=str(demos)),
+            EncoderConfig(id=str(encoder_dir), device="cpu"),
+            CacheConfig(path=str(tmp_path / out), shard_frames=3),
+        ).shards_encoded
+
+    assert finish("killed") == 40 - len(finished)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    finish("whole")
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+
+
+def test_a_process_that_waits_for_a_dead_one_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def barrier() -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:9")
+
+    monkeypatch.setattr("torch.distributed.barrier", barrier)
+    with pytest.raises(VlaError, match=r"another process .* has died .* start the same command again"):
+        World(rank=0, size=2).barrier()
+    with pytest.raises(RuntimeError, match="shapes"), World(rank=0, size=2):
+        raise RuntimeError("shapes do not match")
 
 
 def test_shares_are_neighbours_cover_everything_and_differ_by_one_at_most() -> None:

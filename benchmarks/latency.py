@@ -1,0 +1,169 @@
+"""How long does one decision take, part by part, and what does one-step sampling save?
+
+    python benchmarks/latency.py                 # on a CPU at reduced size, in at most 10 minutes
+    python benchmarks/latency.py --device cuda   # at full size
+
+decision     three views of 480 x 640 -> 256 x 256 -> features -> 16 actions, for 1 robot and for 16:
+             render, preprocess (resize, upload, normalise), encode, head; medians, by themselves
+heads        the same network, 12 layers of 384: one step of improved MeanFlow against 10 and 100 steps
+             of DDIM and 100 of DDPM
+
+A decision encodes the newest observation; `vla rollout`, which executes 8 actions before it looks again,
+encodes both of its 2 observations.
+"""
+
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from demonstrations import CAMERAS, FULL, SMALL, load_encoder
+from measure import parser, rounded, save, synchronise, take_turns
+
+from vla.cache.metadata import EncoderIdentity, Preprocessing
+from vla.compiling import Compile, compile_module
+from vla.embed import FrozenEncoder
+from vla.embed.preprocess import normalise, resize
+from vla.policy.agent import AgentConfig, VLAAgent
+from vla.policy.config import DdpmConfig, PolicyConfig
+from vla.rollout.sim_transfer import SimTransferEnv
+
+REDUCED = "few repetitions; the full-size encoder on a CPU; no torch.compile and no CUDA graphs"
+SAMPLERS: tuple[tuple[str, str, int, float], ...] = (
+    ("imf, 1 step", "imf", 1, 0.0),
+    ("ddim, 10 steps", "ddpm", 10, 0.0),
+    ("ddim, 100 steps", "ddpm", 100, 0.0),
+    ("ddpm, 100 steps", "ddpm", 100, 1.0),
+)
+
+
+def main() -> None:
+    arguments = parser(__doc__, "latency").parse_args()
+    device, gpu = torch.device(arguments.device), arguments.device == "cuda"
+    repeats = 2 if arguments.tiny else 200 if gpu else 5
+    policy = PolicyConfig(n_emb=16, n_layer=1, n_head=2) if arguments.tiny else PolicyConfig()
+    figures: dict[str, Any] = {}
+    compilings: tuple[Compile, ...] = ("off", "graphs") if gpu else ("off",)
+    with torch.inference_mode():
+        render_ms = render(repeats)
+        for robots in (1, 16):
+            figures[f"{robots} robots" if robots > 1 else "1 robot"] = {
+                "render_ms": rounded(robots * render_ms),
+                **{
+                    f"{name}, {how(compiling)}": encoder_parts(
+                        load_encoder(SMALL if arguments.tiny else name, device, compiling), robots, repeats
+                    )
+                    for name in (FULL, SMALL)
+                    for compiling in compilings
+                },
+                **{
+                    f"head, {how(compiling)}": heads(policy, device, robots, repeats, compiling)
+                    for compiling in compilings
+                },
+            }
+    save(arguments, "latency", figures, REDUCED)
+
+
+def how(compiling: Compile) -> str:
+    return "eager" if compiling == "off" else compiling
+
+
+def render(repeats: int) -> float:
+    """Return milliseconds of rendering three views for one robot."""
+    env = SimTransferEnv()
+    env.reset(seed=0)
+    seconds = take_turns({"render": lambda: _ignore(env.observe())}, max(5, repeats // 10))
+    env.close()
+    return 1000 * median(seconds["render"])
+
+
+def _ignore(value: object) -> None:
+    del value
+
+
+def encoder_parts(encoder: FrozenEncoder, robots: int, repeats: int) -> dict[str, float]:
+    """Return milliseconds of preprocessing and of encoding three views a robot."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (len(CAMERAS) * robots, 480, 640, 3), dtype=np.uint8)
+    dtype = next(encoder.tower.parameters()).dtype
+    size, device = encoder.preprocessing.image_size, encoder.device
+
+    def preprocess() -> None:
+        uploaded = torch.from_numpy(resize(frames, size)).to(device)
+        normalise(uploaded, encoder.preprocessing).to(dtype)
+        synchronise(device)
+
+    resized = resize(frames, size)
+
+    def all_but_resizing() -> None:
+        encoder.encode(resized)  # features arrive in the host's memory
+
+    def normalising() -> None:
+        normalise(torch.from_numpy(resized).to(device), encoder.preprocessing).to(dtype)
+        synchronise(device)
+
+    seconds = take_turns(
+        {"preprocess": preprocess, "all_but_resizing": all_but_resizing, "normalising": normalising}, repeats
+    )
+    encode = [a - b for a, b in zip(seconds["all_but_resizing"], seconds["normalising"], strict=True)]
+    return {
+        "preprocess_ms": rounded(1000 * median(seconds["preprocess"])),
+        "encode_ms": rounded(1000 * median(encode)),
+    }
+
+
+def heads(
+    policy: PolicyConfig, device: torch.device, robots: int, repeats: int, compiling: Compile
+) -> dict[str, float]:
+    """Return milliseconds from features to actions in the host's memory, for each sampler."""
+    features = {camera: torch.zeros(robots, policy.obs_horizon, 1, 768, device=device) for camera in CAMERAS}
+    state = torch.zeros(robots, policy.obs_horizon, 16, device=device)
+
+    def sampler(head: str, steps: int, eta: float) -> Any:
+        chosen = policy.model_copy(update={"head": head, "ddpm": DdpmConfig(eta=eta)})
+        agent = agent_for(chosen).to(device).eval()
+        for network in agent.head.children():
+            compile_module(network, compiling)
+
+        def sample() -> None:
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                agent.predict_action_chunk(features, state, steps).float().cpu()
+
+        return sample
+
+    variants = {name: sampler(head, steps, eta) for name, head, steps, eta in SAMPLERS}
+    seconds = take_turns(variants, repeats)
+    milliseconds = {f"{name}, ms": rounded(1000 * median(values)) for name, values in seconds.items()}
+    one, *others = (median(values) for values in seconds.values())
+    names = list(seconds)[1:]
+    return milliseconds | {
+        f"{name}, times as long": rounded(other / one) for name, other in zip(names, others, strict=True)
+    }
+
+
+def agent_for(policy: PolicyConfig) -> VLAAgent:
+    """Build an agent on features of the full-size encoder; its weights do not matter to time."""
+    return VLAAgent(
+        AgentConfig(
+            policy=policy,
+            camera_names=CAMERAS,
+            state_dim=16,
+            action_dim=16,
+            fps=25,
+            encoder=EncoderIdentity(
+                id=FULL,
+                revision=None,
+                weights_sha256="0" * 64,
+                pooling="pooled",
+                dtype="float32",
+                feature_dim=768,
+                tokens=1,
+            ),
+            preprocessing=Preprocessing(image_size=(256, 256)),
+            cache_fingerprint="none",
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
