@@ -13,15 +13,14 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from pydantic import ValidationError
 from transformers import SiglipVisionModel
 from transformers.utils import cached_file
 
 from vla.cache.metadata import Preprocessing
 from vla.embed.builtin import TINY_RANDOM, TINY_SIM, TINY_SIM_FOLDER, tiny_random
-from vla.embed.hub_errors import HUB_ERRORS
 from vla.errors import EncoderError
+from vla.hub import HUB_ERRORS, TIMEOUT_S, first_line, refusal
 from vla.strict import explain
 
 # What decides the function besides the tensors; everything else in a config is bookkeeping.
@@ -100,13 +99,11 @@ def _load(name: str, revision: str, *, local: bool) -> VisionCheckpoint:
     except OSError as error:
         if Path(name).is_dir():
             raise EncoderError(
-                f"{name} holds no SigLIP checkpoint (config.json and model.safetensors): {_first_line(error)}"
+                f"{name} holds no SigLIP checkpoint (config.json and model.safetensors): {first_line(error)}"
             ) from error
         raise _NotFoundError(f"encoder '{name}' is not on this machine") from error
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise EncoderError(
-            f"{name} is no SigLIP checkpoint that can be read: {_first_line(error)}"
-        ) from error
+        raise EncoderError(f"{name} is no SigLIP checkpoint that can be read: {first_line(error)}") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
         raise EncoderError(
@@ -147,21 +144,12 @@ def _require_on_hub(name: str, revision: str) -> None:
     if constants.HF_HUB_OFFLINE:
         raise EncoderError(f"encoder '{name}' is not on this machine and HF_HUB_OFFLINE is set; {advice}")
     try:
-        HfApi().model_info(name, revision=revision, timeout=10)
-    except RevisionNotFoundError as error:
-        raise EncoderError(f"encoder '{name}' has no revision '{revision}' on the Hub") from error
-    except RepositoryNotFoundError as error:
-        raise EncoderError(
-            f"encoder '{name}' is no directory here and no model on the Hub; {advice}"
-        ) from error
+        HfApi().model_info(name, revision=revision, timeout=TIMEOUT_S)
     except HUB_ERRORS as error:
-        raise EncoderError(
-            f"encoder '{name}' is no directory, is not downloaded, and the Hub cannot be reached; {advice}"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = refusal(error, "encoder", name, revision) or (
+            f"encoder '{name}' is no directory, is not downloaded, and the Hub cannot be reached"
+        )
+        raise EncoderError(f"{reason}; {advice}") from error
 
 
 def uses_head(model: SiglipVisionModel) -> bool:

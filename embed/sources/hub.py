@@ -10,22 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from vla.embed.config import DatasetConfig
-from vla.embed.hub_errors import HUB_ERRORS
 from vla.embed.sources.folder import DatasetFolder
 from vla.embed.sources.lerobot_info import INFO
 from vla.errors import DatasetError
+from vla.hub import HUB_ERRORS, HUB_ID, TIMEOUT_S, first_line, refusal
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
-TIMEOUT_S = 10
 MAX_PATTERNS = 500
 """Every file of the repository is compared with every pattern; more files are asked for by folder."""
 
@@ -92,17 +85,9 @@ def _metadata(name: str, revision: str) -> Path:
         )
     try:
         HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT_S)
-    except GatedRepoError as error:
-        raise DatasetError(
-            f"dataset '{name}' asks for access: accept its terms, then hf auth login"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise DatasetError(f"dataset '{name}' has no revision '{revision}' on the Hub") from error
-    except RepositoryNotFoundError as error:
-        raise DatasetError(
-            f"'{name}' is no directory here and no dataset on the Hub; if it is private: hf auth login"
-        ) from error
     except HUB_ERRORS as error:
+        if reason := refusal(error, "dataset", name, revision):
+            raise DatasetError(reason) from error
         local = _local(name, revision)
         if local is not None:
             return local
@@ -128,10 +113,9 @@ def _snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path:
             snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
         )
     except HUB_ERRORS as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DatasetError(
-            f"dataset '{name}' cannot be downloaded ({first}); run the same command again, it goes on; "
-            f"or elsewhere: {_download_command(name)}"
+            f"dataset '{name}' cannot be downloaded ({first_line(error)}); run the same command "
+            f"again, it goes on; or elsewhere: {_download_command(name)}"
         ) from error
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vla.embed.config import DatasetConfig
-from vla.embed.sources.folder import DatasetFolder
+from vla.embed.sources.folder import DatasetFolder, fill_template
 from vla.errors import DatasetError, nearest
 from vla.strict import explain
 
@@ -69,6 +69,16 @@ class LeRobotInfo(BaseModel):
         if shape is None or len(shape) != 1 or shape[0] < 1 or self.features[key].dtype in ("image", "video"):
             raise DatasetError(f"{dataset}: feature '{key}' has shape {shape}; vla takes vectors")
         return shape[0]
+
+    def video_file(self, dataset: str, key: str, **place: int) -> str:
+        """Return the name of a video, relative to the dataset.
+
+        Raises:
+            DatasetError: there is no template for it, or it does not fit.
+        """
+        if self.video_path is None:
+            raise DatasetError(f"{dataset}: '{key}' is a video, but info.json has no video_path")
+        return fill_template(self.video_path, {"video_key": key, **place})
 
 
 def read_info(folder: DatasetFolder, config: DatasetConfig) -> LeRobotInfo:

@@ -41,21 +41,16 @@ def read_episodes(folder: DatasetFolder, info: LeRobotInfo, video_keys: Sequence
     Raises:
         DatasetError: the file is missing or damaged.
     """
-    if video_keys and info.video_path is None:
-        raise DatasetError(f"{folder.name}: '{video_keys[0]}' is a video, but info.json has no video_path")
     lines = sorted(_read_lines(folder), key=lambda line: line.episode_index)
-    return [_locate(info, line, video_keys) for line in lines]
+    return [_locate(folder, info, line, video_keys) for line in lines]
 
 
-def _locate(info: LeRobotInfo, line: Line, video_keys: Sequence[str]) -> EpisodeFiles:
-    fields: dict[str, int | str] = {
+def _locate(folder: DatasetFolder, info: LeRobotInfo, line: Line, video_keys: Sequence[str]) -> EpisodeFiles:
+    fields = {
         "episode_chunk": line.episode_index // info.chunks_size,
         "episode_index": line.episode_index,
     }
-    videos = {
-        key: VideoSpan(fill_template(info.video_path or "", {**fields, "video_key": key}), 0.0)
-        for key in video_keys
-    }
+    videos = {key: VideoSpan(info.video_file(folder.name, key, **fields), 0.0) for key in video_keys}
     return EpisodeFiles(
         index=line.episode_index,
         length=line.length,

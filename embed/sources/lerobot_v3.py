@@ -55,8 +55,6 @@ def read_episodes(folder: DatasetFolder, info: LeRobotInfo, video_keys: Sequence
     Raises:
         DatasetError: a table is damaged, or the episodes do not join up.
     """
-    if video_keys and info.video_path is None:
-        raise DatasetError(f"{folder.name}: '{video_keys[0]}' is a video, but info.json has no video_path")
     rows = sorted(_read_rows(folder, video_keys), key=lambda row: row.dataset_from_index)
     expected = 0
     for row in rows:
@@ -80,9 +78,8 @@ def _locate(folder: DatasetFolder, info: LeRobotInfo, row: Row) -> EpisodeFiles:
                 f"{folder.name}: episode {row.episode_index} has {row.length} frames, which take "
                 f"{row.length / info.fps:.3f} s; its video of '{key}' takes {duration_s:.3f} s"
             )
-        place: dict[str, int | str] = {"video_key": key}
-        place |= {"chunk_index": video.chunk_index, "file_index": video.file_index}
-        videos[key] = VideoSpan(fill_template(info.video_path or "", place), video.from_timestamp)
+        file = info.video_file(folder.name, key, chunk_index=video.chunk_index, file_index=video.file_index)
+        videos[key] = VideoSpan(file, video.from_timestamp)
     return EpisodeFiles(
         index=row.episode_index,
         length=row.length,
