@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from vla.cache.metadata import CacheMetadata, EncoderIdentity, Preprocessing
+from vla.cache.metadata import CacheMetadata, DatasetIdentity, EncoderIdentity, Preprocessing
 from vla.errors import CheckpointError
 from vla.files import write_atomically, write_json
 from vla.policy.batch import Batch
@@ -33,6 +33,16 @@ from vla.policy.sampling import RowRandom
 from vla.strict import StrictModel, explain
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+class TrainingData(StrictModel):
+    """The demonstrations that a policy learned from."""
+
+    dataset: DatasetIdentity
+    num_episodes: int
+    num_frames: int
+    tasks: tuple[str, ...]
+    """Different task texts, in order of appearance."""
 
 
 class AgentConfig(StrictModel):
@@ -49,6 +59,8 @@ class AgentConfig(StrictModel):
     preprocessing: Preprocessing
     cache_fingerprint: str
     """The cache that the policy was trained on."""
+    data: TrainingData | None = None
+    """What the cache was made of."""
 
 
 class VLAAgent(nn.Module):
@@ -93,6 +105,12 @@ class VLAAgent(nn.Module):
                 encoder=cache.encoder,
                 preprocessing=cache.preprocessing,
                 cache_fingerprint=cache.fingerprint,
+                data=TrainingData(
+                    dataset=cache.dataset,
+                    num_episodes=len(cache.episodes),
+                    num_frames=cache.num_frames,
+                    tasks=tuple(dict.fromkeys(episode.task for episode in cache.episodes)),
+                ),
             )
         )
         agent.state_standardize.fit(cache.state_statistics.mean, cache.state_statistics.std)
@@ -158,7 +176,8 @@ class VLAAgent(nn.Module):
             noise: each call draws standard normal noise [B, T, A], where samples shall be repeatable;
                 torch's default generator otherwise.
         """
-        shape = (len(state), self.config.policy.pred_horizon, self.config.action_dim)
+        # shape[0], here and in the heads: len() would fix the batch size of an exported graph.
+        shape = (state.shape[0], self.config.policy.pred_horizon, self.config.action_dim)
         draw = noise or (lambda: torch.randn(shape, device=state.device))
         steps = num_steps or self.head.default_num_steps
         chunk = self.head.sample(self._build_cond(features, state), draw, steps)
@@ -170,13 +189,24 @@ class VLAAgent(nn.Module):
         write_atomically(folder / WEIGHTS_FILE, save(self.state_dict()))
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, weights: str = WEIGHTS_FILE) -> "VLAAgent":
+    def from_pretrained(
+        cls, folder: str | Path, weights: str = WEIGHTS_FILE, *, revision: str | None = None
+    ) -> "VLAAgent":
         """Load a policy that `save_pretrained` wrote.
 
+        Args:
+            folder: of the files, or `owner/name` on the Hub.
+            weights: the file of weights; always safetensors.
+            revision: branch, tag or commit; without one the Hub is never asked.
+
         Raises:
-            CheckpointError: files are missing, damaged or of another form.
+            CheckpointError: files are missing, damaged or of another form, or cannot be downloaded.
         """
         folder = Path(folder)
+        if revision is not None or not folder.exists():
+            from vla.policy.hub import locate  # training never talks to the Hub
+
+            folder = locate(folder, revision)
         config = read_config(folder)
         require_shapes(config, folder / weights)
         agent = cls(config)

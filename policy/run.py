@@ -129,7 +129,8 @@ def find_policy(path: Path, checkpoint: str | None = None) -> Path:
     Raises:
         CheckpointError: there is no policy at the path.
     """
-    if (path / CONFIG_FILE).is_file():
+    # A shared policy has its run's settings beside its own config.json; a run has no config.json.
+    if (path / CONFIG_FILE).is_file() and not (path / "config.json").is_file():
         return RunDirectory(path).policy_folder(checkpoint)
     for folder in (path, path / POLICY_FOLDER):
         if (folder / "config.json").is_file():

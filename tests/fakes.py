@@ -23,6 +23,7 @@ from vla.cache import (
     Frames,
     Preprocessing,
 )
+from vla.policy.agent import VLAAgent
 
 VISION = {
     "hidden_size": 32,
@@ -110,3 +111,12 @@ def write_cache(root: Path, spec: CacheSpec | None = None) -> FeatureCache:
         writer.write(shard, fake_frames(spec, shard))
     writer.finish()
     return FeatureCache(root)
+
+
+def awake_agent(agent: VLAAgent, seed: int = 0) -> VLAAgent:
+    """Give an untrained agent actions that depend on what it sees; its last layers begin at zero."""
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in agent.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=random))
+    return agent

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 import typer
 
 from vla.commands.embed import embed
+from vla.commands.export import export
 from vla.commands.inspect import inspect
 from vla.commands.record import record
 from vla.commands.report import report
 from vla.commands.rollout import rollout
 from vla.commands.serve import serve
+from vla.commands.share import share
 from vla.commands.sweep import sweep
 from vla.commands.train import train
 from vla.commands.verify import verify
@@ -30,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train robot manipulation policies on cached features of a frozen vision encoder.",
 )
-for command in (record, embed, train, rollout, sweep, report, serve, inspect, verify):
+for command in (record, embed, train, rollout, sweep, report, serve, export, share, inspect, verify):
     app.command()(command)
 
 

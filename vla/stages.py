@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vla.embed import EmbedReport
     from vla.policy.run import RunDirectory
     from vla.policy.train import TrainReport
+    from vla.rollout.export import ExportReport
     from vla.rollout.live import LivePolicy
     from vla.rollout.record import RecordReport
     from vla.rollout.validation import ValidationRollouts
@@ -150,6 +151,66 @@ def serve(
     run(live, settings.serve, lambda url: ready({"url": url, "policy": str(folder)}))
 
 
+def export(
+    settings: PipelineConfig,
+    policy: Path,
+    onnx: Path,
+    *,
+    checks: int = 8,
+    checkpoint: str | None = None,
+    force: bool = False,
+) -> "ExportReport":
+    """Write a policy and its encoder as one ONNX graph; see `vla.rollout.export`.
+
+    Args:
+        settings: `encoder` and `rollout` are used; device and dtype are cpu and float32.
+        policy: a run, a checkpoint or a policy folder.
+        onnx: the file to write.
+        checks: random inputs to compare with PyTorch.
+        checkpoint: of a run: best, last or a step; None takes best if there is one, else last.
+        force: replace an existing file.
+    """
+    from vla.policy.run import find_policy
+    from vla.rollout.export import export as run
+
+    folder = find_policy(policy, checkpoint)
+    if onnx.exists() and not force:
+        raise CheckpointError(f"{onnx} exists; choose another --onnx, or --force to replace it")
+    encoder = settings.encoder.model_copy(update={"device": "cpu", "dtype": "float32"})
+    live = load_live(settings.model_copy(update={"encoder": encoder}), folder)
+    return run(live.agent, live.encoder, onnx, num_steps=settings.rollout.num_steps, checks=checks)
+
+
+def share(
+    policy: Path, out: Path, *, push: str | None = None, private: bool = False, checkpoint: str | None = None
+) -> dict[str, Any]:
+    """Write a policy folder with a model card, and publish it if asked; see `vla.policy.share`.
+
+    Args:
+        policy: a run, a checkpoint or a policy folder.
+        out: the folder to make.
+        push: `owner/name` on the Hub.
+        private: whether only its owner sees it there.
+        checkpoint: of a run: best, last or a step; None takes best if there is one, else last.
+    """
+    from vla.policy.hub import push as publish
+    from vla.policy.run import find_policy, find_run
+    from vla.policy.share import share as run
+
+    folder = find_policy(policy, checkpoint)
+    alone = find_run(folder) is None and not (folder / "pipeline.toml").is_file()
+    name = (push or out.resolve().name).rpartition("/")[2]
+    evaluations = run(folder, out, {} if alone else saved_tables(folder), name=name)
+    url = publish(out, push, private=private) if push else None
+    return {
+        "out": str(out),
+        "policy": str(folder),
+        "evaluations": len(evaluations),
+        **({"url": url} if url else {}),
+        "next": f"vla rollout {out}",
+    }
+
+
 def load_live(settings: PipelineConfig, folder: Path) -> "LivePolicy":
     """Load a policy folder together with its encoder, on the encoder's device."""
     from vla.embed import FrozenEncoder
@@ -169,7 +230,11 @@ def default_rollout_folder(settings: PipelineConfig, policy: Path) -> Path:
     chosen, run = settings.rollout, find_run(policy)
     name = f"seed{chosen.seed}_episodes{chosen.episodes}"
     name += f"_steps{chosen.num_steps}" if chosen.num_steps else ""
-    return run / "eval" / f"rollout_{policy.parent.name}_{name}" if run else policy / "eval" / name
+    if run:
+        return run / "eval" / f"rollout_{policy.parent.name}_{name}"
+    if policy.parent.name == "snapshots":  # downloaded: that folder belongs to the Hub's cache
+        return Path("runs") / policy.parents[1].name.rpartition("--")[2] / "eval" / name
+    return policy / "eval" / name
 
 
 def saved_tables(policy: Path) -> dict[str, Any]:
@@ -179,7 +244,8 @@ def saved_tables(policy: Path) -> dict[str, Any]:
 
     folder = find_policy(policy)
     run = find_run(folder)
-    tables = read_tables(run / "pipeline.toml") if run else {}
+    settings = next((p for p in (folder, run) if p and (p / "pipeline.toml").is_file()), None)
+    tables = read_tables(settings / "pipeline.toml") if settings else {}
     encoder = read_config(folder).encoder
     table = tables.get("encoder", {})
     if not isinstance(table, dict):

@@ -54,7 +54,7 @@ class FlowHead(ActionHead):
         """Integrate from t = 1 to 0 with Euler steps of equal length."""
         x_t = noise()
         for step in range(num_steps):
-            t = x_t.new_full((len(x_t),), 1 - step / num_steps)
+            t = x_t.new_full((x_t.shape[0],), 1 - step / num_steps)
             (v_hat,) = self.network(x_t, cond, t)
             x_t = x_t - v_hat / num_steps
         return x_t

@@ -90,7 +90,7 @@ class ImfHead(ActionHead):
     ) -> Float[Tensor, "B T A"]:
         """Follow average velocities from t = 1 to 0, on a uniform grid."""
         x_t = noise()
-        h = x_t.new_full((len(x_t),), 1 / num_steps)
+        h = x_t.new_full((x_t.shape[0],), 1 / num_steps)
         for step in range(num_steps):
             t = torch.full_like(h, 1 - step / num_steps)
             u, _ = self.network(x_t, cond, t, h)

@@ -17,7 +17,7 @@ import msgpack
 import numpy as np
 import pytest
 import torch
-from fakes import CAMERAS, fake_spec, write_cache
+from fakes import CAMERAS, awake_agent, fake_spec, write_cache
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
@@ -44,8 +44,7 @@ def policy(encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> LiveP
     encoder = FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu"))
     spec = fake_spec(encoder=encoder.identity, preprocessing=encoder.preprocessing)
     cache = write_cache(tmp_path_factory.mktemp("cache"), spec)
-    torch.manual_seed(0)
-    return LivePolicy(VLAAgent.for_cache(SMALL, cache.metadata), encoder)
+    return LivePolicy(awake_agent(VLAAgent.for_cache(SMALL, cache.metadata)), encoder)
 
 
 @contextmanager
@@ -92,6 +91,11 @@ def local(policy: LivePolicy, observations: list[Observation], seed: int) -> np.
     return policy.act(pixels, state, [seed])[0][0]
 
 
+def assert_same(actions: np.ndarray, expected: np.ndarray) -> None:
+    """Compare actions of two threads or processes, whose sums may differ in their last bits."""
+    np.testing.assert_allclose(actions, expected, atol=5e-3)
+
+
 def test_a_client_learns_what_the_policy_takes(url: str) -> None:
     with PolicyClient(url) as client:
         assert (client.info.camera_names, client.info.state_dim) == (list(CAMERAS), 16)
@@ -104,8 +108,8 @@ def test_the_first_observation_of_an_episode_stands_for_the_earlier_one(url: str
         client.act(observation(1))
         client.reset()
         again = client.act(observation(0), seed=3)
-    np.testing.assert_array_equal(chunk.actions, local(policy, [observation(0)] * 2, 3))
-    np.testing.assert_array_equal(again.actions, chunk.actions)
+    assert_same(chunk.actions, local(policy, [observation(0)] * 2, 3))
+    assert_same(again.actions, chunk.actions)
     assert chunk.timing.keys() == {"wait_s", "encode_s", "head_s"}
 
 
@@ -114,9 +118,10 @@ def test_each_client_has_its_own_history(url: str, policy: LivePolicy) -> None:
         one.observe(observation(0))
         other.observe(observation(10))
         chunks = one.act(observation(1), seed=1), other.act(observation(11), seed=1)
+    assert np.abs(chunks[0].actions - chunks[1].actions).max() > 0.01  # same noise, other observations
     for first, chunk in zip((0, 10), chunks, strict=True):
         expected = local(policy, [observation(first), observation(first + 1)], 1)
-        np.testing.assert_array_equal(chunk.actions, expected)
+        assert_same(chunk.actions, expected)
 
 
 def test_select_action_decides_on_consecutive_observations(
@@ -126,7 +131,7 @@ def test_select_action_decides_on_consecutive_observations(
     with PolicyClient(url) as client:
         actions = [client.select_action(observation(step)) for step in range(17)]
     expected = [local(policy, [observation(max(step - 1, 0)), observation(step)], 0) for step in (0, 8, 16)]
-    np.testing.assert_array_equal(actions, [*expected[0], *expected[1], expected[2][0]])
+    assert_same(np.stack(actions), np.stack([*expected[0], *expected[1], expected[2][0]]))
 
 
 CLIENT = """
@@ -171,7 +176,7 @@ def test_another_process_without_torch_gets_the_policys_actions_and_the_server_e
         server.kill()
     answer = json.loads(finished.stdout)
     expected = local(policy, [observation(0)] * 2, 7)
-    np.testing.assert_allclose(answer["actions"], expected, atol=1e-4)  # threads differ between processes
+    assert_same(np.array(answer["actions"]), expected)
     assert answer["torch"] is False
     assert (server.returncode, out) == (0, "")
     assert all(line.startswith("vla serve: client") for line in err.splitlines()), err
@@ -261,7 +266,7 @@ def test_a_refused_observation_leaves_the_history_as_it_was(url: str, policy: Li
         with pytest.raises(ServerError, match="sizes may change after a reset"):
             client.act(observation(5, size=(24, 32)))
         chunk = client.act(observation(1), seed=1)
-    np.testing.assert_array_equal(chunk.actions, local(policy, [observation(0), observation(1)], 1))
+    assert_same(chunk.actions, local(policy, [observation(0), observation(1)], 1))
 
 
 def test_an_oversized_message_is_refused_and_the_client_is_told(url: str) -> None:

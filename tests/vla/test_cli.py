@@ -14,7 +14,19 @@ from vla.cli import app, main
 Cli = Callable[..., tuple[int, str, str]]
 """Arguments in; exit code, stdout and stderr out."""
 
-COMMANDS = ["record", "embed", "train", "rollout", "sweep", "report", "serve", "inspect", "verify"]
+COMMANDS = [
+    "record",
+    "embed",
+    "train",
+    "rollout",
+    "sweep",
+    "report",
+    "serve",
+    "export",
+    "share",
+    "inspect",
+    "verify",
+]
 SMALL = [
     "--set=policy.cond_dim=16",
     "--set=policy.n_emb=16",

@@ -21,6 +21,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Encoder = Annotated[
     str | None, typer.Option("--encoder", help="Vision encoder: Hub id, directory, or built-in name.")
 ]
+Policy = Annotated[
+    str, typer.Argument(help="A run, a checkpoint or a policy folder; or owner/name with --revision.")
+]
+Revision = Annotated[
+    str | None, typer.Option("--revision", help="Branch, tag or commit of a policy on the Hub, such as main.")
+]
+Checkpoint = Annotated[
+    str | None, typer.Option("--checkpoint", help="best, last or a step; else best if any.")
+]
+NumSteps = Annotated[int | None, typer.Option("--num-steps", help="Sampling steps of the action head.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cuda, cuda:1, mps, cpu.")]
 
 

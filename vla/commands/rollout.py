@@ -6,17 +6,30 @@ from typing import Annotated, Any
 
 import typer
 
-from vla.commands.options import Assign, Config, Device, Encoder, Json, settings_from, show
+from vla.commands.options import (
+    Assign,
+    Checkpoint,
+    Config,
+    Device,
+    Encoder,
+    Json,
+    NumSteps,
+    Policy,
+    Revision,
+    settings_from,
+    show,
+)
 
 
 def rollout(
-    policy: Annotated[Path, typer.Argument(help="A run, a checkpoint or a policy folder.")],
+    policy: Policy,
     env: Annotated[str | None, typer.Option(help="Registered Gymnasium id, or module:id.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Evaluation episodes.")] = None,
     seed: Annotated[int | None, typer.Option(help="Episode k has seed + k.")] = None,
-    num_steps: Annotated[int | None, typer.Option(help="Sampling steps of the action head.")] = None,
+    num_steps: NumSteps = None,
     num_envs: Annotated[int | None, typer.Option(help="Environments side by side; 0 is one a core.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="best, last or a step; else best if any.")] = None,
+    revision: Revision = None,
+    checkpoint: Checkpoint = None,
     out: Annotated[Path | None, typer.Option(help="Folder for results; below the run by default.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace earlier results in --out.")] = False,
     encoder: Encoder = None,
@@ -40,11 +53,13 @@ def rollout(
         "encoder.id": encoder,
         "encoder.device": device,
     }
+    from vla.policy.hub import locate
     from vla.stages import rollout as run
     from vla.stages import saved_tables
 
-    settings = settings_from(config, named, set_, base=saved_tables(policy))
-    result = run(settings, policy, checkpoint=checkpoint, out=out, force=force)
+    folder = locate(policy, revision)
+    settings = settings_from(config, named, set_, base=saved_tables(folder))
+    result = run(settings, folder, checkpoint=checkpoint, out=out, force=force)
     show(result if json_ else _readable(result), json_)
 
 

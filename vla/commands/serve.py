@@ -1,20 +1,32 @@
 """`vla serve`: the policy behind a socket."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vla.commands.options import Assign, Config, Device, Encoder, Json, settings_from, show
+from vla.commands.options import (
+    Assign,
+    Checkpoint,
+    Config,
+    Device,
+    Encoder,
+    Json,
+    NumSteps,
+    Policy,
+    Revision,
+    settings_from,
+    show,
+)
 
 
 def serve(
-    policy: Annotated[Path, typer.Argument(help="A run, a checkpoint or a policy folder.")],
+    policy: Policy,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 by default.")] = None,
     port: Annotated[int | None, typer.Option(help="8000 by default; 0 takes a free one.")] = None,
-    num_steps: Annotated[int | None, typer.Option(help="Sampling steps of the action head.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="best, last or a step; else best if any.")] = None,
+    num_steps: NumSteps = None,
+    revision: Revision = None,
+    checkpoint: Checkpoint = None,
     encoder: Encoder = None,
     device: Device = None,
     config: Config = None,
@@ -35,6 +47,7 @@ def serve(
         "encoder.id": encoder,
         "encoder.device": device,
     }
+    from vla.policy.hub import locate
     from vla.stages import saved_tables
     from vla.stages import serve as run
 
@@ -42,5 +55,6 @@ def serve(
         show(facts, json_)
         sys.stdout.flush()  # a process that started this one waits for the line
 
-    settings = settings_from(config, named, set_, base=saved_tables(policy))
-    run(settings, policy, ready, checkpoint=checkpoint)
+    folder = locate(policy, revision)
+    settings = settings_from(config, named, set_, base=saved_tables(folder))
+    run(settings, folder, ready, checkpoint=checkpoint)

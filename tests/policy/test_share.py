@@ -1,0 +1,199 @@
+"""Policies for others: a folder with a model card, the same actions after loading, the Hub."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tomli_w
+import torch
+import yaml
+from fakes import awake_agent, write_cache
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from vla.config import PipelineConfig
+from vla.errors import CheckpointError
+from vla.policy.agent import VLAAgent
+from vla.policy.config import PolicyConfig
+from vla.policy.hub import locate
+from vla.policy.run import find_policy
+from vla.stages import saved_tables, share
+
+SMALL = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
+EVALUATION = {
+    "per_episode": [{"episode_ix": i, "seed": 1000 + i, "success": i < 3} for i in range(4)],
+    "aggregated": {"pc_success": 75.0, "pc_success_ci95": [30.1, 95.4], "n_episodes": 4},
+    "avg_reward": 12.5,
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Return a run with one checkpoint and one evaluation of it."""
+    cache = write_cache(tmp_path / "cache")
+    folder = tmp_path / "run"
+    policy = folder / "checkpoints/000004/pretrained_model"
+    awake_agent(VLAAgent.for_cache(SMALL, cache.metadata)).save_pretrained(policy)
+    (folder / "checkpoints/last").symlink_to("000004")
+    settings = {
+        "env": {"id": "my/Env-v3"},
+        "train": {"out": "/home/me/run", "device": "cuda:3", "lr": 1e-3},
+        "cache": {"path": "/home/me/features"},
+    }
+    (folder / "pipeline.toml").write_text(tomli_w.dumps(settings))
+    evaluation = folder / "eval/rollout_000004_seed1000_episodes4"
+    evaluation.mkdir(parents=True)
+    (evaluation / "eval_info.json").write_text(json.dumps(EVALUATION))
+    return folder
+
+
+def card_of(folder: Path) -> tuple[dict[str, Any], str]:
+    """Return the header and the body of a model card."""
+    _, header, body = (folder / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(header), body
+
+
+def test_a_shared_policy_gives_the_same_actions(run: Path, tmp_path: Path) -> None:
+    share(run, tmp_path / "shared")
+    original = VLAAgent.from_pretrained(find_policy(run))
+    loaded = VLAAgent.from_pretrained(str(tmp_path / "shared"))
+    assert loaded.config == original.config
+    features = {camera: torch.randn(2, 2, 1, 8) for camera in original.camera_names}
+    state, noise = torch.randn(2, 2, 16), torch.randn(2, 16, 16)
+    chunks = [agent.predict_action_chunk(features, state, 1, lambda: noise) for agent in (original, loaded)]
+    torch.testing.assert_close(chunks[0], chunks[1], rtol=0, atol=0)
+    assert {path.name for path in (tmp_path / "shared").iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "pipeline.toml",
+    }
+
+
+def test_the_card_says_data_encoder_results_with_intervals_and_commands(run: Path, tmp_path: Path) -> None:
+    share(run, tmp_path / "shared")
+    header, body = card_of(tmp_path / "shared")
+    assert (header["library_name"], header["pipeline_tag"]) == ("vla", "robotics")
+    assert "imitation-learning" in header["tags"]
+    assert "datasets" not in header  # a directory is no dataset of the Hub
+    metric = header["model-index"][0]["results"][0]["metrics"][0]
+    assert (metric["type"], metric["value"]) == ("success_rate", 75.0)
+    for said in (
+        "`data/fake`",
+        "2 (21 frames)",
+        "b" * 64,
+        "| `my/Env-v3` | 1000 to 1003 | 4 | 75.0 % (30.1 to 95.4) | 12.50 |",
+        "vla embed --config pipeline.toml",
+        "vla rollout DIRECTORY --env my/Env-v3 --episodes 4 --seed 1000",
+    ):
+        assert said in body
+
+
+def test_a_shared_policy_keeps_its_settings_without_the_machines_paths(run: Path, tmp_path: Path) -> None:
+    share(run, tmp_path / "shared")
+    tables = saved_tables(tmp_path / "shared")
+    settings = PipelineConfig.load(None, {}, [], base=tables)
+    assert (settings.env.id, settings.train.lr) == ("my/Env-v3", 1e-3)
+    assert settings.encoder.id == "fake-encoder"
+    assert "/home/me" not in (tmp_path / "shared/pipeline.toml").read_text()
+
+
+def test_a_policy_that_stands_alone_is_shared_without_results(run: Path, tmp_path: Path) -> None:
+    VLAAgent.from_pretrained(find_policy(run)).save_pretrained(tmp_path / "alone")
+    assert share(tmp_path / "alone", tmp_path / "shared")["evaluations"] == 0
+    assert "No evaluation" in card_of(tmp_path / "shared")[1]
+    assert not (tmp_path / "shared/pipeline.toml").exists()
+
+
+def test_a_task_cannot_break_the_card(run: Path, tmp_path: Path) -> None:
+    folder = find_policy(run)
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["tasks"] = ["a | b\n---\n<script>`x`"]
+    (folder / "config.json").write_text(json.dumps(config))
+    share(run, tmp_path / "shared")
+    assert "| tasks | a / b --- &lt;script>'x' |" in card_of(tmp_path / "shared")[1]
+
+
+def test_sharing_onto_something_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not empty; choose another --out"):
+        share(run, run)
+
+
+def test_a_damaged_policy_is_not_handed_on(run: Path, tmp_path: Path) -> None:
+    (find_policy(run) / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        share(run, tmp_path / "shared")
+    assert not (tmp_path / "shared").exists()
+
+
+def test_the_hub_is_asked_for_a_revision_and_never_for_pickles(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(run, tmp_path / "shared")
+    asked: dict[str, Any] = {}
+
+    def download(name: str, **options: Any) -> str:
+        asked.update(options, name=name)
+        return str(tmp_path / "shared")
+
+    monkeypatch.setattr("vla.policy.hub.snapshot_download", download)
+    agent = VLAAgent.from_pretrained("me/policy", revision="v1")
+    assert agent.config == VLAAgent.from_pretrained(find_policy(run)).config
+    assert (asked["name"], asked["revision"]) == ("me/policy", "v1")
+    assert all(
+        pattern.endswith((".md", ".json", ".safetensors", ".toml")) for pattern in asked["allow_patterns"]
+    )
+
+
+def test_a_mistyped_directory_is_not_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("vla.policy.hub.snapshot_download")
+    with pytest.raises(CheckpointError, match=r"no run and no policy at runs/dmeo; .* --revision main"):
+        locate("runs/dmeo")
+
+
+def test_offline_says_how_to_get_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise LocalEntryNotFoundError("not cached")
+
+    monkeypatch.setattr("vla.policy.hub.snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"HF_HUB_OFFLINE is set; .* hf download me/policy") as caught:
+        locate("me/policy", "main")
+    assert "\n" not in str(caught.value)
+
+
+class FakeHub:
+    """Records what was published."""
+
+    calls: list[tuple[str, dict[str, Any]]] = []  # noqa: RUF012
+
+    def create_repo(self, repo_id: str, **options: Any) -> None:
+        self.calls.append((repo_id, options))
+
+    def upload_folder(self, **options: Any) -> SimpleNamespace:
+        self.calls.append((options["repo_id"], options))
+        return SimpleNamespace(commit_url="https://hub/me/policy/commit/1")
+
+
+def test_push_publishes_the_folder(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla.policy.hub.HfApi", FakeHub)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    report = share(run, tmp_path / "shared", push="me/policy", private=True)
+    assert report["url"] == "https://hub/me/policy/commit/1"
+    (created, options), (_, upload) = FakeHub.calls
+    assert (created, options["private"], upload["folder_path"]) == ("me/policy", True, tmp_path / "shared")
+    assert card_of(tmp_path / "shared")[0]["model-index"][0]["name"] == "policy"
+
+
+def test_a_push_that_fails_keeps_the_folder_and_says_how_to_go_on(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr("vla.policy.hub.HfApi", lambda: SimpleNamespace(create_repo=fail))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(CheckpointError, match=r"pushing it to 'me/policy' failed \(no route\); log in"):
+        share(run, tmp_path / "shared", push="me/policy")
+    assert (tmp_path / "shared/README.md").is_file()

@@ -1,0 +1,49 @@
+"""`vla export`: a policy for programs without PyTorch."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vla.commands.options import (
+    Assign,
+    Checkpoint,
+    Config,
+    Encoder,
+    Json,
+    NumSteps,
+    Policy,
+    Revision,
+    settings_from,
+    show,
+)
+
+
+def export(
+    policy: Policy,
+    onnx: Annotated[Path, typer.Option("--onnx", help="ONNX file to write.")],
+    check: Annotated[int, typer.Option(min=0, help="Random inputs compared with PyTorch.")] = 8,
+    num_steps: NumSteps = None,
+    revision: Revision = None,
+    checkpoint: Checkpoint = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    encoder: Encoder = None,
+    config: Config = None,
+    set_: Assign = None,
+    json_: Json = False,
+) -> None:
+    """Write encoder and policy as one ONNX graph: uint8 images, state and noise in, actions out.
+
+    Beside it go a .md and a .json file that say what goes in and comes out.
+
+    Example: vla export runs/demo --onnx runs/demo/policy.onnx --check 8
+    """
+    named = {"rollout.num_steps": num_steps, "encoder.id": encoder}
+    from vla.policy.hub import locate
+    from vla.stages import export as run
+    from vla.stages import saved_tables
+
+    folder = locate(policy, revision)
+    settings = settings_from(config, named, set_, base=saved_tables(folder))
+    show(asdict(run(settings, folder, onnx, checks=check, checkpoint=checkpoint, force=force)), json_)
