@@ -1,28 +1,39 @@
-"""Compare policies on one cache: the same data, steps and environment seeds, several training seeds.
+"""Compare policies: the same demonstrations, steps and environment seeds, several training seeds.
 
-Results go into one JSON file after every evaluation; a run that is stopped goes on where it was.
+Results go into one JSON file after every evaluation; a comparison that is stopped goes on where it was, and
+several processes may each take some of the seeds.
 """
 
+import argparse
+import fcntl
 import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import torch
 from machine import machine
+from measure import rounded, take_turns
 
+from vla import stages
 from vla.cache import FeatureCache
 from vla.config import PipelineConfig
 from vla.embed import FrozenEncoder
 from vla.files import write_json
+from vla.policy.agent import VLAAgent
 from vla.policy.checkpoint import load_agent
 from vla.policy.run import RunDirectory
 from vla.policy.train import train
 from vla.rollout.evaluate import evaluate
 from vla.rollout.live import LivePolicy
 from vla.rollout.summary import wilson_interval
+
+LATENCY_ROUNDS = 30
 
 
 @dataclass(frozen=True)
@@ -32,8 +43,38 @@ class Variant:
     name: str
     settings: Sequence[str]
     """`--set` arguments."""
-    num_steps: Sequence[int] = (1,)
+    num_steps: Sequence[int] = field(default=(1,))
     """Sampling steps to evaluate with."""
+
+
+def run_comparison(description: str | None, name: str, variants: Sequence[Variant]) -> None:
+    """Do what a comparison's command line asks for.
+
+    Args:
+        description: the benchmark's docstring.
+        name: of the result file and the folder of runs.
+        variants: all there are.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("examples/demo.toml"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of training")
+    parser.add_argument(
+        "--episodes", type=int, default=50, help="an evaluation; seeds as in the configuration"
+    )
+    parser.add_argument("--only", nargs="*", help="names of variants")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
+    parser.add_argument("--work", type=Path, default=Path(f"runs/benchmark-{name}"))
+    parser.add_argument("--out", type=Path, default=Path(f"benchmarks/results/{name}.json"))
+    parser.add_argument("--table", action="store_true", help="run nothing, print the table")
+    arguments = parser.parse_args()
+    comparison = Comparison(arguments.config, arguments.work, arguments.out, arguments.set)
+    if not arguments.table:
+        chosen = [v for v in variants if not arguments.only or v.name in arguments.only]
+        for seed in arguments.seeds:  # seed by seed, so that a stopped comparison is a fair one
+            for variant in chosen:
+                comparison.run(variant, seed, arguments.episodes)
+        comparison.measure_latency(chosen, arguments.seeds[0])
+    print(comparison.table())
 
 
 class Comparison:
@@ -48,101 +89,161 @@ class Comparison:
 
     def __init__(self, config: Path, work: Path, results: Path, base: Sequence[str]) -> None:
         self._config, self._work, self._file, self._base = config, work, results, list(base)
-        saved = json.loads(results.read_text()) if results.is_file() else {"rows": []}
-        self.rows: list[dict[str, Any]] = saved["rows"]
+        self._caches: dict[str, FeatureCache] = {}
 
-    def run(self, variants: Sequence[Variant], seeds: Sequence[int], episodes: int) -> None:
-        """Fill in what is missing, seed by seed, so that a stopped comparison is a fair one."""
-        for seed in seeds:
-            for variant in variants:
-                self._run(variant, seed, episodes)
+    @property
+    def _saved(self) -> dict[str, Any]:
+        if self._file.is_file():
+            return json.loads(self._file.read_text())
+        return {"caches": {}, "rows": [], "head_ms": []}
 
-    def _run(self, variant: Variant, seed: int, episodes: int) -> None:
+    def run(self, variant: Variant, seed: int, episodes: int) -> None:
+        """Train a variant with a seed and evaluate it, as far as that has not been done."""
         done = {
-            row["num_steps"] for row in self.rows if (row["variant"], row["seed"]) == (variant.name, seed)
+            row["num_steps"]
+            for row in self._saved["rows"]
+            if (row["variant"], row["seed"]) == (variant.name, seed)
         }
         missing = [steps for steps in variant.num_steps if steps not in done]
         if not missing:
             return
-        settings = self._settings(variant, seed)
-        run = RunDirectory(self._work / f"{variant.name.replace(' ', '_')}-seed{seed}")
-        cache = FeatureCache(Path(settings.cache.path))
-        began = time.monotonic()
+        settings, run = self._settings(variant, seed), self._directory(variant, seed)
+        cache = self._cache(settings)
         if run.last_step() != settings.train.steps:
             run.path.mkdir(parents=True, exist_ok=True)
             settings.save(run.config)
+            began, cpu = time.monotonic(), time.process_time()
             train(run, cache, settings.policy, settings.train)
-            write_json(run.path / "train_seconds.json", round(time.monotonic() - began, 1))
-        seconds = json.loads((run.path / "train_seconds.json").read_text())
-        agent = load_agent(run.policy_folder("last"), "ema")
-        encoder = FrozenEncoder.load(
-            settings.encoder.model_copy(
-                update={"id": cache.metadata.encoder.id, "pool": cache.metadata.encoder.pooling}
-            )
-        )
+            spent = {"train_s": time.monotonic() - began, "train_cpu_s": time.process_time() - cpu}
+            write_json(run.path / "seconds.json", {key: round(value, 1) for key, value in spent.items()})
+        live = LivePolicy(load_agent(run.policy_folder("last"), "ema"), self._encoder(cache, settings))
         for steps in missing:
             rollout = settings.rollout.model_copy(
                 update={"episodes": episodes, "num_steps": steps, "videos": 0}
             )
             info = evaluate(
-                LivePolicy(agent, encoder, steps), settings.env, rollout, run.path / f"eval_{steps}"
+                LivePolicy(live.agent, live.encoder, steps), settings.env, rollout, run.path / f"eval_{steps}"
             )
-            self.rows.append(
-                {
-                    "variant": variant.name,
-                    "seed": seed,
-                    "num_steps": steps,
-                    "successes": sum(episode["success"] for episode in info["per_episode"]),
-                    "episodes": episodes,
-                    "avg_reward": round(info["avg_reward"], 2),
-                    "latency_ms": {part: values["p50"] for part, values in info["latency_ms"].items()},
-                    "train_s": seconds,
-                    "train_steps": settings.train.steps,
-                    "parameters": sum(parameter.numel() for parameter in agent.parameters()),
-                }
-            )
-            self._save(settings, cache)
+            row = {
+                "variant": variant.name,
+                "seed": seed,
+                "num_steps": steps,
+                "successes": sum(episode["success"] for episode in info["per_episode"]),
+                "episodes": episodes,
+                "first_environment_seed": rollout.seed,
+                "avg_reward": round(info["avg_reward"], 2),
+                **json.loads((run.path / "seconds.json").read_text()),
+                "train_steps": settings.train.steps,
+                "parameters": sum(parameter.numel() for parameter in live.agent.parameters()),
+            }
+            self._save(cache, rows=[row])
+
+    def measure_latency(self, variants: Sequence[Variant], seed: int) -> None:
+        """Time the trained heads side by side, a decision of one robot at a time."""
+        agents = {v: load_agent(self._directory(v, seed).policy_folder("last"), "ema") for v in variants}
+        heads = {
+            f"{variant.name} {steps}": Head(agent, steps)
+            for variant, agent in agents.items()
+            for steps in variant.num_steps
+        }
+        with torch.inference_mode():
+            seconds = take_turns(heads, LATENCY_ROUNDS)
+        names = [(variant.name, steps) for variant in variants for steps in variant.num_steps]
+        rows = [
+            {"variant": name, "num_steps": steps, "ms": rounded(1000 * median(seconds[f"{name} {steps}"]), 3)}
+            for name, steps in names
+        ]
+        self._save(None, head_ms=rows)
+
+    def _directory(self, variant: Variant, seed: int) -> RunDirectory:
+        return RunDirectory(self._work / f"{variant.name.replace(' ', '_')}-seed{seed}")
 
     def _settings(self, variant: Variant, seed: int) -> PipelineConfig:
         changes = [*self._base, *variant.settings, f"train.seed={seed}", "train.rollout_every=0"]
         return PipelineConfig.load(self._config, {}, changes)
 
-    def _save(self, settings: PipelineConfig, cache: FeatureCache) -> None:
-        write_json(
-            self._file,
-            {
-                "command": " ".join(["python", *sys.argv]),
-                "machine": machine(),
-                "cache": cache.metadata.fingerprint,
-                "encoder": cache.metadata.encoder.describe(),
-                "demonstrations": len(cache.metadata.episodes),
-                "rows": self.rows,
-            },
-        )
+    def _cache(self, settings: PipelineConfig) -> FeatureCache:
+        """Open the cache that a variant is trained on; made first where there is none."""
+        key = settings.to_toml(["dataset", "encoder", "augment", "cache"]).decode()
+        if key not in self._caches:
+            self._caches[key] = FeatureCache(Path(stages.embed(settings).cache))
+        return self._caches[key]
+
+    def _encoder(self, cache: FeatureCache, settings: PipelineConfig) -> FrozenEncoder:
+        pool = cache.metadata.encoder.pooling
+        return FrozenEncoder.load(settings.encoder.model_copy(update={"pool": pool}))
+
+    def _save(self, cache: FeatureCache | None, **new: list[dict[str, Any]]) -> None:
+        """Add to the file; what was measured anew takes the place of the old."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            saved = self._saved
+            for key, rows in new.items():
+                fresh = {identity(row) for row in rows}
+                saved[key] = [row for row in saved[key] if identity(row) not in fresh] + rows
+            if cache is not None:
+                shards = cache.folder.rglob("*.safetensors")
+                saved["caches"][cache.metadata.fingerprint] = {
+                    "encoder": cache.metadata.encoder.describe(),
+                    "demonstrations": len(cache.metadata.episodes),
+                    "frames": cache.metadata.num_frames,
+                    "mib": round(
+                        sum(f.stat().st_size for f in cache.folder.rglob("*.safetensors")) / 2**20, 1
+                    ),
+                }
+            command = " ".join(["python", *sys.argv])
+            write_json(self._file, {"command": command, "machine": machine(), **saved})
 
     def table(self) -> str:
         """Return a Markdown table, seeds pooled."""
+        saved = self._saved
+        latency = {identity(row): row["ms"] for row in saved["head_ms"]}
         lines = [
-            "| variant | steps | success | 95 % interval | avg_reward | by seed | encode | head | train |"
+            "| variant | steps | success | 95 % interval | avg_reward | by seed | head | train, CPU |",
+            "|---|---|---|---|---|---|---|---|",
         ]
-        lines.append("|---|---|---|---|---|---|---|---|---|")
-        keys = dict.fromkeys((row["variant"], row["num_steps"]) for row in self.rows)
-        for key in keys:
-            rows = [row for row in self.rows if (row["variant"], row["num_steps"]) == key]
-            successes, episodes = (sum(row[name] for row in rows) for name in ("successes", "episodes"))
+        keys = dict.fromkeys((row["variant"], row["num_steps"]) for row in saved["rows"])
+        for name, steps in keys:
+            rows = [row for row in saved["rows"] if (row["variant"], row["num_steps"]) == (name, steps)]
+            rows.sort(key=lambda row: int(row["seed"]))
+            successes, episodes = (sum(row[key] for row in rows) for key in ("successes", "episodes"))
             low, high = wilson_interval(successes, episodes)
             seeds = ", ".join(f"{100 * row['successes'] / row['episodes']:.0f}" for row in rows)
-            latency = [median([row["latency_ms"][part] for row in rows]) for part in ("encode", "head")]
             reward = sum(row["avg_reward"] for row in rows) / len(rows)
+            ms = latency.get((name, steps, None))
             lines.append(
-                f"| {key[0]} | {key[1]} "
-                f"| {100 * successes / episodes:.1f} % | {100 * low:.0f} to {100 * high:.0f} "
-                f"| {reward:.0f} | {seeds} | {latency[0]:.1f} ms | {latency[1]:.1f} ms "
-                f"| {median([row['train_s'] for row in rows]):.0f} s |"
+                f"| {name} | {steps} | {100 * successes / episodes:.1f} % "
+                f"| {100 * low:.0f} to {100 * high:.0f} | {reward:.0f} | {seeds} "
+                f"| {'' if ms is None else f'{ms:.1f} ms'} "
+                f"| {median(row['train_cpu_s'] for row in rows):.0f} s |"
             )
         return "\n".join(lines)
 
 
-def median(values: Sequence[float]) -> float:
-    """Return the middle value, the upper one of two."""
-    return sorted(values)[len(values) // 2]
+class Head:
+    """One decision after the encoder: projectors, condition and sampling, for one robot.
+
+    Args:
+        agent: the policy.
+        steps: of the sampler.
+    """
+
+    def __init__(self, agent: VLAAgent, steps: int) -> None:
+        self._agent, self._steps = agent, steps
+
+    @cached_property
+    def _inputs(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        config, random = self._agent.config, torch.Generator().manual_seed(0)
+        shape = (1, config.policy.obs_horizon)
+        tokens = (config.encoder.tokens, config.encoder.feature_dim)
+        features = {name: torch.randn(*shape, *tokens, generator=random) for name in config.camera_names}
+        return features, torch.randn(*shape, config.state_dim, generator=random)
+
+    def __call__(self) -> None:
+        self._agent.predict_action_chunk(*self._inputs, self._steps)
+
+
+def identity(row: dict[str, Any]) -> tuple[str, int, int | None]:
+    """Return what a row is about; the seed is None where it is about all of them."""
+    return row["variant"], row["num_steps"], row.get("seed")
