@@ -188,9 +188,7 @@ class Comparison:
                     "encoder": cache.metadata.encoder.describe(),
                     "demonstrations": len(cache.metadata.episodes),
                     "frames": cache.metadata.num_frames,
-                    "mib": round(
-                        sum(f.stat().st_size for f in cache.folder.rglob("*.safetensors")) / 2**20, 1
-                    ),
+                    "mib": round(sum(shard.stat().st_size for shard in shards) / 2**20, 1),
                 }
             command = " ".join(["python", *sys.argv])
             write_json(self._file, {"command": command, "machine": machine(), **saved})

@@ -59,7 +59,7 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
 
     require_tracker(settings.train.tracker)
     cache = FeatureCache(Path(settings.cache.path))
-    require_named_encoder(settings, cache)
+    settings = with_encoder_of(settings, cache)
     world = World.join()
     directory = RunDirectory(Path(settings.train.out))
     with exclusive(directory.path) if world.is_main else nullcontext():
@@ -262,18 +262,21 @@ def run_tables(run: Path) -> dict[str, Any]:
     return read_tables(RunDirectory.open(run).config)
 
 
-def require_named_encoder(settings: PipelineConfig, cache: "FeatureCache") -> None:
-    """Check that a cache was made by the encoder that the configuration names.
+def with_encoder_of(settings: PipelineConfig, cache: "FeatureCache") -> PipelineConfig:
+    """Return the settings with the encoder that made a cache, unless they name another.
 
     Raises:
-        CacheError: it was not; the message names both.
+        CacheError: they do; the message names both.
     """
-    made_by = cache.metadata.encoder
-    if made_by.id != settings.encoder.id:
+    made_by, named = cache.metadata.encoder, settings.encoder
+    if "id" not in named.model_fields_set:
+        return settings.model_copy(update={"encoder": named.model_copy(update={"id": made_by.id})})
+    if made_by.id != named.id:
         raise CacheError(
             f"{cache.folder} holds features of encoder '{made_by.id}', the configuration names "
-            f"'{settings.encoder.id}'; add --encoder {made_by.id}, or name another --cache"
+            f"'{named.id}'; add --encoder {made_by.id}, or name another --cache"
         )
+    return settings
 
 
 def _require_same_cache(checkpoint: Path, cache: "FeatureCache") -> None:

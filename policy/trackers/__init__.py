@@ -10,7 +10,7 @@ from typing import Any
 
 from vla.errors import ConfigError
 from vla.policy.run import RunDirectory
-from vla.policy.trackers.tracker import Tracker, note_location
+from vla.policy.trackers.tracker import OnStderr, Tracker, note_location
 
 PACKAGES = {
     "tensorboard": "tensorboard",
@@ -36,7 +36,7 @@ def open_tracker(name: str, run: RunDirectory, step: int, config: Mapping[str, A
     if name == "none":
         return None
     require_tracker(name)
-    tracker = _open(name, run, step, config)
+    tracker = OnStderr(lambda: _open(name, run, step, config))
     note_location(run, name, tracker.location)
     return tracker
 
@@ -75,4 +75,4 @@ def _open(name: str, run: RunDirectory, step: int, config: Mapping[str, Any]) ->
         case _:
             from vla.policy.trackers.trackio import TrackioTracker
 
-            return TrackioTracker(run, config)
+            return TrackioTracker(run, step, config)

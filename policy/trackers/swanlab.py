@@ -34,7 +34,7 @@ class SwanLabTracker(Tracker):
         self._location = Location(
             mode=mode,
             version=swanlab.__version__,
-            url=getattr(self._run, "url", None),
+            url=self._run.url if mode == "online" else None,  # asking an offline run for it raises
             path=str(new[-1] if new else folder),
         )
 

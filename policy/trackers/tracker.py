@@ -2,8 +2,10 @@
 
 import json
 import os
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from vla.files import write_json
@@ -37,6 +39,30 @@ class Tracker(ABC):
     @abstractmethod
     def close(self) -> None:
         """Write out what is left."""
+
+
+class OnStderr(Tracker):
+    """Keeps what a tracker prints off stdout, where a command's result belongs.
+
+    Args:
+        open_tracker: makes the tracker; may print too.
+    """
+
+    def __init__(self, open_tracker: Callable[[], Tracker]) -> None:
+        with redirect_stdout(sys.stderr):
+            self._tracker = open_tracker()
+
+    @property
+    def location(self) -> Location:
+        return self._tracker.location
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        with redirect_stdout(sys.stderr):
+            self._tracker.log(figures, step)
+
+    def close(self) -> None:
+        with redirect_stdout(sys.stderr):
+            self._tracker.close()
 
 
 def note_location(run: RunDirectory, name: str, location: Location) -> None:

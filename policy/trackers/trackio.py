@@ -17,13 +17,13 @@ from vla.policy.trackers.tracker import Location, Tracker, run_name
 class TrackioTracker(Tracker):
     """One trackio run; a resumed training goes on in the run of the same name."""
 
-    def __init__(self, run: RunDirectory, config: Mapping[str, Any]) -> None:
+    def __init__(self, run: RunDirectory, step: int, config: Mapping[str, Any]) -> None:
         project = os.environ.get("TRACKIO_PROJECT", "vla")
         self._run = trackio.init(
             project=project,
             name=run_name(run),
             config=dict(config),
-            resume="allow",
+            resume="allow" if step else "never",  # not an earlier run of the same name elsewhere
             embed=False,
             auto_log_gpu=False,
             auto_log_cpu=False,
@@ -44,4 +44,4 @@ class TrackioTracker(Tracker):
         self._run.log(dict(figures), step=step)
 
     def close(self) -> None:
-        self._run.finish()
+        trackio.finish()  # the run's own finish would be followed by another when Python ends

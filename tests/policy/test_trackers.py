@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from vla.errors import ConfigError
 from vla.policy.run import RunDirectory
 from vla.policy.run_log import RunLog, read_metrics
 from vla.policy.trackers import open_tracker, require_tracker
-from vla.policy.trackers.tracker import Location, note_location, read_locations
+from vla.policy.trackers.tracker import Location, OnStderr, Tracker, note_location, read_locations
 
 
 @pytest.fixture
@@ -75,6 +76,35 @@ def test_trackio_writes_a_local_database(run: RunDirectory) -> None:
     installed("trackio")
     location = tracked(run, "trackio")
     assert location.mode == "local" and Path(location.path or "").is_file()
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "swanlab", "trackio"])
+def test_what_a_tracker_prints_stays_off_stdout(
+    run: RunDirectory, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed(name)
+    tracked(run, name)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_talkative_tracker_is_heard_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    class Talkative(Tracker):
+        location = Location(mode="local", version="1")
+
+        def log(self, figures: Mapping[str, float], step: int) -> None:
+            print("logged")
+
+        def close(self) -> None:
+            print("closed")
+
+    def open_loudly() -> Tracker:
+        print("opened")
+        return Talkative()
+
+    tracker = OnStderr(open_loudly)
+    tracker.log({}, 1)
+    tracker.close()
+    assert capsys.readouterr() == ("", "opened\nlogged\nclosed\n")
 
 
 def test_locations_of_several_trackers_stand_side_by_side(run: RunDirectory) -> None:

@@ -82,18 +82,7 @@ def test_embed_and_train_need_no_more_than_their_inputs(cli: Cli, tmp_path: Path
 
     shutil.rmtree(demos)  # training opens no image and no encoder
     shutil.rmtree(encoder)
-    command = [
-        "train",
-        "--cache",
-        "features",
-        "--out",
-        "run",
-        "--encoder",
-        encoder,
-        "--per-view-dim",
-        "8",
-        *SMALL,
-    ]
+    command = ["train", "--cache", "features", "--out", "run", "--per-view-dim", "8", *SMALL]
     trained = result(cli(*command, "--steps", "2", "--json"))
     assert trained["steps"] == 2
 
