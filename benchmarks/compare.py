@@ -45,6 +45,8 @@ class Variant:
     """`--set` arguments."""
     num_steps: Sequence[int] = field(default=(1,))
     """Sampling steps to evaluate with."""
+    timed: Sequence[int] = ()
+    """Sampling steps to time the head with; the same if empty."""
 
 
 def run_comparison(description: str | None, name: str, variants: Sequence[Variant]) -> None:
@@ -144,11 +146,11 @@ class Comparison:
         heads = {
             f"{variant.name} {steps}": Head(agent, steps)
             for variant, agent in agents.items()
-            for steps in variant.num_steps
+            for steps in variant.timed or variant.num_steps
         }
         with torch.inference_mode():
             seconds = take_turns(heads, LATENCY_ROUNDS)
-        names = [(variant.name, steps) for variant in variants for steps in variant.num_steps]
+        names = [(v.name, steps) for v in variants for steps in v.timed or v.num_steps]
         rows = [
             {"variant": name, "num_steps": steps, "ms": rounded(1000 * median(seconds[f"{name} {steps}"]), 3)}
             for name, steps in names
@@ -216,7 +218,8 @@ class Comparison:
                 f"| {'' if ms is None else f'{ms:.1f} ms'} "
                 f"| {median(row['train_cpu_s'] for row in rows):.0f} s |"
             )
-        return "\n".join(lines)
+        timed = [f"{row['variant']} {row['num_steps']}: {row['ms']:g} ms" for row in saved["head_ms"]]
+        return "\n".join([*lines, "", "One decision of the head, side by side: " + ", ".join(timed)])
 
 
 class Head:

@@ -8,6 +8,7 @@ which is in another episode. A policy that had learned motions by heart would no
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 import torch
@@ -46,8 +47,8 @@ def main() -> None:
     encoder = FrozenEncoder.load(settings.encoder)
     result = {"machine": machine(), "policy": str(arguments.policy), "episodes": count}
     for name, kind in (("own eyes", LivePolicy), ("swapped eyes", SwappedEyes)):
-        out = arguments.policy / "eval" / name.replace(" ", "_")
-        info = evaluate(kind(agent, encoder), settings.env, rollout, out)
+        with tempfile.TemporaryDirectory() as out:  # no evaluation of the run itself
+            info = evaluate(kind(agent, encoder), settings.env, rollout, Path(out))
         result[name] = {"pc_success": info["aggregated"]["pc_success"], "avg_reward": info["avg_reward"]}
         print(name, json.dumps(result[name]))
     write_json(arguments.out, result)
