@@ -15,13 +15,11 @@ import torch
 from machine import machine
 
 from vla.config import PipelineConfig
-from vla.embed import FrozenEncoder
 from vla.files import write_json
-from vla.policy.checkpoint import load_agent
 from vla.policy.run import find_policy
 from vla.rollout.evaluate import evaluate
 from vla.rollout.live import LivePolicy
-from vla.stages import saved_tables
+from vla.stages import load_live, saved_tables
 
 
 class SwappedEyes(LivePolicy):
@@ -43,12 +41,11 @@ def main() -> None:
     # An even number side by side, so that nobody is left alone with its own eyes.
     count = arguments.episodes // 2 * 2
     rollout = settings.rollout.model_copy(update={"episodes": count, "num_envs": 2})
-    agent = load_agent(find_policy(arguments.policy), "ema")
-    encoder = FrozenEncoder.load(settings.encoder)
+    live = load_live(settings, find_policy(arguments.policy))
     result = {"machine": machine(), "policy": str(arguments.policy), "episodes": count}
     for name, kind in (("own eyes", LivePolicy), ("swapped eyes", SwappedEyes)):
         with tempfile.TemporaryDirectory() as out:  # no evaluation of the run itself
-            info = evaluate(kind(agent, encoder), settings.env, rollout, Path(out))
+            info = evaluate(kind(live.agent, live.encoder), settings.env, rollout, Path(out))
         result[name] = {"pc_success": info["aggregated"]["pc_success"], "avg_reward": info["avg_reward"]}
         print(name, json.dumps(result[name]))
     write_json(arguments.out, result)

@@ -52,7 +52,7 @@ def minutes(value: float) -> str:
     return f"{value:.3g} min"
 
 
-BASE, SMALL, HEAD = "siglip2-base", "siglip2-tiny-random", "1 robot/head, eager"
+BASE, SMALL, HEAD = "siglip2-base", "siglip2-tiny-sim", "1 robot/head, eager"
 ROWS = (
     Row("embed in memory, over a bare loop `model(x)`", "0.95", "embed", f"{BASE}/engine/engine_over_bare"),
     Row("the same, the small encoder", "0.95", "embed", f"{SMALL}/engine/engine_over_bare"),
