@@ -33,8 +33,11 @@ CAMERAS = ("top", "angle", "left_pillar", "right_pillar", "front_close", "left_w
 DEFAULT_CAMERAS = ("top", "angle", "left_pillar")
 FILMED = "angle"
 JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
-STATE_NAMES = tuple(f"{side}_{part}.pos" for side in ("left", "right") for part in (*JOINTS, "gripper"))
+SIDES = ("left", "right")
+STATE_NAMES = tuple(f"{side}_{part}.pos" for side in SIDES for part in (*JOINTS, "gripper"))
 CONTROL_HZ = 50
+MAX_EPISODE_STEPS = 300
+"""As `gym-aloha` has it."""
 MAX_IMAGE = (480, 640)
 """The offscreen buffer of the scene."""
 
@@ -49,6 +52,8 @@ class AlohaEnv(gymnasium.Env[Observation, np.ndarray]):
         render_height: of every image [pixel], up to 480.
         render_width: likewise, up to 640.
         cameras: which of `CAMERAS` an observation holds, in this order.
+        shadows: False draws 3.3 times as fast on a CPU (19 ms instead of 64 ms a view of 256x256), but other
+            pixels than `gym-aloha`'s.
         render_mode: `rgb_array` or None; `render` shows the camera `angle`.
 
     Attributes:
@@ -69,6 +74,7 @@ class AlohaEnv(gymnasium.Env[Observation, np.ndarray]):
         render_height: int = 480,
         render_width: int = 640,
         cameras: Sequence[str] = DEFAULT_CAMERAS,
+        shadows: bool = True,
         render_mode: str | None = None,
     ) -> None:
         _check_arguments(render_height, render_width, cameras, render_mode)
@@ -81,7 +87,11 @@ class AlohaEnv(gymnasium.Env[Observation, np.ndarray]):
             "qpos": self._task.get_qpos(physics),
         }
         self.render_mode, self.render_observations = render_mode, True
-        self._size = {"height": render_height, "width": render_width}
+        self._drawing: dict[str, Any] = {
+            "height": render_height,
+            "width": render_width,
+            "render_flag_overrides": {"shadow": shadows},
+        }
         shape = (render_height, render_width, 3)
         self._pixels = {camera: np.zeros(shape, np.uint8) for camera in cameras}
         self._render_s = 0.0
@@ -131,7 +141,7 @@ class AlohaEnv(gymnasium.Env[Observation, np.ndarray]):
         return {"pixels": views, "agent_pos": np.asarray(raw["agent_pos"], np.float32)}
 
     def _view(self, camera: str) -> UInt8[np.ndarray, "_h _w 3"]:
-        return np.asarray(self.physics.render(camera_id=camera, **self._size))
+        return np.asarray(self.physics.render(camera_id=camera, **self._drawing))
 
 
 def _gym_aloha(task: str) -> Any:

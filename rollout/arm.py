@@ -6,9 +6,11 @@ shoulder, the table, the box and the other arm, while overlapping neighbours sta
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from vla.rollout.ik import ArmKinematics
 from vla.rollout.task import NUM_JOINTS
 
 HOME = np.array([0.0, -0.30, 0.0, -2.30, 0.0, 2.0, 0.785])
@@ -144,3 +146,9 @@ def _hand(side: str, group: str) -> str:
 def _collides(side: str, part: str) -> str:
     group = GROUPS[side, part]
     return f'contype="{group}" conaffinity="{ALL_GROUPS ^ group}"'
+
+
+def kinematics(model: Any, side: str) -> ArmKinematics:
+    """Return the kinematics of the arm `left` or `right`, with the grasp centre as its hand."""
+    joints = [f"{side}_joint_{n + 1}" for n in range(NUM_JOINTS)]
+    return ArmKinematics(model, joints, f"{side}_tcp", posture=HOME)

@@ -3,8 +3,8 @@
 One row a step, with those columns of the data set that do not depend on other attempts:
 
     observation.images.<camera>  struct{bytes, path}  PNG, lossless
-    observation.state            float32 [16]  what the robot measured when the step began
-    action                       float32 [16]  the expert's undisturbed command at that moment
+    observation.state            float32 [S]  what the robot measured when the step began
+    action                       float32 [S]  the expert's undisturbed command at that moment
     next.reward                  float32       what the step earned
     next.success                 bool          whether the task counted as solved after the step
     timestamp, frame_index       float32 [s], int64
@@ -20,12 +20,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vla.rollout.task import STATE_NAMES
 from vla.strict import StrictModel
 
 METADATA_KEY = b"vla"
 IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-VECTOR_TYPE = pa.list_(pa.float32(), len(STATE_NAMES))
 
 
 class Outcome(StrictModel):
@@ -46,10 +44,12 @@ def encode_attempt(rows: Mapping[str, Sequence[Any]], outcome: Outcome) -> bytes
         rows: one sequence a column; all empty, or of equal length.
         outcome: how the attempt went.
     """
+    states = rows.get("observation.state", ())
+    vector = pa.list_(pa.float32(), len(states[0]) if len(states) else 0)
     types = {
         **dict.fromkeys(outcome.histograms, IMAGE_TYPE),
-        "observation.state": VECTOR_TYPE,
-        "action": VECTOR_TYPE,
+        "observation.state": vector,
+        "action": vector,
         "next.reward": pa.float32(),
         "next.success": pa.bool_(),
         "timestamp": pa.float32(),

@@ -31,7 +31,7 @@ class RecordConfig(StrictModel):
     """`vla record`: expert demonstrations."""
 
     task: str = "sim_transfer"
-    """A task with a scripted expert."""
+    """A task with a scripted expert: sim_transfer, aloha_transfer_cube."""
     episodes: PositiveInt = 50
     seed: Annotated[int, Field(ge=0)] = 0
     """Attempt k is reset with seed + k; failures are left out, so episodes may skip seeds."""

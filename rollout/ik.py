@@ -5,14 +5,13 @@ and Hanafusa (1986); N keeps the posture task from moving the hand. Started from
 solution it takes about five iterations for a control period.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from vla.rollout.arm import HOME, JOINT_LIMITS
 from vla.rollout.gl import mujoco
-from vla.rollout.task import NUM_JOINTS
 
 DAMPING = 0.02
 POSTURE_GAIN = 0.1
@@ -39,18 +38,24 @@ class ArmKinematics:
 
     Args:
         model: the MuJoCo model.
-        side: `left` or `right`.
+        joints: names of the arm's joints, each with one degree of freedom and limits.
+        hand: name of the site that is to be moved.
+        posture: joint angles [rad] to stay near where the hand leaves a choice.
     """
 
-    def __init__(self, model: Any, side: str) -> None:
+    def __init__(
+        self, model: Any, joints: Sequence[str], hand: str, posture: Float[np.ndarray, "dof"]
+    ) -> None:
         self._model, self._data = model, mujoco.MjData(model)
-        joints = [model.joint(f"{side}_joint_{n + 1}") for n in range(NUM_JOINTS)]
-        self._positions = [joint.qposadr[0] for joint in joints]
-        self._columns = [joint.dofadr[0] for joint in joints]
-        self._hand = model.site(f"{side}_tcp").id
+        found = [model.joint(joint) for joint in joints]
+        self._positions = [joint.qposadr[0] for joint in found]
+        self._columns = [joint.dofadr[0] for joint in found]
+        self._lowest, self._highest = np.transpose([joint.range for joint in found])
+        self._hand = model.site(hand).id
+        self._posture = posture
         self._jacobian = np.zeros((6, model.nv))
 
-    def forward(self, joints: Float[np.ndarray, "7"]) -> Pose:
+    def forward(self, joints: Float[np.ndarray, "dof"]) -> Pose:
         """Return the hand's pose at these joint angles [rad]."""
         self._data.qpos[self._positions] = joints
         mujoco.mj_kinematics(self._model, self._data)
@@ -58,13 +63,13 @@ class ArmKinematics:
         mujoco.mju_mat2Quat(orientation, self._data.site_xmat[self._hand])
         return Pose(self._data.site_xpos[self._hand].copy(), orientation)
 
-    def inverse(self, start: Float[np.ndarray, "7"], target: Pose) -> Float[np.ndarray, "7"]:
+    def inverse(self, start: Float[np.ndarray, "dof"], target: Pose) -> Float[np.ndarray, "dof"]:
         """Return joint angles [rad] near `start` that bring the hand to `target`.
 
         Out of reach, the hand comes as near as the iterations allow; angles stay within their limits.
         """
         joints = np.array(start, dtype=np.float64)
-        lowest, highest = JOINT_LIMITS[:, 0] + LIMIT_MARGIN, JOINT_LIMITS[:, 1] - LIMIT_MARGIN
+        lowest, highest = self._lowest + LIMIT_MARGIN, self._highest - LIMIT_MARGIN
         for iteration in range(MAX_ITERATIONS):
             error = self._error(joints, target)
             distance = max(np.linalg.norm(error[:3]), 0.1 * np.linalg.norm(error[3:]))
@@ -72,13 +77,13 @@ class ArmKinematics:
                 break
             jacobian = self._jacobian_here()
             damped = jacobian @ jacobian.T + DAMPING**2 * np.eye(6)
-            posture = POSTURE_GAIN * (HOME - joints)
+            posture = POSTURE_GAIN * (self._posture - joints)
             step = jacobian.T @ np.linalg.solve(damped, error - jacobian @ posture) + posture
-            step *= min(1.0, MAX_STEP / np.abs(step).max())
+            step *= MAX_STEP / max(MAX_STEP, np.abs(step).max())
             joints = np.clip(joints + step, lowest, highest)
         return joints
 
-    def _error(self, joints: Float[np.ndarray, "7"], target: Pose) -> Float[np.ndarray, "6"]:
+    def _error(self, joints: Float[np.ndarray, "dof"], target: Pose) -> Float[np.ndarray, "6"]:
         """Return the way to the target: translation [m], then rotation vector [rad], in the world."""
         here = self.forward(joints)
         inverse, turn, rotation = np.empty(4), np.empty(4), np.empty(3)
@@ -87,7 +92,7 @@ class ArmKinematics:
         mujoco.mju_quat2Vel(rotation, turn, 1.0)
         return np.concatenate([target.position - here.position, rotation])
 
-    def _jacobian_here(self) -> Float[np.ndarray, "6 7"]:
+    def _jacobian_here(self) -> Float[np.ndarray, "6 dof"]:
         # mj_jacSite needs what mj_comPos computes, besides the kinematics.
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_jacSite(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._hand)

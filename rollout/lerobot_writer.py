@@ -65,7 +65,12 @@ def make_features(
 
 
 def write_dataset(
-    root: Path, features: Mapping[str, Feature], fps: int, task: str, episodes: Iterable[EpisodeTable]
+    root: Path,
+    features: Mapping[str, Feature],
+    fps: int,
+    task: str,
+    episodes: Iterable[EpisodeTable],
+    robot_type: str | None = None,
 ) -> int:
     """Write a whole data set into the new directory `root`; return the number of frames.
 
@@ -75,6 +80,7 @@ def write_dataset(
         fps: frames a second.
         task: what all episodes are about, in words.
         episodes: consumed one at a time, so that memory holds no more than one.
+        robot_type: what moves; None if nobody said.
     """
     root.mkdir(parents=True)
     schema = _schema(features)
@@ -116,7 +122,7 @@ def write_dataset(
     pq.write_table(pa.Table.from_pylist(rows), root / EPISODES_PATH)
     pd.DataFrame({"task_index": [0]}, index=[task]).to_parquet(root / "meta/tasks.parquet")
     write_json(root / "meta/stats.json", {key: whole[key] for key in features})
-    write_json(root / "meta/info.json", _info(features, fps, len(rows), frames))
+    write_json(root / "meta/info.json", _info(features, fps, len(rows), frames, robot_type))
     return frames
 
 
@@ -198,10 +204,12 @@ def _flatten(statistics: Mapping[str, Statistics]) -> dict[str, Any]:
     return {f"stats/{key}/{name}": value for key, all_ in statistics.items() for name, value in all_.items()}
 
 
-def _info(features: Mapping[str, Feature], fps: int, episodes: int, frames: int) -> dict[str, Any]:
+def _info(
+    features: Mapping[str, Feature], fps: int, episodes: int, frames: int, robot_type: str | None
+) -> dict[str, Any]:
     return {
         "codebase_version": "v3.0",
-        "robot_type": "dual_panda",
+        "robot_type": robot_type,
         "total_episodes": episodes,
         "total_frames": frames,
         "total_tasks": 1,

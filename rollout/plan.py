@@ -5,11 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 import vla
-from vla.errors import ConfigError, nearest
+from vla.errors import ConfigError
 from vla.rollout.config import EnvConfig, RecordConfig
+from vla.rollout.expert_tasks import find_task
 from vla.rollout.gl import backend, mujoco, require_rendering
-from vla.rollout.sim_transfer import SimTransferEnv
-from vla.rollout.task import ENV_ID, TASK_NAME
 from vla.strict import StrictModel
 
 
@@ -28,42 +27,28 @@ class Plan(StrictModel):
     gl_backend: str
     """Another renderer draws other pixels."""
 
-    def open_env(self) -> SimTransferEnv:
-        """Make the environment.
-
-        Raises:
-            ConfigError: it does not take these arguments.
-        """
-        try:
-            return SimTransferEnv(**self.env.kwargs)
-        except TypeError as error:
-            raise ConfigError(
-                f"env.kwargs do not fit {self.env.id}: {error}; "
-                "valid names: render_height, render_width, cameras, render_mode"
-            ) from error
-
 
 def make_plan(env: EnvConfig, config: RecordConfig) -> Plan:
     """Check the configuration of `vla record` and complete it with the versions in use.
 
     Raises:
         ConfigError: there is no expert for this task or environment, or the environment cannot be built.
-        EnvironmentSetupError: this machine cannot render.
+        EnvironmentSetupError: the environment's package is not installed, or this machine cannot render.
     """
     require_rendering()
-    if config.task != TASK_NAME:
-        raise ConfigError(f"no expert for task '{config.task}'; {nearest(config.task, [TASK_NAME])}")
-    if env.id.split(":")[-1] != ENV_ID:
+    task = find_task(config.task)
+    if env.id.split(":")[-1] != task.env_id:
         raise ConfigError(
-            f"the expert of task '{config.task}' acts in {ENV_ID}, but env.id is '{env.id}'; "
-            f"run: vla record --set env.id={ENV_ID}"
+            f"the expert of task '{config.task}' acts in {task.env_id}, but env.id is '{env.id}'; "
+            f"run: vla record --task {config.task} --set env.id={task.env_id}"
         )
     if env.cameras:
         raise ConfigError(
             "env.cameras renames cameras for rollouts, a recording keeps their own names; remove it, "
             "and choose with --set 'env.kwargs.cameras=[\"top\"]' or, when embedding, dataset.cameras"
         )
-    plan = Plan(
+    task.open_env(env.kwargs).close()
+    return Plan(
         task=config.task,
         env=env,
         seed=config.seed,
@@ -74,5 +59,3 @@ def make_plan(env: EnvConfig, config: RecordConfig) -> Plan:
         mujoco_version=mujoco.__version__,
         gl_backend=backend(),
     )
-    plan.open_env().close()
-    return plan

@@ -22,11 +22,10 @@ from vla.progress import Progress
 from vla.rollout.attempt_pool import open_pool
 from vla.rollout.attempt_table import Outcome
 from vla.rollout.config import EnvConfig, RecordConfig
+from vla.rollout.expert_tasks import find_task
 from vla.rollout.lerobot_writer import EpisodeTable, make_features, write_dataset
 from vla.rollout.plan import Plan, make_plan
-from vla.rollout.scene import RENDER_QUALITY
 from vla.rollout.staging import Staging
-from vla.rollout.task import CAMERAS, CONTROL_HZ, INSTRUCTION, STATE_NAMES
 
 MAX_ATTEMPTS_PER_EPISODE = 4
 """Beyond this the expert is not an expert: with its own noise 99.6 % succeed."""
@@ -61,7 +60,7 @@ def record(env: EnvConfig, config: RecordConfig, notes: Mapping[str, bytes] | No
         ConfigError: no expert fits the task or the environment.
         DatasetError: there is something at `config.out` already, an unfinished recording with other
             settings lies beside it, or too few attempts succeed.
-        EnvironmentSetupError: this machine cannot render.
+        EnvironmentSetupError: the environment's package is not installed, or this machine cannot render.
         VlaError: another process is recording to the same place.
         Interrupted: a signal came; the attempts at work were finished first.
     """
@@ -162,14 +161,20 @@ def _chosen(outcomes: Mapping[int, Outcome], plan: Plan, episodes: int) -> dict[
 
 def _assemble(plan: Plan, staging: Staging, chosen: Mapping[int, Outcome]) -> int:
     """Put the data set together in the staging folder; return its number of frames."""
-    cameras = tuple(plan.env.kwargs.get("cameras", CAMERAS))
-    features = make_features(cameras, plan.image_size, STATE_NAMES)
+    task = find_task(plan.task)
+    cameras = tuple(plan.env.kwargs.get("cameras", task.cameras))
+    features = make_features(cameras, plan.image_size, task.state_names)
     frames = write_dataset(
-        staging.dataset, features, CONTROL_HZ, INSTRUCTION, _episode_tables(staging, chosen)
+        staging.dataset,
+        features,
+        task.control_hz,
+        task.instruction,
+        _episode_tables(staging, chosen),
+        robot_type=task.robot_type,
     )
     settings = plan.model_dump(mode="json")
     episodes = [{"seed": outcome.seed, "success": outcome.success} for outcome in chosen.values()]
-    provenance = {**settings, "render_quality": RENDER_QUALITY, "episodes": episodes}
+    provenance = {**settings, "render_quality": dict(task.render_quality), "episodes": episodes}
     write_json(staging.dataset / "meta/vla.json", provenance)
     return frames
 

@@ -20,10 +20,10 @@ import numpy as np
 
 from vla.rollout.arm import FINGER_TRAVEL, HOME, JOINT_LIMITS
 from vla.rollout.cameras import CameraRig
-from vla.rollout.expert import TransferExpert
 from vla.rollout.gl import mujoco
 from vla.rollout.physics import TransferPhysics
 from vla.rollout.scene import BOX_HALF
+from vla.rollout.sim_transfer_expert import TransferExpert
 from vla.rollout.task import CAMERAS, MAX_EPISODE_STEPS
 
 LABELS = 25

@@ -10,8 +10,9 @@ from PIL import Image
 from vla.rollout.attempt import AttemptRunner
 from vla.rollout.attempt_table import Outcome, read_outcome
 from vla.rollout.config import EnvConfig, RecordConfig
-from vla.rollout.expert import TransferExpert
+from vla.rollout.expert_tasks import find_task
 from vla.rollout.plan import Plan, make_plan
+from vla.rollout.sim_transfer_expert import TransferExpert
 from vla.rollout.task import MAX_EPISODE_STEPS
 
 ENV = EnvConfig(kwargs={"render_height": 24, "render_width": 32, "cameras": ["top"]})
@@ -31,7 +32,7 @@ def test_a_row_holds_what_was_seen_and_the_clean_command_given_there() -> None:
     plan = make_plan(ENV, RecordConfig(seed=5, image_size=(24, 32)))
     table, outcome = run_attempt(plan, number=2)
     assert (outcome.seed, outcome.success, len(table)) == (7, True, MAX_EPISODE_STEPS)
-    env = plan.open_env()
+    env = find_task(plan.task).open_env(plan.env.kwargs)
     observation, _ = env.reset(seed=7)
     expert = TransferExpert(env.physics, np.random.default_rng([7, 1]), noise=1.0)
     for row in table.slice(0, 3).to_pylist():

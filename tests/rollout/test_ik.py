@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from vla.rollout.arm import HOME, JOINT_LIMITS
+from vla.rollout.arm import HOME, JOINT_LIMITS, kinematics
 from vla.rollout.ik import ArmKinematics, Pose
 from vla.rollout.physics import TransferPhysics
 
 
 @pytest.fixture(scope="module", params=["left", "right"])
 def arm(request: pytest.FixtureRequest) -> ArmKinematics:
-    return ArmKinematics(TransferPhysics(32, 32).model, request.param)
+    return kinematics(TransferPhysics(32, 32).model, request.param)
 
 
 def test_inverse_kinematics_finds_the_pose_of_other_joint_angles(arm: ArmKinematics) -> None:
@@ -30,6 +30,6 @@ def test_angles_stay_within_the_limits_when_the_target_is_out_of_reach(arm: ArmK
 
 def test_the_hands_start_side_by_side_above_the_table() -> None:
     model = TransferPhysics(32, 32).model
-    left, right = (ArmKinematics(model, side).forward(HOME).position for side in ("left", "right"))
+    left, right = (kinematics(model, side).forward(HOME).position for side in ("left", "right"))
     np.testing.assert_allclose(left - right, [0, 0.7, 0], atol=1e-9)
     assert left[2] > 0.3

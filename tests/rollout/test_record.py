@@ -145,6 +145,25 @@ def test_an_environment_without_an_expert_is_refused(tmp_path: Path) -> None:
         record(EnvConfig(id="CartPole-v1"), small_config(tmp_path / "demos"))
 
 
+ALOHA = {"task": "aloha_transfer_cube"}
+
+
+def test_the_environment_of_another_task_is_refused(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "demos").model_copy(update=ALOHA)
+    with pytest.raises(ConfigError, match=r"vla record --task aloha_transfer_cube --set env\.id="):
+        record(ENV, config)
+
+
+def test_a_task_whose_package_is_missing_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gym_aloha.env", None)
+    config = small_config(tmp_path / "demos").model_copy(update=ALOHA)
+    with pytest.raises(EnvironmentSetupError, match=r"need the package gym-aloha .*; run make aloha") as said:
+        record(EnvConfig(id="vla/AlohaTransferCube-v0"), config)
+    assert "\n" not in str(said.value)
+
+
 def test_an_unknown_argument_of_the_environment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'height'.*valid names: render_height"):
         record(EnvConfig(kwargs={"height": 64}), small_config(tmp_path / "demos"))

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from vla.rollout.expert import Command, TransferExpert
+from vla.rollout.expert import Command
 from vla.rollout.physics import MAX_JOINT_SPEED
 from vla.rollout.sim_transfer import SimTransferEnv
+from vla.rollout.sim_transfer_expert import TransferExpert
 from vla.rollout.task import CONTROL_HZ, MAX_EPISODE_STEPS
 
 
