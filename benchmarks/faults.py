@@ -1,271 +1,135 @@
-"""Kill vla at random moments, start it again, and compare with a run that was left alone.
+"""Kill vla at random moments, fill its disk, start it again, and compare with a run that was left alone.
 
-    python benchmarks/faults.py                      50 kills of embed, 20 each of train and record
-    python benchmarks/faults.py --embed 5 --train 2 --record 2 --seed 7
+    python benchmarks/faults.py                      50 kills of embed, 20 each of train, record and sweep;
+                                                     4 full disks each for embed, train and record
+    python benchmarks/faults.py --embed 5 --train 0 --record 2 --sweep 0 --disk 0 --seed 7
 
-In a cycle a command is killed (SIGKILL) one to four times, each time after a random share of the time
-that it takes undisturbed, and then left to finish. Caches, datasets and checkpoints must have the bytes of
-the undisturbed run, training its losses too; nothing else may lie beside them. A stage's results take the
-place of its earlier ones in benchmarks/results/faults.json; the exit code is 1 if anything differed.
+In a cycle a command is killed (SIGKILL) one to four times and then left to finish. A kill comes a random
+moment after a random number of files were kept (shards, checkpoints, attempts), which may be none; of a
+sweep either its children train on, or they are killed with it. Caches, datasets and checkpoints must have
+the bytes of the undisturbed run, training its losses too, a suite its status, manifest and table; nothing
+else may lie beside them, no process may be left, and no file that was kept may be made again.
 
-Commands run in forks of this process, which has imported everything and computed nothing: a start takes
-milliseconds, not seconds, so kills fall on the work and not on imports.
+A stage's results take the place of its earlier ones in benchmarks/results/faults.json; the exit code is 1
+if anything differed.
 """
 
 import argparse
-import hashlib
 import json
-import os
 import shutil
-import signal
-import sys
 import tempfile
 import time
-import traceback
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fault_stages import STAGES, Stage
+from forked import finish, left_alive, require, start, wait
+from full_disk import CannotMountError, fill_disks
 
 RESULTS = Path(__file__).parent / "results/faults.json"
 MOST_KILLS_A_CYCLE = 4
-PATIENCE_S = 300.0
+KILLS = {"embed": 50, "train": 20, "record": 20, "sweep": 20}
 
 
-class Stage(ABC):
-    """One command on small inputs."""
+class Cycle:
+    """One output, killed a few times and then finished."""
 
-    name: str
+    def __init__(self, stage: Stage, work: Path, undisturbed: float) -> None:
+        self.stage, self.out, self.log = stage, work / "cycle/out", work / "log"
+        self.undisturbed = undisturbed
+        self.out.parent.mkdir()
+        self.stamps: dict[Path, int] = {}
+        self.redone = 0
 
-    @abstractmethod
-    def command(self, out: Path) -> list[str]:
-        """Return the arguments that start the work in `out`, or go on with it."""
+    @property
+    def is_done(self) -> bool:
+        """A finished recording is not made again: vla refuses to write over it."""
+        return self.stage.name == "record" and self.out.exists()
 
-    @abstractmethod
-    def kept(self, out: Path) -> list[Path]:
-        """Return the files that later starts build upon."""
-
-    def result(self, out: Path) -> dict[str, Any]:
-        """Return what must be equal: all files by name."""
-        files = sorted(path for path in out.parent.rglob("*") if path.is_file())
-        return {str(p.relative_to(out.parent)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
-class Embed(Stage):
-    name = "embed"
-
-    def __init__(self, work: Path) -> None:
-        self._demos = work / "demos"
-        write_demonstrations(self._demos, work / "log")
-
-    def command(self, out: Path) -> list[str]:
-        named = ["--dataset", str(self._demos), "--encoder", "siglip2-tiny-random", "--out", str(out)]
-        return ["embed", *named, "--device", "cpu", "--set", "cache.shard_frames=8"]
-
-    def kept(self, out: Path) -> list[Path]:
-        return list(out.glob("*/shards/[0-9]*"))
-
-
-class Train(Stage):
-    name = "train"
-    SETTINGS = (
-        *(
-            "policy.cond_dim=32",
-            "policy.n_emb=32",
-            "policy.n_layer=2",
-            "policy.n_head=2",
-            "policy.per_view_dim=16",
-        ),
-        *("train.steps=60", "train.batch_size=16", "train.device=cpu", "train.rollout_every=0"),
-        # Not multiples of each other: a kill may fall between a checkpoint and a line of figures.
-        *("train.save_every=7", "train.log_every=5", "train.val_every=20", "train.val_episodes=1"),
-    )
-
-    def __init__(self, work: Path) -> None:
-        demos = work / "demos"
-        write_demonstrations(demos, work / "log")
-        self._cache = work / "features"
-        named = ["--dataset", str(demos), "--encoder", "siglip2-tiny-random", "--out", str(self._cache)]
-        require(finish(["embed", *named, "--device", "cpu"], work / "log") == 0, work / "log")
-
-    def command(self, out: Path) -> list[str]:
-        named = ["--cache", str(self._cache), "--encoder", "siglip2-tiny-random", "--out", str(out)]
-        resume = ["--resume"] if (out / "pipeline.toml").exists() else []
-        return ["train", *named, *[f"--set={setting}" for setting in self.SETTINGS], *resume]
-
-    def kept(self, out: Path) -> list[Path]:
-        return list(out.glob("checkpoints/[0-9]*"))
-
-    def result(self, out: Path) -> dict[str, Any]:
-        """Return the losses, and all files but those that hold times or the place."""
-        rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        losses = [(row["step"], row["kind"], row["loss"], row.get("grad_norm")) for row in rows]
-        timed = ("pipeline", "metrics", "tensorboard", "plots", "figures", "checksums")
-        files = {k: v for k, v in super().result(out).items() if not any(part in k for part in timed)}
-        return {"losses": losses, **files}
-
-
-class Record(Stage):
-    name = "record"
-
-    def __init__(self, work: Path) -> None:
-        del work
-
-    def command(self, out: Path) -> list[str]:
-        size = "{ render_height = 24, render_width = 32, cameras = ['top'] }"
-        settings = ["--set", f"env.kwargs={size}", "--set", "record.image_size=[16, 16]"]
-        return ["record", "--episodes", "3", "--workers", "2", "--out", str(out), *settings]
-
-    def kept(self, out: Path) -> list[Path]:
-        return list(out.parent.glob("*.partial/attempts/[0-9]*"))
-
-
-def write_demonstrations(root: Path, log: Path) -> None:
-    """Write a LeRobotDataset of random images and smooth motions, in a fork."""
-    require(wait(fork(lambda: _write_demonstrations(root), log), PATIENCE_S) == 0, log)
-
-
-def _write_demonstrations(root: Path) -> None:
-    import pyarrow as pa
-
-    from vla.rollout.attempt import encode_png, histogram
-    from vla.rollout.lerobot_writer import EpisodeTable, make_features, write_dataset
-
-    rng = np.random.default_rng(0)
-    names, size, length = ["a", "b", "c"], (32, 32), 40
-
-    def episode() -> EpisodeTable:
-        images = rng.integers(0, 256, (length, *size, 3), dtype=np.uint8)
-        path = np.cumsum(rng.normal(size=(length, 3)), axis=0).astype(np.float32)
-        columns = {
-            "observation.images.top": [{"bytes": encode_png(image), "path": None} for image in images],
-            "observation.state": list(path),
-            "action": list(path + 1),
-            "next.reward": np.zeros(length, np.float32),
-            "next.success": np.zeros(length, bool),
-            "timestamp": (np.arange(length) / 25).astype(np.float32),
-            "frame_index": np.arange(length),
+    def start_and_kill(self, rng: np.random.Generator) -> dict[str, float] | int:
+        """Start the command and kill it; return what came of it, or the exit code if it ended before."""
+        began = time.time()
+        pid = start(self.stage.command(self.out), self.log)
+        if (code := self._moment(pid, rng)) is not None:
+            return code
+        stands_still = self.stage.kill(pid, rng)
+        now, before = time.time(), len(self.stamps)
+        self.look()
+        newest = max((stamp / 1e9 for stamp in self.stamps.values()), default=0.0)
+        return {
+            "kept": len(self.stamps) - before,
+            "kept_s": max(0.0, newest - began),
+            "lost_s": now - max(began, newest) if stands_still else 0.0,
+            "orphaned": not stands_still,
         }
-        counts = sum(histogram(image) for image in images)
-        return EpisodeTable(
-            frames=pa.table(columns), histograms={"observation.images.top": np.asarray(counts)}
-        )
 
-    write_dataset(root, make_features(["top"], size, names), 25, "Move.", [episode() for _ in range(3)])
+    def finish(self) -> int:
+        code = 0 if self.is_done else finish(self.stage.command(self.out), self.log)
+        self.look()
+        return code
 
+    def look(self) -> None:
+        """Note the files that are kept, and which of those that were have been made again."""
+        stamps = {path: path.stat().st_mtime_ns for path in self.stage.kept(self.out)}
+        self.redone += sum(stamps.get(path, stamp) != stamp for path, stamp in self.stamps.items())
+        self.stamps |= stamps
 
-def start(command: Sequence[str], log: Path) -> int:
-    """Run a command of vla in a fork of this process; return its process id."""
-    from vla.cli import main
-
-    return fork(lambda: main(list(command)), log)
-
-
-def fork(job: Callable[[], object], log: Path) -> int:
-    """Run something in a fork of this process; return its process id."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        with log.open("ab", buffering=0) as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        os.chdir(log.parent)  # where no pipeline.toml lies
-        import torch
-
-        torch.set_num_threads(1)  # sums of floats depend on the number of threads
-        job()
-        code = 0
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def wait(pid: int, seconds: float) -> int | None:
-    """Return the exit code of a fork, negative for a signal; None if it still runs after some seconds."""
-    end = time.monotonic() + seconds
-    while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() >= end:
-            return None
-        time.sleep(min(0.002, max(0.0, end - time.monotonic())))
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-
-
-def finish(command: Sequence[str], log: Path) -> int:
-    """Run a command to its end; return its exit code."""
-    pid = start(command, log)
-    code = wait(pid, PATIENCE_S)
-    if code is None:
-        kill(pid)
-        raise SystemExit(f"vla {' '.join(command)} did not end within {PATIENCE_S:.0f} s; see {log}")
-    return code
-
-
-def require(good: bool, log: Path) -> None:
-    if not good:
-        raise SystemExit(f"a command failed: {log.read_text()[-2000:]}")
+    def _moment(self, pid: int, rng: np.random.Generator) -> int | None:
+        """Wait for the moment of a kill; return the exit code if there was none."""
+        have = len(self.stage.kept(self.out))
+        wanted = int(rng.integers(have, self.stage.pieces + 1))
+        while have < wanted:
+            if (code := wait(pid, 0.01)) is not None:
+                return code
+            have = len(self.stage.kept(self.out))
+            if have >= wanted:
+                return wait(pid, rng.uniform(0, self.undisturbed / self.stage.pieces))
+        return wait(pid, rng.uniform(0, self.undisturbed))
 
 
 def torture(stage: Stage, work: Path, kills: int, rng: np.random.Generator) -> dict[str, Any]:
     """Kill a stage so often; return what came of it."""
     began = time.monotonic()
-    log = work / "log"
     whole = work / "whole/out"
     whole.parent.mkdir()
-    require(finish(stage.command(whole), log) == 0, log)
+    require(finish(stage.command(whole), work / "log") == 0, work / "log")
     undisturbed = time.monotonic() - began
     expected = stage.result(whole)
-    injected, cycles, mismatches, failed_starts, into_work = 0, 0, 0, 0, 0
-    lost: list[float] = []
-    while injected < kills:
-        out = work / "cycle/out"
-        out.parent.mkdir()
+    cycles, mismatches, failed_starts, redone, left = 0, 0, 0, 0, 0
+    killed: list[dict[str, float]] = []
+    while len(killed) < kills:
+        cycle = Cycle(stage, work, undisturbed)
         for _ in range(int(rng.integers(1, MOST_KILLS_A_CYCLE + 1))):
-            if injected == kills or _is_done(stage, out):
+            if len(killed) == kills or cycle.is_done:
                 break
-            started = time.time()
-            pid = start(stage.command(out), log)
-            early = wait(pid, rng.uniform(0, undisturbed))
-            if early is not None:  # done before its time had come
-                failed_starts += early != 0
+            ended = cycle.start_and_kill(rng)
+            if isinstance(ended, int):  # done before its time had come
+                failed_starts += ended != 0
                 break
-            kill(pid)
-            injected += 1
-            newest = max((path.stat().st_mtime for path in stage.kept(out)), default=0.0)
-            into_work += newest > started
-            lost.append(time.time() - max(started, newest))
-        code = finish(stage.command(out), log) if not _is_done(stage, out) else 0
+            killed.append(ended)
+        code = cycle.finish()
         failed_starts += code != 0
-        found = stage.result(out) if code == 0 else {}
-        if found != expected:
-            mismatches += 1
-            differing = sorted(k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k))
-            print(f"{stage.name}: differs in {differing[:5]}; see {log}", flush=True)
+        mismatches += not same(stage, expected, stage.result(cycle.out) if code == 0 else {}, work / "log")
+        left += left_alive(seconds=10)
+        redone += cycle.redone
         cycles += 1
-        shutil.rmtree(out.parent)
-        print(f"{stage.name}: {injected}/{kills} kills, {mismatches} mismatches", flush=True)
+        shutil.rmtree(cycle.out.parent)
+        print(f"{stage.name}: {len(killed)}/{kills} kills, {mismatches} mismatches", flush=True)
+    lost = [kill["lost_s"] for kill in killed]
     return {
-        "kills": injected,
-        "kills_after_something_new_was_kept": into_work,
+        "kills": len(killed),
+        "kills_after_something_new_was_kept": sum(kill["kept"] > 0 for kill in killed),
+        "kills_that_left_children_at_work": sum(kill["orphaned"] for kill in killed),
         "comparisons": cycles,
         "mismatches": mismatches,
         "starts_that_failed": failed_starts,
+        "processes_left": left,
+        "files_kept": sum(kill["kept"] for kill in killed),
+        "files_kept_and_made_again": redone,
         "undisturbed_s": round(undisturbed, 2),
+        "work_kept_s": round(sum(kill["kept_s"] for kill in killed), 1),
         "work_lost_s": {
             "mean": round(float(np.mean(lost)), 3),
             "max": round(float(np.max(lost)), 3),
@@ -275,46 +139,87 @@ def torture(stage: Stage, work: Path, kills: int, rng: np.random.Generator) -> d
     }
 
 
-def _is_done(stage: Stage, out: Path) -> bool:
-    """A finished recording is not made again: vla refuses to write over it."""
-    return stage.name == "record" and out.exists()
+def same(stage: Stage, expected: dict[str, Any], found: dict[str, Any], log: Path) -> bool:
+    """Compare results, and say where they differ."""
+    differing = sorted(k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k))
+    if differing:
+        print(f"{stage.name}: differs in {differing[:5]}; the end of the log:", flush=True)
+        print(log.read_text()[-1500:], flush=True)
+    return not differing
+
+
+def is_bad(row: dict[str, Any]) -> bool:
+    faults = (
+        "mismatches",
+        "starts_that_failed",
+        "processes_left",
+        "files_kept_and_made_again",
+        "bad_messages",
+    )
+    return any(row.get(key) for key in faults)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, kills in (("embed", 50), ("train", 20), ("record", 20)):
+    for name, kills in KILLS.items():
         parser.add_argument(f"--{name}", type=int, default=kills, help="kills; 0 leaves it out")
+    parser.add_argument("--disk", type=int, default=4, help="full disks a stage; 0 leaves them out")
     parser.add_argument("--seed", type=int, default=0)
     chosen = vars(parser.parse_args())
     from machine import machine
 
     import_everything()
-    rows: dict[str, Any] = {}
-    stages: tuple[Callable[[Path], Stage], ...] = (Embed, Train, Record)
-    for number, (name, make) in enumerate(zip(("embed", "train", "record"), stages, strict=True)):
-        if chosen[name]:
+    rows: dict[str, dict[str, Any]] = {}
+    for number, make in enumerate(STAGES):
+        if chosen[make.name]:
             with tempfile.TemporaryDirectory(prefix="vla-faults-") as folder:
                 rng = np.random.default_rng([chosen["seed"], number])
-                rows[name] = torture(make(Path(folder)), Path(folder), chosen[name], rng)
-            keep(name, {"seed": chosen["seed"], **rows[name], "machine": machine()})
-    print("stage    kills  compared  mismatches  work lost: mean, max [s]  seconds")
-    for name, row in rows.items():
-        lost = f"{row['work_lost_s']['mean']:.2f}, {row['work_lost_s']['max']:.2f}"
-        print(
-            f"{name:8} {row['kills']:5} {row['comparisons']:9} {row['mismatches']:11}  {lost:>24} "
-            f"{row['seconds']:8.0f}"
-        )
-    if any(row["mismatches"] or row["starts_that_failed"] for row in rows.values()):
+                row = torture(make(Path(folder)), Path(folder), chosen[make.name], rng)
+            rows[make.name] = {"seed": chosen["seed"], **row, "machine": machine()}
+            keep({make.name: rows[make.name]})
+    disks: dict[str, dict[str, Any]] = {}
+    for number, make in enumerate(STAGES[:3]):
+        if chosen["disk"]:
+            rng = np.random.default_rng([chosen["seed"], 100 + number])
+            try:
+                with tempfile.TemporaryDirectory(prefix="vla-faults-") as folder:
+                    row = fill_disks(make(Path(folder)), Path(folder), chosen["disk"], rng, same)
+            except CannotMountError as error:
+                print(f"full disks are left out: {error}")
+                break
+            disks[make.name] = {"seed": chosen["seed"], **row, "machine": machine()}
+    if disks:
+        keep({"full_disk": disks})
+    show(rows, disks)
+    if any(is_bad(row) for row in [*rows.values(), *disks.values()]):
         raise SystemExit(1)
 
 
-def keep(stage: str, row: dict[str, Any]) -> None:
-    """Write the results of a stage over its earlier ones."""
+def show(rows: dict[str, dict[str, Any]], disks: dict[str, dict[str, Any]]) -> None:
+    """Print what came out as two tables."""
+    titles = ["kills", "after files were kept", "compared", "mismatches", "files kept", "made again"]
+    print_row(["stage", *titles, "processes left", "work kept [s]", "lost: sum, mean, max [s]", "seconds"])
+    keys = ("kills", "kills_after_something_new_was_kept", "comparisons", "mismatches", "files_kept")
+    for name, row in rows.items():
+        lost = ", ".join(f"{row['work_lost_s'][key]:.1f}" for key in ("sum", "mean", "max"))
+        cells = [name, *(row[key] for key in keys), row["files_kept_and_made_again"], row["processes_left"]]
+        print_row([*cells, f"{row['work_kept_s']:.0f}", lost, f"{row['seconds']:.0f}"])
+    for name, row in disks.items():
+        counts = ", ".join(f"{value} {key}" for key, value in row.items() if isinstance(value, int))
+        print(f"full disk, {name}: {counts}, {row['seconds']:.0f} s")
+
+
+def print_row(cells: Sequence[object]) -> None:
+    print("  ".join(str(cell) for cell in cells))
+
+
+def keep(rows: dict[str, Any]) -> None:
+    """Write results over their earlier ones."""
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**kept, stage: row}, indent=2, sort_keys=True) + "\n")
+    RESULTS.write_text(json.dumps({**kept, **rows}, indent=2, sort_keys=True) + "\n")
 
 
 def import_everything() -> None:
@@ -329,6 +234,7 @@ def import_everything() -> None:
     import vla.policy.train
     import vla.rollout.record
     import vla.stages
+    import vla.suite.sweep
 
     del matplotlib, torch, transformers, vla
 

@@ -94,6 +94,7 @@ class CacheWriter:
 
     def remove_leftovers(self) -> None:
         """Delete half-written files of killed processes; only whoever holds the folder's lock may."""
+        remove_leftovers(self.folder)
         remove_leftovers(self.folder / "shards")
 
     def missing_shards(self) -> list[int]:

@@ -5,7 +5,7 @@ vla.embed.pipeline                         a shard at a time
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from vla.embed.pipeline import encode_frames
 from vla.embed.sources import FrameSource, open_source
 from vla.embed.sources.watch import FileWatch
 from vla.errors import DatasetError
+from vla.files import write_atomically
 from vla.interrupt import Signals, deferred
 from vla.lock import exclusive
 from vla.progress import Progress
@@ -49,8 +50,16 @@ def embed(
     encoder: EncoderConfig,
     cache: CacheConfig,
     augmentation: Augmentation | None = None,
+    notes: Mapping[str, bytes] | None = None,
 ) -> EmbedReport:
     """Encode a dataset into a feature cache below `cache.path`, or finish one that was interrupted.
+
+    Args:
+        dataset: the demonstrations.
+        encoder: made of what, and where it runs.
+        cache: where it goes.
+        augmentation: further variants of each frame; None is none.
+        notes: further files of the cache, by name.
 
     Raises:
         DatasetError: the demonstrations cannot be read, or change while they are.
@@ -82,6 +91,8 @@ def embed(
             world.barrier()
             if world.is_main and (missing or writer.finished() is None):
                 writer.finish()
+            for file, data in (notes or {}).items() if world.is_main else ():
+                write_atomically(folder / file, data)
     seconds = time.monotonic() - started
     images = sum(len(spec.frame_range(shard)) for shard in missing) * len(spec.camera_names) * spec.variants
     return EmbedReport(

@@ -111,7 +111,8 @@ class RunDirectory:
         temporary.replace(link)
 
     def remove_leftovers(self) -> None:
-        """Delete half-written checkpoints of a killed process."""
+        """Delete half-written files and checkpoints of a killed process."""
+        remove_leftovers(self.path)
         for path in (self.path / "checkpoints").glob(".*.tmp"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -34,9 +34,11 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        if self._tracker is not None:
-            self._tracker.close()
+        try:
+            self._file.close()
+        finally:
+            if self._tracker is not None:
+                self._tracker.close()
 
     def write(self, kind: str, step: int, figures: Mapping[str, float]) -> None:
         """Write one line, and one scalar a figure under `kind/` (train, val, rollout).

@@ -143,7 +143,8 @@ class PolicyServer:
             return pack("error", message=str(error)[:1000])
         except Exception as error:  # the server outlives it: a robot may be under way with another client
             log.error("a request failed", exc_info=True)
-            return pack("error", message=f"the policy failed: {type(error).__name__}: {error}"[:1000])
+            line = " ".join(f"the policy failed: {type(error).__name__}: {error}".split())
+            return pack("error", message=line[:1000])
 
     async def _decide(self, session: Session, seed: int | None) -> tuple[np.ndarray, dict[str, float]]:
         asked = time.perf_counter()
@@ -152,6 +153,8 @@ class PolicyServer:
         def act() -> tuple[np.ndarray, dict[str, float]]:
             began = time.perf_counter()
             actions, timing = self._policy.act(*session.history(), seeds)
+            if not np.isfinite(actions).all():  # of a state far from all demonstrations, say
+                raise ServerError("the policy's actions for this observation are not finite; none is sent")
             return actions[0], {
                 "wait_s": began - asked,
                 "encode_s": timing.encode_s,

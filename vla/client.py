@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from vla.errors import MissingPackageError, ServerError
-from vla.wire import Message, PolicyInfo, pack, read_hello, unpack
+from vla.wire import Message, PolicyInfo, pack, read_actions, read_hello, unpack
 
 try:
     from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -113,7 +113,8 @@ class PolicyClient:
             ServerError: the server refuses it, or does not answer.
         """
         reply = self._ask(_with("act", observation, seed=seed), "actions")
-        return ActionChunk(actions=reply["actions"], timing=reply["timing"])
+        actions, timing = read_actions(reply, self.info)
+        return ActionChunk(actions=actions, timing=timing)
 
     def select_action(self, observation: Mapping[str, Any]) -> np.ndarray:
         """Return the action [A] of this control step; called once a step with its observation.
@@ -164,8 +165,11 @@ class PolicyClient:
             ) from error
         except ConnectionClosed as error:
             raise self._closed(error) from error
+        except ServerError:
+            self.close()  # who cannot write a message cannot be talked to
+            raise
         if message["type"] == "error":
-            raise ServerError(f"the server at {self._url} refused: {message.get('message')}")
+            raise ServerError(f"the server at {self._url} refused: {message.get('message')!s:.1000}")
         return message
 
     def _closed(self, error: ConnectionClosed) -> ServerError:

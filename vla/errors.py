@@ -6,6 +6,7 @@
     ├── EncoderError         weights that cannot be reached, or are another encoder's
     ├── CacheError           a feature cache that is missing, damaged or of another make
     ├── CheckpointError      a run or policy that cannot be read
+    ├── WriteError           a place that has no room or may not be written
     ├── EnvironmentSetupError  simulation or rendering that this machine cannot do
     ├── ServerError          a policy server or its client that is not there, or does not say what was agreed
     └── MissingPackageError  an optional package; the message holds the command that installs it
@@ -42,6 +43,10 @@ class CacheError(VlaError):
 
 class CheckpointError(VlaError):
     """The run or the policy cannot be read or written."""
+
+
+class WriteError(VlaError):
+    """A file cannot be written; what was there before is untouched."""
 
 
 class EnvironmentSetupError(VlaError):

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vla.errors import VlaError
+from vla.errors import WriteError
 
 READ_BYTES = 1 << 20
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -20,7 +20,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     A reader, or a process started after a crash, sees the old file or the whole new one.
 
     Raises:
-        VlaError: the disk is full, or may not be written; what was there before is untouched.
+        WriteError: the disk is full, or may not be written; what was there before is untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -34,7 +34,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise VlaError(cannot_write(path, error)) from error
+        raise WriteError(cannot_write(path, error)) from error
 
 
 def cannot_write(path: Path, error: OSError) -> str:

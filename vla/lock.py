@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vla.errors import VlaError
+from vla.errors import VlaError, WriteError
 from vla.files import cannot_write
 
 
@@ -19,8 +19,8 @@ def exclusive(target: Path) -> Iterator[None]:
     no obstacle, and is taken over, even where another process has its number by now.
 
     Raises:
-        VlaError: another process holds it, the message names its process id and machine; or the place
-            cannot be written.
+        VlaError: another process holds it, the message names its process id and machine.
+        WriteError: the place cannot be written.
     """
     path = target.with_name(target.name + ".lock")
     while True:
@@ -28,7 +28,7 @@ def exclusive(target: Path) -> Iterator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise VlaError(cannot_write(target, error)) from error
+            raise WriteError(cannot_write(target, error)) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -41,12 +41,19 @@ def exclusive(target: Path) -> Iterator[None]:
             break
         os.close(descriptor)  # the previous holder removed the file between our open and our lock
     try:
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        _write_holder(target, descriptor)
         yield
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _write_holder(target: Path, descriptor: int) -> None:
+    try:
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    except OSError as error:  # a full disk still takes an empty file
+        raise WriteError(cannot_write(target, error)) from error
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -3,13 +3,14 @@
 Stages talk through files; the only thing passed along here is where they lie.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla.config import PipelineConfig, read_tables
-from vla.errors import CacheError, CheckpointError, ConfigError
+from vla.errors import CacheError, CheckpointError, ConfigError, WriteError
+from vla.files import NO_ROOM, cannot_write
 
 if TYPE_CHECKING:
     from vla.cache import FeatureCache
@@ -35,13 +36,11 @@ def embed(settings: PipelineConfig) -> "EmbedReport":
     """Encode `dataset` into a cache below `cache.path`; see `vla.embed.engine`."""
     from vla.embed import embed as run
 
-    report = run(settings.dataset, settings.encoder, settings.cache, settings.augment)
-    settings.save(
-        Path(report.cache) / "pipeline.toml",
-        ["dataset", "encoder", "augment", "cache"],
-        without=["cache.path", "encoder.workers"],
+    made_by = settings.to_toml(
+        ["dataset", "encoder", "augment", "cache"], without=["cache.path", "encoder.workers"]
     )
-    return report
+    notes = {"pipeline.toml": made_by}
+    return run(settings.dataset, settings.encoder, settings.cache, settings.augment, notes)
 
 
 def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
@@ -50,6 +49,7 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
     Raises:
         CacheError: the cache holds another encoder's features than the configuration names, or is not
             the one that a resumed run was trained on.
+        WriteError: the disk is full; the last checkpoint is kept.
     """
     from vla.cache import FeatureCache
     from vla.distributed import World
@@ -62,8 +62,22 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
     settings = with_encoder_of(settings, cache)
     world = World.join()
     directory = RunDirectory(Path(settings.train.out))
-    with exclusive(directory.path) if world.is_main else nullcontext():
+    with exclusive(directory.path) if world.is_main else nullcontext(), _resumable(directory, resume):
         return _train(settings, cache, directory, world, resume)
+
+
+@contextmanager
+def _resumable(directory: "RunDirectory", resume: bool) -> Iterator[None]:
+    """Say of a disk that is full what the same command needs besides, once there is a run to go on with."""
+    try:
+        yield
+    except (WriteError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_ROOM:
+            raise
+        # Figures, tracker and plots write through libraries, which know nothing of our errors.
+        line = cannot_write(directory.path, error) if isinstance(error, OSError) else str(error)
+        again = " with --resume" if directory.config.is_file() and not resume else ""
+        raise WriteError(line + again) from error
 
 
 def _train(

@@ -16,7 +16,7 @@ little-endian. Nothing that is received can name code to run.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -31,6 +31,8 @@ PROTOCOL = 1
 DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("u1"), "float32": np.dtype("<f4")}
 MAX_ITEMS, MAX_TEXT = 64, 4096
 """Of maps and lists, of texts [bytes]; only arrays are long."""
+MAX_SIZE = 2**31
+"""Of an array along one axis."""
 
 Message = dict[str, Any]
 
@@ -67,10 +69,31 @@ def read_hello(message: Message) -> PolicyInfo:
         raise ServerError(
             f"the server does not speak protocol {PROTOCOL} of vla; use the same vla on both sides"
         )
-    try:
-        return PolicyInfo(**fields)
-    except TypeError as error:
-        raise ServerError(f"the server's greeting is of another vla: {error}") from error
+    for name, kind in get_type_hints(PolicyInfo).items():
+        if name not in fields or not _is(fields[name], kind):
+            raise ServerError(
+                f"the server's greeting is of another vla: '{name}' is {fields.get(name)!r:.40}"
+            )
+    known = {name: fields[name] for name in get_type_hints(PolicyInfo)}
+    return PolicyInfo(**known)
+
+
+def read_actions(message: Message, info: PolicyInfo) -> tuple[np.ndarray, dict[str, float]]:
+    """Read the answer to `act`: the actions, and the timing.
+
+    Raises:
+        ServerError: it holds nothing that a robot should execute.
+    """
+    actions, timing = message.get("actions"), message.get("timing")
+    shape = (info.num_action_steps, info.action_dim)
+    if not isinstance(actions, np.ndarray) or actions.dtype != np.float32 or actions.shape != shape:
+        found = f"{actions.dtype} {list(actions.shape)}" if isinstance(actions, np.ndarray) else "none"
+        raise ServerError(f"the server must answer with float32 actions {list(shape)}, found {found}")
+    if not np.isfinite(actions).all():
+        raise ServerError("the server's actions are not finite")
+    if not isinstance(timing, dict) or not all(s == 0 or _is(s, float) for s in timing.values()):
+        raise ServerError("the server's answer has no timing")
+    return actions, timing
 
 
 def pack(kind: str, **fields: Any) -> bytes:
@@ -103,6 +126,17 @@ def unpack(data: bytes | str) -> Message:
     return message
 
 
+def _is(value: object, kind: object) -> bool:
+    """Tell whether a received value is of a kind; numbers must be positive, and finite."""
+    if kind is int:
+        return type(value) is int and 0 < value < MAX_SIZE
+    if kind is float:
+        return type(value) in (int, float) and 0 < float(value) < math.inf  # type: ignore[arg-type]
+    if kind is str:
+        return isinstance(value, str)
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 def _array_to_map(value: Any) -> dict[str, Any]:
     name = value.dtype.name if isinstance(value, np.ndarray) else ""
     if name not in DTYPES:
@@ -120,7 +154,7 @@ def _map_to_array(value: dict[str, Any]) -> Any:
     dtype, shape, data = DTYPES.get(str(value["dtype"])), value["shape"], value["data"]
     if dtype is None:
         raise ValueError(f"an array's dtype must be uint8 or float32, not {value['dtype']!r:.40}")
-    sizes_are_right = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+    sizes_are_right = isinstance(shape, list) and all(type(n) is int and 0 <= n < MAX_SIZE for n in shape)
     if not sizes_are_right or not isinstance(data, bytes):
         raise ValueError("an array needs a list of sizes and binary data")
     if math.prod(shape) * dtype.itemsize != len(data):

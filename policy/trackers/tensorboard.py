@@ -1,10 +1,12 @@
 """TensorBoard: event files in `<run>/tensorboard`; see them with `tensorboard --logdir RUN`."""
 
+import threading
 from collections.abc import Mapping
 from importlib.metadata import version
 
 from torch.utils.tensorboard import SummaryWriter
 
+from vla.files import NO_ROOM
 from vla.policy.run import RunDirectory
 from vla.policy.trackers.tracker import Location, Tracker
 
@@ -14,7 +16,12 @@ class TensorBoardTracker(Tracker):
 
     def __init__(self, run: RunDirectory, step: int) -> None:
         self._folder = run.path / "tensorboard"
-        self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)
+        self._former_hook, threading.excepthook = threading.excepthook, self._hear
+        try:
+            self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)
+        except OSError:
+            threading.excepthook = self._former_hook
+            raise
 
     @property
     def location(self) -> Location:
@@ -25,4 +32,12 @@ class TensorBoardTracker(Tracker):
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._former_hook
+
+    def _hear(self, ended: threading.ExceptHookArgs) -> None:
+        """Leave out that the disk is full: the writing thread's next caller is told, in one line."""
+        if not (isinstance(ended.exc_value, OSError) and ended.exc_value.errno in NO_ROOM):
+            self._former_hook(ended)

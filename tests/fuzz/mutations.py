@@ -4,6 +4,7 @@ import copy
 import json
 from typing import Any
 
+import msgpack
 from hypothesis import strategies as st
 
 ODD_NUMBERS = [0, -1, 1, 2**31, 2**63, 10**30, 0.5, -0.0, float("nan"), float("inf")]
@@ -39,10 +40,34 @@ def changed_bytes(draw: st.DrawFn, seed: bytes) -> bytes:
     return bytes(data)
 
 
+MESSAGE_NUMBERS = [0, -1, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1, -(2**63), 0.5, float("nan"), float("inf")]
+ODD_IN_MESSAGES: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from(MESSAGE_NUMBERS),
+    st.sampled_from([b"", b"\0" * 8, b"\xff" * 64, "", "a" * 5000, "line\nline", "float64", "object"]),
+    st.just([]),
+    st.just({}),
+    st.lists(st.sampled_from(MESSAGE_NUMBERS), max_size=40),
+    st.just(msgpack.ExtType(1, b"x")),
+    st.just(msgpack.Timestamp(1)),
+)
+
+
 @st.composite
 def changed_json(draw: st.DrawFn, seed: bytes) -> bytes:
     """Replace, remove or add entries anywhere in a JSON file."""
-    tree = copy.deepcopy(json.loads(seed))
+    return json.dumps(_changed(draw, json.loads(seed), ODD)).encode()
+
+
+@st.composite
+def changed_message(draw: st.DrawFn, seed: bytes) -> bytes:
+    """Replace, remove or add entries anywhere in a msgpack message."""
+    return bytes(msgpack.packb(_changed(draw, msgpack.unpackb(seed), ODD_IN_MESSAGES)))
+
+
+def _changed(draw: st.DrawFn, tree: Any, odd: st.SearchStrategy[Any]) -> Any:
+    tree = copy.deepcopy(tree)
     for _ in range(draw(st.integers(1, 3))):
         parent: Any = None
         key: Any = None
@@ -56,9 +81,9 @@ def changed_json(draw: st.DrawFn, seed: bytes) -> bytes:
                 break
             node = parent[key]
         if parent is None:
-            tree = draw(ODD)
+            tree = draw(odd)
         elif draw(st.integers(0, 3)) == 0:
             del parent[key]
         else:
-            parent[key] = draw(ODD)
-    return json.dumps(tree).encode()
+            parent[key] = draw(odd)
+    return tree

@@ -62,11 +62,16 @@ class Tally:
 
 def with_hypothesis(name: str, seconds: float, folder: Path) -> None:
     from hypothesis import HealthCheck, Phase, given, seed, settings
-    from mutations import changed_bytes, changed_json
+    from hypothesis import strategies as st
+    from mutations import changed_bytes, changed_json, changed_message
     from targets import is_json
 
     tally = Tally(name, "hypothesis", folder)
-    change = changed_json if is_json(tally.target) else changed_bytes
+    change = (
+        changed_json(seed_bytes) if is_json(seed_bytes := tally.target.seed) else changed_bytes(seed_bytes)
+    )
+    if tally.target.is_message:
+        change = st.one_of(changed_message(seed_bytes), changed_bytes(seed_bytes))
     end, number = time.monotonic() + seconds, 0
     while time.monotonic() < end and tally.finding is None:
         number += 1
@@ -79,7 +84,7 @@ def with_hypothesis(name: str, seconds: float, folder: Path) -> None:
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
-        @given(change(tally.target.seed))
+        @given(change)
         def attempt(data: bytes) -> None:
             if time.monotonic() < end:
                 tally(data)

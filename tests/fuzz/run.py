@@ -28,6 +28,7 @@ NAMES = (
         "hdf5",
     ),
     *("config.json", "model.safetensors", "pipeline.toml"),
+    *("request", "greeting", "reply", "websocket"),
 )
 START_S = 300
 """A process may take so long beside its fuzzing: imports, on a busy machine."""

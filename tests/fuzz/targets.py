@@ -1,7 +1,7 @@
 """What is fuzzed: everything of vla that reads bytes which strangers may have made.
 
-A target takes bytes, puts them in the place of one file of something small and whole, and reads that. It
-may end well or with a `VlaError` of one short line; anything else is a finding.
+A target takes bytes, puts them in the place of one file of something small and whole, or of one message,
+and reads that. It may end well or with a `VlaError` of one short line; anything else is a finding.
 """
 
 import json
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import messages
 import torch
 from fake_datasets import write_dataset, write_hdf5
 from fakes import fake_spec, write_cache
@@ -28,12 +29,13 @@ LONGEST_MESSAGE = 2000
 
 @dataclass(frozen=True)
 class Target:
-    """One file of something that is read."""
+    """One file, or message, of something that is read."""
 
-    file: Path
-    read: Callable[[], object]
+    read: Callable[[bytes], object]
     seed: bytes
-    """The whole file's bytes: where mutations start."""
+    """Whole and good bytes: where mutations start."""
+    is_message: bool = False
+    """They are msgpack."""
 
     def __call__(self, data: bytes) -> bool:
         """Read with other bytes; tell whether they were taken.
@@ -41,15 +43,24 @@ class Target:
         Raises:
             Exception: a finding.
         """
-        self.file.write_bytes(data)
         try:
-            self.read()
+            self.read(data)
         except VlaError as error:
             message = str(error)
             if "\n" in message or len(message) > LONGEST_MESSAGE:
                 raise AssertionError(f"no single short line: {message[:300]!r}") from error
             return False
         return True
+
+
+def _file(file: Path, read: Callable[[], object]) -> Target:
+    """Return the target of one file of something that `read` reads."""
+
+    def put_and_read(data: bytes) -> None:
+        file.write_bytes(data)
+        read()
+
+    return Target(put_and_read, file.read_bytes())
 
 
 def _cache(root: Path, file: str) -> Target:
@@ -64,13 +75,13 @@ def _cache(root: Path, file: str) -> Target:
         cache.state()
         cache.action()
 
-    return Target(folder / file, read, (folder / file).read_bytes())
+    return _file(folder / file, read)
 
 
 def _dataset(root: Path, file: str, version: str = "v3.0") -> Target:
     kinds = {"top": "image", "front": "video"}
     demos = write_dataset(root / "demos", (2, 3), (16, 16), 2, version=version, cameras=kinds)  # type: ignore[arg-type]
-    return Target(demos / file, lambda: _read_all(demos), (demos / file).read_bytes())
+    return _file(demos / file, lambda: _read_all(demos))
 
 
 def _read_all(path: Path, fps: float | None = None) -> None:
@@ -83,25 +94,20 @@ def _read_all(path: Path, fps: float | None = None) -> None:
 
 def _hdf5(root: Path) -> Target:
     demos = write_hdf5(root / "demos", (2,), (8, 8), 2, storage="padded")
-    file = demos / "episode_0.hdf5"
-    return Target(file, lambda: _read_all(demos, fps=50), file.read_bytes())
+    return _file(demos / "episode_0.hdf5", lambda: _read_all(demos, fps=50))
 
 
 def _policy(root: Path, file: str) -> Target:
     cache = write_cache(root / "cache", fake_spec(lengths=(3, 2), dim=2)).metadata
     policy = PolicyConfig(per_view_dim=2, cond_dim=4, n_emb=8, n_layer=1, n_head=2)
     VLAAgent.for_cache(policy, cache).save_pretrained(root / "policy")
-    return Target(
-        root / "policy" / file,
-        lambda: VLAAgent.from_pretrained(root / "policy"),
-        (root / "policy" / file).read_bytes(),
-    )
+    return _file(root / "policy" / file, lambda: VLAAgent.from_pretrained(root / "policy"))
 
 
 def _config(root: Path) -> Target:
     file = root / "pipeline.toml"
     PipelineConfig().save(file)
-    return Target(file, lambda: PipelineConfig.load(file, {}, []), file.read_bytes())
+    return _file(file, lambda: PipelineConfig.load(file, {}, []))
 
 
 MAKERS: dict[str, Callable[[Path], Target]] = {
@@ -116,6 +122,10 @@ MAKERS: dict[str, Callable[[Path], Target]] = {
     "config.json": lambda root: _policy(root, "config.json"),
     "model.safetensors": lambda root: _policy(root, "model.safetensors"),
     "pipeline.toml": _config,
+    "request": lambda root: Target(messages.Server(root).answer, messages.REQUEST, is_message=True),
+    "greeting": lambda _: Target(messages.greet, messages.GREETING, is_message=True),
+    "reply": lambda _: Target(messages.reply, messages.REPLY, is_message=True),
+    "websocket": lambda root: Target(messages.LiveServer(root).talk, messages.TALK),
 }
 
 
@@ -124,10 +134,10 @@ def make(name: str) -> Target:
     return MAKERS[name](Path(tempfile.mkdtemp(prefix="vla-fuzz-")))
 
 
-def is_json(target: Target) -> bool:
-    """Tell whether the file is JSON, so that it can be changed by its structure."""
+def is_json(seed: bytes) -> bool:
+    """Tell whether a file is JSON, so that it can be changed by its structure."""
     try:
-        json.loads(target.seed)
+        json.loads(seed)
     except ValueError:
         return False
     return True

@@ -1,14 +1,19 @@
 """What `make fuzz` has found, each as a test."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fake_datasets import write_dataset
+from messages import GREETING, INFO, REPLY, TIMING, converse
 
 from vla.embed.config import DatasetConfig
 from vla.embed.sources import open_source
-from vla.errors import CacheError, DatasetError
+from vla.errors import CacheError, DatasetError, ServerError
+from vla.wire import PROTOCOL, pack
 
 
 def test_a_broken_page_of_an_episode_table_is_one_line(tmp_path: Path) -> None:
@@ -30,3 +35,36 @@ def test_no_error_has_two_lines() -> None:
     assert str(CacheError("shard a cannot be read (no memory\nnor time)")) == (
         "shard a cannot be read (no memory nor time)"
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("obs_horizon", "two"), ("fps", float("nan")), ("fps", 0), ("camera_names", [1]), ("action_dim", -1)],
+)
+def test_a_greeting_of_other_types_is_one_line(field: str, value: object) -> None:
+    greeting = pack("hello", protocol=PROTOCOL, **{**asdict(INFO), field: value})
+    with pytest.raises(ServerError, match=f"greeting is of another vla: '{field}' is "):
+        converse(greeting, REPLY)
+
+
+GOOD = np.zeros((8, 16), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"timing": TIMING}, "found none"),
+        ({"actions": [[0.0] * 16] * 8, "timing": TIMING}, "found none"),
+        ({"actions": GOOD[:0], "timing": TIMING}, r"found float32 \[0, 16\]"),
+        ({"actions": GOOD[:, :15], "timing": TIMING}, r"float32 actions \[8, 16\], found float32 \[8, 15\]"),
+        ({"actions": np.zeros((8, 16), np.uint8), "timing": TIMING}, "found uint8"),
+        ({"actions": GOOD + np.float32("nan"), "timing": TIMING}, "not finite"),
+        ({"actions": GOOD}, "no timing"),
+        ({"actions": GOOD, "timing": {"wait_s": "long"}}, "no timing"),
+    ],
+)
+def test_actions_that_no_robot_should_get_are_refused_by_the_client(
+    fields: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ServerError, match=complaint):
+        converse(GREETING, pack("actions", **fields))

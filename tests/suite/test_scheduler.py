@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from vla.interrupt import Interrupted
 from vla.suite.folder import SuiteFolder
 from vla.suite.lifeline import holder, is_alive, start
 from vla.suite.scheduler import Scheduler, Stage
@@ -129,6 +130,35 @@ def test_an_orphan_of_a_killed_sweep_is_waited_for_not_started_twice(
     assert time.monotonic() - began > 0.5
 
 
+def test_an_orphan_that_ends_before_it_is_adopted_is_started_again(folder: SuiteFolder) -> None:
+    status = queued(folder, "a", state="running", pid=os.getpid())  # it lived when this was read
+    assert scheduler(folder, status, {"a": ENDED}).run().runs["a"].state == "done"
+
+
+def test_a_child_says_who_it_is_though_its_sweep_could_not(
+    folder: SuiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "pwrite", lambda *_: 0)
+        process = start(SLEEPS, folder.lock("a"), folder.log("a"), os.environ)
+    try:
+        wait_until(lambda: holder(folder.lock("a")) == process.pid)
+    finally:
+        stops(process)
+
+
+def test_what_a_child_leaves_running_ends_before_its_run_goes_on(folder: SuiteFolder, tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    forks = f"pid = os.fork(); open({str(left)!r}, 'a').write(str(pid)) if pid else time.sleep(60)"
+    program = f"import os, time; {forks}"
+    status = scheduler(folder, queued(folder, "a"), {"a": [sys.executable, "-c", program]}).run()
+    assert status.runs["a"].state == "done" and not is_alive(folder.lock("a"))
+    pid = int(left.read_text())
+    assert (
+        not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+    )  # zombie
+
+
 def test_two_processes_never_hold_one_run(folder: SuiteFolder) -> None:
     process = start(SLEEPS, folder.lock("a"), folder.log("a"), os.environ)
     try:
@@ -147,8 +177,9 @@ def test_sigint_stops_the_children_first(folder: SuiteFolder) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="keep their checkpoints") as stopped:
         work.run()
+    assert stopped.value.exit_code == 130
     states = {name: run.state for name, run in read_status(folder).runs.items()}
     assert states == {"a": "interrupted", "b": "queued"}
     assert json.loads(folder.status.read_text())["runs"]["a"]["error"] == "the sweep was stopped"

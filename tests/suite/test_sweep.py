@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from vla.suite.lifeline import holder, send
 from vla.suite.manifest import read_manifest, write_manifest
 from vla.suite.notes import BEGIN, END, write_notes
 from vla.suite.plan import RunPlan, plan_runs
-from vla.suite.status import read_status
-from vla.suite.sweep import begin, sweep
+from vla.suite.status import read_status, write_status
+from vla.suite.sweep import begin, stage_of, sweep, sweep_status
 
 BASE = """
 [encoder]
@@ -138,6 +139,43 @@ def test_what_the_user_writes_into_the_notes_is_kept() -> None:
     assert folder.notes.read_text().startswith("only mine") and "per_view_dim-6" in folder.notes.read_text()
 
 
+def test_asking_for_the_status_does_not_undo_what_a_sweep_just_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, folder = suite_file(), SuiteFolder(Path("runs/small"))
+    write_manifest(folder, read_suite(file), file, planned(file))
+    status = begin(folder, "small", planned(file))
+    write_status(folder, status)
+
+    @contextmanager
+    def exclusive(path: Path) -> Iterator[None]:
+        done = {name: run.model_copy(update={"state": "done"}) for name, run in status.runs.items()}
+        write_status(folder, status.model_copy(update={"runs": done}))  # by a sweep that ends now
+        yield
+
+    monkeypatch.setattr("vla.suite.sweep.exclusive", exclusive)
+    assert {run["state"] for run in sweep_status(folder.path)["runs"].values()} == {"done"}
+    assert {run.state for run in read_status(folder).runs.values()} == {"done"}
+
+
+def test_a_damaged_status_says_what_brings_the_sweep_back() -> None:
+    file, folder = suite_file(), SuiteFolder(Path("runs/small"))
+    folder.path.mkdir(parents=True)
+    folder.status.write_text("{")
+    with pytest.raises(VlaError, match=r"status\.json cannot be read .*remove it and run the sweep again"):
+        begin(folder, "small", planned(file))
+    folder.status.unlink()
+    assert {run.state for run in begin(folder, "small", planned(file)).runs.values()} == {"queued"}
+
+
+def test_a_run_folder_without_a_configuration_is_not_deleted() -> None:
+    plan, folder = planned(suite_file())[0], SuiteFolder(Path("runs/small"))
+    precious = folder.run(plan.name) / "checkpoints/000006/weights"
+    precious.parent.mkdir(parents=True)
+    precious.touch()
+    stage = stage_of(folder, plan, begin(folder, "small", [plan]).runs[plan.name], "cpu")
+    assert stage is not None and "--resume" not in stage[1]  # vla train refuses the folder in words
+    assert precious.exists()
+
+
 @pytest.fixture
 def nothing_left_running() -> Iterator[None]:
     """End what a test that failed half-way has left: a sweep, and a child that it may have frozen."""
@@ -201,9 +239,10 @@ def test_a_sweep_survives_kills_of_itself_and_of_a_child() -> None:
     assert "--resume" in folder.log(first).read_text()
     assert inspect(folder.path)["kind"] == "suite"
     assert read_manifest(folder)["runs"][second]["train"][1:4] == ["-m", "vla", "train"]
-    before = folder.log(second).read_text()
+    before, left = folder.log(second).read_text(), folder.path / ".status.json.1.tmp"
+    left.write_text("half")  # by a kill
     sweep(file)  # nothing left to do
-    assert folder.log(second).read_text() == before
+    assert folder.log(second).read_text() == before and not left.exists()
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "examples/suites").glob("*.toml")))

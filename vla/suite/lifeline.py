@@ -2,7 +2,8 @@
 
 A process id alone can lie: the sweep may be killed before it writes the id down, and the system gives ids
 of dead processes to new ones. The lock is handed to the child when it is started and goes when the child
-goes, however either of them ends. The id is written into the locked file, for people and for signals.
+goes, however either of them ends. The id is written into the locked file, for people and for signals: by
+the child itself too, because a sweep may be killed between starting it and writing.
 """
 
 import fcntl
@@ -16,6 +17,8 @@ from pathlib import Path
 
 COMMAND_MARK = "$ "
 """Begins the line of a log that names the command whose output follows."""
+WRITE_OWN_ID = 'echo $$ 1<>"$0"; exec "$@"'
+"""What /bin/sh does before it becomes the command, under the same id."""
 # A reader of the status holds a run's lock for some microseconds while it asks.
 TRIES, BETWEEN_TRIES_S = 20, 0.05
 
@@ -40,7 +43,7 @@ def start(
             output.write(f"{COMMAND_MARK}{shlex.join(command)}\n".encode())
             output.flush()
             process = subprocess.Popen(
-                command,
+                ["/bin/sh", "-c", WRITE_OWN_ID, str(lock), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

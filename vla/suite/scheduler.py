@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
+from vla.interrupt import SIGNALS, Interrupted
 from vla.suite.folder import SuiteFolder
 from vla.suite.lifeline import holder, is_alive, last_error, send, start
 from vla.suite.status import RunStatus, SuiteStatus, corrected, write_status
@@ -66,10 +67,8 @@ class Scheduler:
         self._environment, self._name = environment, status.name
         self._slots, self._capacity = [Slot(device) for device in devices], len(devices)
         self._runs = dict(status.runs)
-        self._stopping, self._written = False, 0.0
-        for name, run in self._runs.items():
-            if run.state in ("failed", "interrupted") and not is_alive(folder.lock(name)):
-                self._set(name, state="queued", error=None)
+        self._stopping: int | None = None
+        self._written = 0.0
 
     @property
     def status(self) -> SuiteStatus:
@@ -79,31 +78,37 @@ class Scheduler:
         """Work until every run has ended, or until SIGINT or SIGTERM; then the children are stopped.
 
         Raises:
-            KeyboardInterrupt: it was stopped by a signal.
+            Interrupted: it was stopped by a signal.
         """
         with self._signals():
             self._adopt()
             self._changed()
-            while not self._stopping:
+            while self._stopping is None:
                 self._collect()
                 if not self._fill() and all(slot.run is None for slot in self._slots):
                     break
                 if time.monotonic() - self._written > WRITE_S:
                     self._write()
                 time.sleep(POLL_S)
-            if self._stopping:
+            if self._stopping is not None:
                 self._stop()
         self._changed()
-        if self._stopping:
-            raise KeyboardInterrupt
+        if self._stopping is not None:
+            raise Interrupted(self._stopping, "the runs keep their checkpoints")
         return self.status
 
     def _adopt(self) -> None:
-        """Give a slot to each process of an earlier sweep that still lives, on its device if possible."""
-        for name in self._runs:
+        """Give a slot to each process of an earlier sweep that still lives, on its device if possible.
+
+        All other runs that are not done are queued: also one whose process was alive when its status was
+        read, and has ended since.
+        """
+        for name, run in list(self._runs.items()):
             if not is_alive(self._folder.lock(name)):
+                if run.state != "done":
+                    self._set(name, state="queued", error=None)
                 continue
-            device = self._runs[name].device
+            device = run.device
             free = [slot for slot in self._slots if slot.run is None]
             slot = next((slot for slot in free if slot.device == device), None)
             if slot is None:  # more processes than slots: they share, and new ones wait
@@ -121,6 +126,9 @@ class Scheduler:
                 if is_alive(self._folder.lock(slot.run)):
                     continue
             elif slot.process.poll() is None:
+                continue
+            elif is_alive(self._folder.lock(slot.run)):
+                send(slot.process.pid, signal.SIGKILL)  # what it started and left: a second writer, perhaps
                 continue
             name, code = slot.run, slot.process.returncode if slot.process else None
             slot.run = slot.process = None
@@ -169,7 +177,7 @@ class Scheduler:
             self._set(name, state="queued")
         elif code == 0:
             run = self._runs[name]
-            self._set(name, state="queued", completed=tuple({*run.completed, run.stage}))
+            self._set(name, state="queued", completed=tuple(dict.fromkeys([*run.completed, run.stage])))
         elif code < 0 or code in STOPPED:
             number = -code if code < 0 else code - 128
             self._set(name, state="interrupted", error=f"ended by {signal.Signals(number).name}")
@@ -207,9 +215,9 @@ class Scheduler:
         """Turn SIGINT and SIGTERM into a wish to stop."""
 
         def stop(number: int, frame: FrameType | None) -> None:
-            self._stopping = True
+            self._stopping = number
 
-        earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        earlier = {number: signal.signal(number, stop) for number in SIGNALS}
         try:
             yield
         finally:

@@ -18,6 +18,7 @@ from vla.strict import StrictModel, explain
 from vla.suite.folder import SuiteFolder
 from vla.suite.lifeline import holder, is_alive
 
+MEND = "remove it and run the sweep again: what is finished is looked at again, not trained again"
 State = Literal["queued", "running", "done", "failed", "interrupted"]
 
 
@@ -66,9 +67,9 @@ def read_status(folder: SuiteFolder) -> SuiteStatus:
     try:
         status = SuiteStatus.model_validate(json.loads(folder.status.read_bytes()))
     except ValidationError as error:
-        raise VlaError(f"{folder.status}: {explain(error, SuiteStatus)}; run the sweep again") from error
-    except (OSError, ValueError) as error:
-        raise VlaError(f"{folder.status} cannot be read ({error}); run the sweep again") from error
+        raise VlaError(f"{folder.status}: {explain(error, SuiteStatus)}; {MEND}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise VlaError(f"{folder.status} cannot be read ({error}); {MEND}") from error
     runs = {name: corrected(folder, name, run) for name, run in status.runs.items()}
     return status.model_copy(update={"runs": runs})
 

@@ -4,12 +4,12 @@ Run again after any interruption, it goes on: finished runs are skipped.
 """
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vla.errors import VlaError
+from vla.files import remove_leftovers
 from vla.lock import exclusive
 from vla.suite.config import read_suite
 from vla.suite.devices import child_environment, choose_slots
@@ -38,14 +38,16 @@ def sweep(
     Raises:
         ConfigError: the suite file or a run's configuration is not valid; nothing was started.
         CacheError: the shared cache is missing or another encoder's.
-        VlaError: another sweep works there, a run was started with other settings, the sweep was
-            stopped, or some runs failed (after all others have ended).
+        VlaError: another sweep works there, a run was started with other settings, or some runs failed
+            (after all others have ended).
+        Interrupted: a signal came; the runs were stopped first.
     """
     suite = read_suite(file)
     folder = SuiteFolder(out or suite_directory(file))
     slots = choose_slots(devices or suite.devices, jobs or suite.jobs)
     plans = plan_runs(suite, file, folder)
     with exclusive(folder.path):
+        remove_leftovers(folder.path)
         write_manifest(folder, suite, file, plans)
         by_name = {plan.name: plan for plan in plans}
 
@@ -56,12 +58,7 @@ def sweep(
         scheduler = Scheduler(
             folder, status, slots, next_stage, lambda now: write_notes(folder, now), child_environment(slots)
         )
-        try:
-            status = scheduler.run()
-        except KeyboardInterrupt:
-            raise VlaError(
-                f"stopped; the runs keep their checkpoints, go on with: vla sweep {file} --out {folder.path}"
-            ) from None
+        status = scheduler.run()
     failed = {name: run for name, run in status.runs.items() if run.state != "done"}
     if failed:
         name, run = next(iter(failed.items()))
@@ -95,12 +92,7 @@ def stage_of(folder: SuiteFolder, plan: RunPlan, run: RunStatus, device: str) ->
     """Return what a run needs next: training, from its last checkpoint if it has one, then a rollout."""
     directory = folder.run(plan.name)
     if "train" not in run.completed:
-        if (directory / "pipeline.toml").is_file():
-            resume = ["--resume"]
-        else:
-            # Killed before it wrote its first file; `vla train` refuses a folder that exists.
-            shutil.rmtree(directory, ignore_errors=True)
-            resume = []
+        resume = ["--resume"] if (directory / "pipeline.toml").is_file() else []
         # The encoder of validation rollouts goes beside the policy, not to the first GPU.
         where = ["--device", device, f"--set=encoder.device={device}"]
         return "train", [*plan.train, *where, *resume]
@@ -119,12 +111,12 @@ def sweep_status(path: Path) -> dict[str, Any]:
         VlaError: there is none.
     """
     folder = SuiteFolder.open(path)
-    status = read_status(folder)
     try:
-        with exclusive(folder.path):
+        with exclusive(folder.path):  # read inside: a sweep that ends meanwhile knows better
+            status = read_status(folder)
             write_status(folder, status)
     except VlaError:
-        pass  # a sweep is at work; it writes its own status
+        status = read_status(folder)  # a sweep is at work and writes its own, or there is no room to
     return summary(folder, status)
 
 
