@@ -11,7 +11,9 @@ from vla.cache.metadata import (
     EncoderIdentity,
     Episode,
     FeatureStatistics,
+    Language,
     Preprocessing,
+    TextIdentity,
     VectorStatistics,
 )
 from vla.cache.reader import FeatureCache
@@ -30,6 +32,8 @@ __all__ = [
     "FeatureCache",
     "FeatureStatistics",
     "Frames",
+    "Language",
     "Preprocessing",
+    "TextIdentity",
     "VectorStatistics",
 ]

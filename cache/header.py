@@ -29,6 +29,8 @@ def header_problems(metadata: CacheMetadata) -> Iterator[str]:
         yield "has two episodes of the same number"
     if len(set(metadata.camera_names)) != len(metadata.camera_names):
         yield "has two cameras of the same name"
+    if metadata.language is not None and metadata.language.tasks != metadata.tasks:
+        yield "has features of other task texts than its episodes have"
     yield from _shard_problems(metadata)
     yield from _statistics_problems(metadata)
 

@@ -7,7 +7,7 @@ arithmetic, the preprocessing. It leaves out what does not: paths, names, machin
 
 import hashlib
 import json
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -89,6 +89,16 @@ class EncoderIdentity(StrictModel):
         return f"{self.id} (weights {self.weights_sha256[:12]}, {self.pooling}, {self.dtype})"
 
 
+class TextIdentity(StrictModel):
+    """Which text tower made the features of task texts."""
+
+    weights_sha256: Sha256
+    """Over its architecture, its tensors in float32, and what its tokeniser does."""
+    feature_dim: PositiveInt
+    max_length: PositiveInt
+    """Tokens of a text; what is longer is cut off."""
+
+
 class Episode(StrictModel):
     """One demonstration: a run of consecutive frames."""
 
@@ -125,6 +135,16 @@ class Shard(StrictModel):
     sha256: Sha256
 
 
+class Language(StrictModel):
+    """The features of the task texts, in `language.safetensors`; see `vla.cache.language`."""
+
+    encoder: TextIdentity
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The different texts in order of appearance: row k of the features is text k."""
+    sha256: Sha256
+    """Of the file's bytes."""
+
+
 class CacheMetadata(StrictModel):
     """The whole of `cache.json`."""
 
@@ -145,6 +165,17 @@ class CacheMetadata(StrictModel):
     action_statistics: VectorStatistics
     feature_statistics: dict[str, FeatureStatistics]
     shards: tuple[Shard, ...]
+    language: Language | None = None
+    """Only where it was asked for. Not part of the fingerprint: it changes no feature of an image."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The different task texts of the episodes, in order of appearance."""
+        return tuple(dict.fromkeys(episode.task for episode in self.episodes))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the contents of `cache.json`; without `language` they are those that they always were."""
+        return self.model_dump(mode="json", exclude=None if self.language else {"language"})
 
     def layout(self, shard: int) -> ShardLayout:
         """Return what the file of a shard must hold."""

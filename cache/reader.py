@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vla.cache.finite import values_not_finite
 from vla.cache.header import header_problems
+from vla.cache.language import read_language
 from vla.cache.metadata import FORMAT_VERSION, CacheMetadata
 from vla.cache.paging import expect_random_reads
 from vla.cache.shard import map_shard, repair_command, repair_hint
@@ -119,6 +120,14 @@ class FeatureCache:
     def action(self) -> Float32[Tensor, "frames action_dim"]:
         """Return the action of every frame."""
         return torch.cat([shard["action"] for shard in self._shards])
+
+    def language(self) -> Float32[Tensor, "tasks dim"]:
+        """Return the features of the task texts, in the order of `metadata.tasks`; read and checked now.
+
+        Raises:
+            CacheError: the cache has none, or they are damaged; the message says what to run.
+        """
+        return read_language(self.folder, self.metadata)
 
 
 def find_cache(folder: Path) -> Path:

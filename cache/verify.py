@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from vla.cache.finite import values_not_finite
+from vla.cache.language import FILE as LANGUAGE_FILE
+from vla.cache.language import language_command, language_damage
 from vla.cache.metadata import CacheMetadata, FeatureStatistics, VectorStatistics
 from vla.cache.reader import OTHER_BYTES, checksum_damage, find_cache, read_metadata
 from vla.cache.shard import damage, map_shard, repair_command, repair_hint
@@ -39,6 +41,9 @@ def cache_problems(path: Path) -> list[str]:
             damaged |= bool(found)
             problems += [f"shard {folder / shard.file} {what}; {repair_hint(folder)}" for what in found]
             progress.update()
+    if metadata.language is not None and (wrong_texts := language_damage(folder, metadata.language)):
+        again = f"make it again, no image is encoded: {language_command(folder)}"
+        problems.append(f"{folder / LANGUAGE_FILE} {wrong_texts}; {again}")
     if not damaged:
         remake = f"delete cache.json and make it again, nothing is encoded: {repair_command(folder)}"
         wrong = _statistics_problems(folder, metadata)

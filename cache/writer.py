@@ -19,6 +19,7 @@ from vla.cache.metadata import (
     DatasetIdentity,
     EncoderIdentity,
     Episode,
+    Language,
     Preprocessing,
     Shard,
     fingerprint,
@@ -130,9 +131,13 @@ class CacheWriter:
         self.require_finite(frames)
         write_shard(self._path(shard), self.spec.layout(shard).header, frames)
 
-    def finish(self) -> CacheMetadata:
-        """Compute checksums and statistics of the finished shards and write `cache.json`."""
-        spec = self.spec
+    def finish(self, language: Language | None = None) -> CacheMetadata:
+        """Compute checksums and statistics of the finished shards and write `cache.json`.
+
+        Args:
+            language: what `write_language` returned; None keeps what there was.
+        """
+        spec, before = self.spec, self.finished()
         paths = [self._path(shard) for shard in range(spec.num_shards)]
         mapped = [map_shard(path, spec.layout(k)) for k, path in enumerate(paths)]
         state = np.concatenate([shard["state"].numpy() for shard in mapped])
@@ -160,10 +165,18 @@ class CacheWriter:
                 Shard(file=f"shards/{path.name}", frames=len(spec.frame_range(i)), sha256=sha256_of(path))
                 for i, path in enumerate(paths)
             ),
+            language=language or (before.language if before else None),
         )
-        if self.finished() != metadata:
-            write_json(self.folder / "cache.json", metadata.model_dump(mode="json"))
+        if before != metadata:
+            write_json(self.folder / "cache.json", metadata.to_json())
         return metadata
+
+    def add_language(self, language: Language) -> None:
+        """Note in the `cache.json` of a finished cache what `write_language` returned."""
+        finished = self.finished()
+        if finished is not None and finished.language != language:
+            metadata = finished.model_copy(update={"language": language})
+            write_json(self.folder / "cache.json", metadata.to_json())
 
     def _path(self, shard: int) -> Path:
         return self.folder / "shards" / f"{shard:05d}.safetensors"

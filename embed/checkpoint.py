@@ -69,7 +69,7 @@ def load_checkpoint(name: str, revision: str) -> VisionCheckpoint:
     try:
         return _load(name, revision, local=True)  # already downloaded: no word with the Hub
     except _NotFoundError:
-        _require_on_hub(name, revision)
+        require_on_hub(name, revision)
         return _load(name, revision, local=False)
 
 
@@ -135,7 +135,7 @@ def _read_preprocessing(name: str, path: str | None, size: int) -> Preprocessing
         raise EncoderError(f"{name}: preprocessor_config.json cannot be read ({str(error)[:200]})") from error
 
 
-def _require_on_hub(name: str, revision: str) -> None:
+def require_on_hub(name: str, revision: str) -> None:
     """Ask the Hub once, with a short wait: transformers would retry for half a minute."""
     advice = (
         f"download it where there is a network (hf download {name}) and name the directory, --encoder DIR; "

@@ -51,3 +51,5 @@ class EncoderConfig(StrictModel):
     """off, on (torch.compile) or graphs (CUDA graphs too); see `vla.compiling`."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Threads that decode frames; 0 chooses by cores."""
+    language: bool = False
+    """Encode the task texts too, once each, with the text tower of the same checkpoint."""

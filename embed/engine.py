@@ -17,6 +17,7 @@ from vla.distributed import World
 from vla.embed.batch_size import settle_batch_size
 from vla.embed.config import DatasetConfig, EncoderConfig
 from vla.embed.encoder import FrozenEncoder
+from vla.embed.language import embed_tasks
 from vla.embed.pipeline import encode_frames
 from vla.embed.sources import FrameSource, open_source
 from vla.embed.sources.watch import FileWatch
@@ -43,6 +44,8 @@ class EmbedReport:
     seconds: float
     images_per_s: float
     """Of this run; 0 if there was nothing to do."""
+    texts: int
+    """Different task texts whose features the cache has; 0 without language."""
 
 
 def embed(
@@ -63,7 +66,7 @@ def embed(
 
     Raises:
         DatasetError: the demonstrations cannot be read, or change while they are.
-        EncoderError: the encoder cannot be loaded.
+        EncoderError: the encoder cannot be loaded, or has no text tower where language is on.
         CacheError: features are not finite.
         VlaError: another process is writing the same cache.
         Interrupted: a signal came; the shard at work was finished first.
@@ -81,6 +84,8 @@ def embed(
         with exclusive(folder) if world.is_main else nullcontext():
             if world.is_main:
                 writer.remove_leftovers()
+            # Before the frames: a checkpoint without text tower is found out before hours of work.
+            language = embed_tasks(encoder, writer) if world.is_main and encoder.language else None
             missing = world.broadcast(writer.missing_shards() if world.is_main else None)
             frozen.batch_size = world.broadcast(
                 settle_batch_size(frozen, encoder, spec, folder) if world.is_main else None
@@ -90,7 +95,9 @@ def embed(
             encode_shards(source, frozen, writer, share, files, signals, quiet=not world.is_main)
             world.barrier()
             if world.is_main and (missing or writer.finished() is None):
-                writer.finish()
+                writer.finish(language)
+            elif language is not None:
+                writer.add_language(language)
             for file, data in (notes or {}).items() if world.is_main else ():
                 write_atomically(folder / file, data)
     seconds = time.monotonic() - started
@@ -105,6 +112,7 @@ def embed(
         encoder=frozen.identity.describe(),
         seconds=round(seconds, 3),
         images_per_s=round(images / seconds, 1),
+        texts=len(language.tasks) if language else 0,
     )
 
 

@@ -1,66 +1,38 @@
 """The agent: frozen features and robot state in, action chunks out. It never sees an image.
 
     features ─> per-view projectors ─┐
-                                     ├─ concat ─> cond_projector ─> [B, T_obs, cond_dim] ─> action head
-    state ────> standardise ─────────┘
+    state ────> standardise ─────────┼─ concat ─> cond_projector ─> [B, T_obs, cond_dim] ─> action head
+   [language ─> projector] ──────────┘
 
 The projector of the condition lives here, in `_build_cond`: encoders own visual features only,
 the agent owns the contract that the head expects (`head.cond_dim`).
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from vla.cache.metadata import CacheMetadata, DatasetIdentity, EncoderIdentity, Preprocessing
-from vla.errors import CheckpointError
+from vla.cache.metadata import CacheMetadata
+from vla.errors import CheckpointError, ConfigError
 from vla.files import write_atomically, write_json
+from vla.policy.agent_config import CONFIG_FILE, TrainingData
+from vla.policy.agent_config import AgentConfig as AgentConfig
+from vla.policy.agent_config import read_config as read_config
 from vla.policy.batch import Batch
 from vla.policy.config import PolicyConfig
 from vla.policy.heads import build_head
 from vla.policy.heads.head import Draws, Noise
+from vla.policy.language import LanguageProjector
 from vla.policy.normalize import Standardize
 from vla.policy.projector import ViewProjector
 from vla.policy.sampling import RowRandom
-from vla.strict import StrictModel, explain
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-
-
-class TrainingData(StrictModel):
-    """The demonstrations that a policy learned from."""
-
-    dataset: DatasetIdentity
-    num_episodes: int
-    num_frames: int
-    tasks: tuple[str, ...]
-    """Different task texts, in order of appearance."""
-
-
-class AgentConfig(StrictModel):
-    """What a policy is: `config.json` beside its weights."""
-
-    policy: PolicyConfig
-    camera_names: tuple[str, ...]
-    state_dim: Annotated[int, Field(ge=1)]
-    action_dim: Annotated[int, Field(ge=1)]
-    fps: Annotated[float, Field(gt=0)]
-    """Control rate of the demonstrations [Hz]."""
-    encoder: EncoderIdentity
-    """Features of another encoder are refused."""
-    preprocessing: Preprocessing
-    cache_fingerprint: str
-    """The cache that the policy was trained on."""
-    data: TrainingData | None = None
-    """What the cache was made of."""
+WEIGHTS_FILE = "model.safetensors"
 
 
 class VLAAgent(nn.Module):
@@ -70,7 +42,9 @@ class VLAAgent(nn.Module):
 
     Attributes:
         camera_names: views in concatenation order.
-        raw_per_step_cond_dim: projected views and state of one step, before the condition projector.
+        language: projector of the task text's feature; None in a policy that takes none.
+        raw_per_step_cond_dim: projected views, state and task text of one step, before the condition
+            projector.
         per_step_cond_dim: after it; equals `head.cond_dim`.
         global_cond_dim: of all observation steps together.
     """
@@ -86,15 +60,32 @@ class VLAAgent(nn.Module):
         )
         self.state_standardize = Standardize(config.state_dim)
         self.action_standardize = Standardize(config.action_dim)
+        self.language: LanguageProjector | None = None
+        if policy.language:
+            assert config.text_encoder is not None  # AgentConfig sees to it
+            text_dim = config.text_encoder.feature_dim
+            self.language = LanguageProjector(text_dim, len(config.tasks), policy.language_dim)
         self.raw_per_step_cond_dim = self.projector.output_dim + config.state_dim
+        self.raw_per_step_cond_dim += policy.language_dim if policy.language else 0
         self.per_step_cond_dim = policy.cond_dim
         self.global_cond_dim = policy.cond_dim * policy.obs_horizon
         self.cond_projector = nn.Linear(self.raw_per_step_cond_dim, self.per_step_cond_dim)
         self.head = build_head(policy, config.action_dim)
 
     @classmethod
-    def for_cache(cls, policy: PolicyConfig, cache: CacheMetadata) -> "VLAAgent":
-        """Build an untrained agent that fits a cache and standardises with its statistics."""
+    def for_cache(
+        cls,
+        policy: PolicyConfig,
+        cache: CacheMetadata,
+        language: Float[Tensor, "num_tasks text_dim"] | None = None,
+    ) -> "VLAAgent":
+        """Build an untrained agent that fits a cache and standardises with its statistics.
+
+        Args:
+            policy: what the agent is.
+            cache: the metadata of the cache.
+            language: `FeatureCache.language`, for a policy that takes the task text.
+        """
         agent = cls(
             AgentConfig(
                 policy=policy,
@@ -109,13 +100,16 @@ class VLAAgent(nn.Module):
                     dataset=cache.dataset,
                     num_episodes=len(cache.episodes),
                     num_frames=cache.num_frames,
-                    tasks=tuple(dict.fromkeys(episode.task for episode in cache.episodes)),
+                    tasks=cache.tasks,
                 ),
+                text_encoder=cache.language.encoder if policy.language and cache.language else None,
             )
         )
         agent.state_standardize.fit(cache.state_statistics.mean, cache.state_statistics.std)
         agent.action_standardize.fit(cache.action_statistics.mean, cache.action_statistics.std)
         agent.projector.fit(cache.feature_statistics)
+        if agent.language is not None and language is not None:
+            agent.language.fit(language)
         return agent
 
     @property
@@ -130,10 +124,22 @@ class VLAAgent(nn.Module):
         self,
         features: Mapping[str, Float[Tensor, "B T_obs tokens dim"]],
         state: Float[Tensor, "B T_obs S"],
+        language: Float[Tensor, "B text_dim"] | None = None,
     ) -> Float[Tensor, "B T_obs C"]:
-        """Build the condition of each observation step, [B, T_obs, per_step_cond_dim]."""
-        raw = torch.cat([self.projector(features), self.state_standardize(state)], dim=-1)
-        return self.cond_projector(raw)
+        """Build the condition of each observation step, [B, T_obs, per_step_cond_dim].
+
+        Raises:
+            ConfigError: the task text's feature is missing, or is given to an agent that takes none.
+        """
+        parts = [self.projector(features), self.state_standardize(state)]
+        if (self.language is None) != (language is None):
+            takes = "needs" if self.language is not None else "does not take"
+            raise ConfigError(
+                f"this agent {takes} `language`, the feature of the task text (policy.language)"
+            )
+        if self.language is not None:
+            parts.append(self.language(language)[:, None].expand(-1, state.shape[1], -1))
+        return self.cond_projector(torch.cat(parts, dim=-1))
 
     def draw(self, batch: Batch, random: RowRandom) -> Draws:
         """Draw the noise and times of one batch's loss."""
@@ -151,7 +157,7 @@ class VLAAgent(nn.Module):
         """
         if draws is None:
             draws = {key: value.to(self.device) for key, value in self.draw(batch, RowRandom()).items()}
-        cond = self._build_cond(batch.features, batch.state)
+        cond = self._build_cond(batch.features, batch.state, batch.language)
         action = self.action_standardize(batch.action)
         return self.head.compute_loss(cond, action, ~batch.action_is_pad, draws)
 
@@ -166,6 +172,7 @@ class VLAAgent(nn.Module):
         state: Float[Tensor, "B T_obs S"],
         num_steps: int = 0,
         noise: Noise | None = None,
+        language: Float[Tensor, "B text_dim"] | None = None,
     ) -> Float[Tensor, "B T A"]:
         """Draw one action chunk a row, in the robot's units; its first action is the first observation's.
 
@@ -175,12 +182,14 @@ class VLAAgent(nn.Module):
             num_steps: network evaluations of the sampler; 0 takes the head's own.
             noise: each call draws standard normal noise [B, T, A], where samples shall be repeatable;
                 torch's default generator otherwise.
+            language: feature of each row's task text, for agents that take it; `language.features` has
+                those of `config.tasks`.
         """
         # shape[0], here and in the heads: len() would fix the batch size of an exported graph.
         shape = (state.shape[0], self.config.policy.pred_horizon, self.config.action_dim)
         draw = noise or (lambda: torch.randn(shape, device=state.device))
         steps = num_steps or self.head.default_num_steps
-        chunk = self.head.sample(self._build_cond(features, state), draw, steps)
+        chunk = self.head.sample(self._build_cond(features, state, language), draw, steps)
         return self.action_standardize.invert(chunk)
 
     def save_pretrained(self, folder: Path) -> None:
@@ -235,18 +244,3 @@ def require_shapes(config: AgentConfig, path: Path) -> None:
             raise CheckpointError(
                 f"{path} does not fit {CONFIG_FILE}: tensor '{name}' is {shapes[0]}, not {shapes[1]}"
             )
-
-
-def read_config(folder: Path) -> AgentConfig:
-    """Read a saved policy's `config.json`.
-
-    Raises:
-        CheckpointError: it is missing, damaged or of another form.
-    """
-    path = folder / CONFIG_FILE
-    try:
-        return AgentConfig.model_validate(json.loads(path.read_bytes()))
-    except ValidationError as error:
-        raise CheckpointError(f"{path}: {explain(error, AgentConfig)[:300]}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"no policy at {folder}: {CONFIG_FILE} cannot be read ({error})") from error

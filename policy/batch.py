@@ -4,9 +4,10 @@
     state          float32 [B, T_obs, S]                       in the robot's units
     action         float32 [B, T, A]                           in the robot's units
     action_is_pad  bool    [B, T]                              True beyond the episode
+    language       float32 [B, D], or None                     frozen feature of the episode's task text
 
-B windows, T_obs obs_horizon, T pred_horizon, S state size, A action size. The first action belongs to the
-first observation; the current observation is the last one:
+B windows, T_obs obs_horizon, T pred_horizon, S state size, A action size, D length of a text's feature. The
+first action belongs to the first observation; the current observation is the last one:
 
     observations    o-1  o0
     actions         a-1  a0  a1 … a14        T = 16
@@ -27,3 +28,5 @@ class Batch:
     state: Float[Tensor, "B T_obs S"]
     action: Float[Tensor, "B T A"]
     action_is_pad: Bool[Tensor, "B T"]
+    language: Float[Tensor, "B D"] | None = None
+    """Only of policies that take it."""

@@ -1,5 +1,6 @@
 """The model card of a shared policy: its data, its encoder, how good it is and how to train it again."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,19 @@ def _use(config: AgentConfig) -> str:
 
 Sees {views} and a state of {config.state_dim} numbers, the last {policy.obs_horizon} of each
 at {config.fps:g} Hz.
-Answers with {policy.num_action_steps} actions of {config.action_dim} numbers."""
+Answers with {policy.num_action_steps} actions of {config.action_dim} numbers.{_language(config)}"""
+
+
+def _language(config: AgentConfig) -> str:
+    """Say how to tell the policy what to do."""
+    if config.text_encoder is None or len(config.tasks) == 0:
+        return ""
+    known = "the text of its task" if len(config.tasks) == 1 else "the texts of the tasks below"
+    return f"""
+
+It is told what to do in words, `--task "..."`. It holds the features of {known}.
+Others, which it was not trained on, need the encoder's text tower
+(SHA-256 `{config.text_encoder.weights_sha256}`)."""
 
 
 def _data(config: AgentConfig) -> str:
@@ -122,7 +135,9 @@ def _policy(config: AgentConfig) -> str:
         {
             "head": f"{policy.head}, {policy.residual} residuals",
             "network": f"width {policy.n_emb}, {policy.n_layer} layers",
-            "condition": f"{policy.per_view_dim} a view, and the state, to {policy.cond_dim}",
+            "condition": f"{policy.per_view_dim} a view, and the state"
+            + (f", {policy.language_dim} of the task text" if policy.language else "")
+            + f", to {policy.cond_dim}",
             "horizons": f"{policy.obs_horizon} observed, {policy.pred_horizon} predicted, "
             f"{policy.num_action_steps} executed",
         }
@@ -140,16 +155,22 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
         figures, seeds = one.info["aggregated"], [row["seed"] for row in one.info["per_episode"]]
         low, high = figures["pc_success_ci95"]
         lines.append(
-            f"| `{_inline(one.env)}` | {min(seeds)} to {max(seeds)} | {figures['n_episodes']} | "
+            f"| `{_inline(one.env)}`{_told(one)} | {min(seeds)} to {max(seeds)} | {figures['n_episodes']} | "
             f"{figures['pc_success']:.1f} % ({low:.1f} to {high:.1f}) | {one.info['avg_reward']:.2f} |"
         )
     return "## Results\n\n" + "\n".join(lines)
 
 
+def _told(one: Evaluation) -> str:
+    task = one.info.get("task")
+    return f": {_inline(task)}" if task else ""
+
+
 def _command(one: Evaluation) -> str:
     rows = one.info["per_episode"]
     seed = min(row["seed"] for row in rows)
-    return f"vla rollout DIRECTORY --env {_inline(one.env)} --episodes {len(rows)} --seed {seed}"
+    told = f" --task {shlex.quote(_inline(one.info['task']))}" if one.info.get("task") else ""
+    return f"vla rollout DIRECTORY --env {_inline(one.env)} --episodes {len(rows)} --seed {seed}{told}"
 
 
 def _table(rows: Mapping[str, str]) -> str:

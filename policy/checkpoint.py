@@ -61,7 +61,8 @@ def initial_state(
     """Return the state before the first step; the same weights on every device and in every process."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # weights are drawn on the CPU: the same on every device
-        agent = VLAAgent.for_cache(policy, cache.metadata)
+        language = cache.language() if policy.language else None
+        agent = VLAAgent.for_cache(policy, cache.metadata, language)
     agent = agent.to(device)
     ema, optimizer = build_ema(agent, config.ema_decay), build_optimizer(agent, config)
     return TrainingState(agent, ema, optimizer, Meter(config.batch_size, world))

@@ -62,6 +62,10 @@ class PolicyConfig(StrictModel):
 
     per_view_dim: Width = 192
     """Width that each view's feature is projected to."""
+    language: bool = False
+    """Take the task text as a condition too; the cache must hold its features: vla embed --language."""
+    language_dim: Width = 64
+    """Width that the task text's feature is projected to."""
     cond_dim: Width = 384
     """Width of the condition of one observation step, `head.cond_dim`."""
     obs_horizon: Depth = 2

@@ -114,7 +114,7 @@ class Trainer:
         world: World,
         signals: Signals,
     ) -> None:
-        self._signals = signals
+        self._cache, self._signals = cache, signals
         self._run, self._config, self._rollout, self._world = run, config, rollout, world
         if config.batch_size % world.size:
             raise ConfigError(f"batch_size {config.batch_size} cannot be shared by {world.size} processes")
@@ -125,13 +125,13 @@ class Trainer:
             # It is read from the disk once in any case: 1.2 GB/s a core. A cache that stays on the disk is
             # checked by header and size alone; `vla verify` reads all of it.
             cache.require_checksums()
-        self._cache = cache
         self._windows = FeatureWindows(
             cache,
             device=self._device,
             obs_horizon=policy.obs_horizon,
             pred_horizon=policy.pred_horizon,
             resident=resident,
+            language=policy.language,
         )
         self._held_out = self._windows.frames_of(held_out)
         self._sampler = EpochSampler(self._windows.frames_of(training), config.batch_size, config.seed)

@@ -35,7 +35,7 @@ def validate(
     def noise() -> Tensor:
         return random.normal(*batch.action.shape)
 
-    chunk = agent.predict_action_chunk(batch.features, batch.state, noise=noise)
+    chunk = agent.predict_action_chunk(batch.features, batch.state, noise=noise, language=batch.language)
     error = agent.action_standardize(chunk) - agent.action_standardize(batch.action)
     return {
         "loss": float(loss),

@@ -31,6 +31,10 @@ class FeatureWindows:
         obs_horizon: T_obs.
         pred_horizon: T.
         resident: hold all features on the device.
+        language: cut the features of the task texts too.
+
+    Raises:
+        CacheError: `language` is asked for and the cache has none.
 
     Attributes:
         current: [windows] the current frame of each window of the chosen episodes.
@@ -44,6 +48,7 @@ class FeatureWindows:
         obs_horizon: int,
         pred_horizon: int,
         resident: bool,
+        language: bool = False,
     ) -> None:
         self._cache, self.device, self.resident = cache, device, resident
         self._observed = torch.arange(1 - obs_horizon, 1, device=device)
@@ -60,6 +65,10 @@ class FeatureWindows:
         starts = torch.tensor([episode.first_frame for episode in cache.metadata.episodes])
         self._first = starts.repeat_interleave(lengths).to(device)
         self._last = (starts + lengths - 1).repeat_interleave(lengths).to(device)
+        self._language = cache.language().to(device) if language else None
+        rows = {task: row for row, task in enumerate(cache.metadata.tasks)}
+        tasks = torch.tensor([rows[episode.task] for episode in cache.metadata.episodes])
+        self._task = tasks.repeat_interleave(lengths).to(device)
 
     def frames_of(self, episodes: Sequence[int]) -> Int64[Tensor, "windows"]:
         """Return the current frames of all windows of some episodes, given by position in the cache."""
@@ -90,6 +99,7 @@ class FeatureWindows:
             state=self._state[observed],
             action=self._action[predicted],
             action_is_pad=wanted != predicted,
+            language=None if self._language is None else self._language[self._task[current]],
         )
 
     def _gather(

@@ -56,6 +56,8 @@ class RolloutConfig(StrictModel):
     """Environments side by side, one process each, in two groups that take turns; 0 is one a core."""
     num_steps: Annotated[int, Field(ge=0)] = 0
     """Sampling steps of the action head; 0 takes the head's own: 1 for imf and mlp, 10 for flow and ddpm."""
+    task: str = ""
+    """What to do, in words, for a policy with language; empty takes the only text it was trained on."""
     compile: Compile = "off"
     """Of the action head: off, on (torch.compile) or graphs (CUDA graphs too); see `vla.compiling`."""
     weights: Literal["ema", "raw"] = "ema"

@@ -33,7 +33,9 @@ def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Pat
 
     Raises:
         EnvironmentSetupError: the environment cannot be made, or does not fit the policy.
+        ConfigError: the policy knows several tasks and none is chosen.
     """
+    task = policy.tasks.text()  # refused before an environment is started
     out.mkdir(parents=True, exist_ok=True)
     num_envs = min(config.num_envs or os.cpu_count() or 1, config.episodes)
     videos = {
@@ -57,6 +59,7 @@ def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Pat
     episodes.sort(key=lambda episode: episode.seed)
     paths = [str(Path(path).relative_to(out)) for path in videos.values()]
     info = summarise(episodes, latency, time.monotonic() - started, paths)
+    info |= {"task": task} if task else {}
     write_json(out / "eval_info.json", info)
     return info
 

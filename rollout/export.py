@@ -5,6 +5,7 @@
     noise            float32  [B, T, A]             standard normal; the only randomness
     actions          float32  [B, num_action_steps, A]   out, in the robot's units, the first for now
 
+A policy with language is exported for one task, whose feature is a constant of the graph.
 Normalisation of pixels, state and actions is inside. Resizing is not: ONNX has no resize that gives the
 same bytes as `vla.embed.preprocess.resize`, and cameras often deliver the right size.
 The graph computes in float32, whatever arithmetic made the training features.
@@ -30,6 +31,7 @@ from vla.errors import ConfigError, MissingPackageError, VlaError
 from vla.files import write_atomically, write_json
 from vla.policy.agent import VLAAgent
 from vla.rollout.export_notes import notes
+from vla.rollout.language import TaskFeatures
 
 try:
     # torch.onnx.export asks for the first and the last, and would say so in many lines.
@@ -67,10 +69,16 @@ class PolicyGraph(nn.Module):
         agent: on the CPU.
         encoder: on the CPU, in float32.
         num_steps: of the sampler.
+        language: feature of the task text, a constant of the graph; None for an agent that takes none.
     """
 
-    def __init__(self, agent: VLAAgent, encoder: FrozenEncoder, num_steps: int) -> None:
+    language: Tensor | None
+
+    def __init__(
+        self, agent: VLAAgent, encoder: FrozenEncoder, num_steps: int, language: Tensor | None
+    ) -> None:
         super().__init__()
+        self.register_buffer("language", language)
         self.agent, self.tower = agent, encoder.tower
         self._preprocessing, self._pooling = encoder.preprocessing, encoder.identity.pooling
         self._num_steps = num_steps
@@ -82,7 +90,8 @@ class PolicyGraph(nn.Module):
             camera: self._encode(frames)
             for camera, frames in zip(self.agent.camera_names, views, strict=True)
         }
-        chunk = self.agent.predict_action_chunk(features, state, self._num_steps, lambda: noise)
+        language = None if self.language is None else self.language.expand(state.shape[0], -1)
+        chunk = self.agent.predict_action_chunk(features, state, self._num_steps, lambda: noise, language)
         policy = self.agent.config.policy
         return chunk[:, policy.obs_horizon - 1 :][:, : policy.num_action_steps]
 
@@ -94,7 +103,7 @@ class PolicyGraph(nn.Module):
 
 
 def export(
-    agent: VLAAgent, encoder: FrozenEncoder, path: Path, *, num_steps: int, checks: int
+    agent: VLAAgent, encoder: FrozenEncoder, path: Path, *, num_steps: int, checks: int, task: str = ""
 ) -> ExportReport:
     """Write `<path>`, and beside it `.json` and `.md` which say what goes in and comes out.
 
@@ -104,19 +113,22 @@ def export(
         path: of the ONNX file.
         num_steps: of the sampler; 0 takes the head's own.
         checks: random inputs to compare with PyTorch.
+        task: the one task that the graph does, for an agent with language; empty is the only one it knows.
 
     Raises:
-        ConfigError: the head cannot be exported.
+        ConfigError: the head cannot be exported, or the agent knows several tasks and none is chosen.
         VlaError: PyTorch cannot export it, or ONNX Runtime gives other actions; nothing is written.
     """
     if agent.config.policy.head == "ddpm":
         raise ConfigError("head 'ddpm' picks its noise levels as it goes; vla exports imf, flow and mlp")
     steps = num_steps or agent.head.default_num_steps
-    graph = PolicyGraph(agent.to("cpu").eval(), encoder, steps).eval()
+    tasks = TaskFeatures(agent.to("cpu").eval(), encoder.identity, task)
+    graph = PolicyGraph(agent, encoder, steps, tasks.feature()).eval()
     names = [*(f"pixels.{camera}" for camera in agent.camera_names), "state", "noise"]
     example = random_inputs(agent, encoder, batch=2, seed=0)
     model = _trace(graph, example, names)
     description = describe(agent, encoder, steps, names, example)
+    description |= {"task": tasks.text()} if agent.language is not None else {}
     for key, value in description.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = f"vla.{key}", json.dumps(value)

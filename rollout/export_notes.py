@@ -25,6 +25,7 @@ def notes(file: str, description: Mapping[str, Any]) -> str:
         if check["inputs"]
         else "not checked"
     )
+    told = f"\n- It does one task: {description['task']!r}." if "task" in description else ""
     return f"""# {file}
 
 A policy trained with vla: frozen vision encoder, projectors and action head as one ONNX graph.
@@ -40,7 +41,7 @@ A policy trained with vla: frozen vision encoder, projectors and action head as 
   In the first step of an episode repeat the only one.
 - `noise` is standard normal. The same noise gives the same actions; draw it anew for each decision.
 - Execute the {description["num_action_steps"]} actions in order, the first one now, then decide again.
-- Encoder: {description["encoder"]}. Sampling steps: {description["num_steps"]}.
+- Encoder: {description["encoder"]}. Sampling steps: {description["num_steps"]}.{told}
 - PyTorch {check["torch"]} against ONNX Runtime {check["onnxruntime"]}, {difference}.
 
 ```python

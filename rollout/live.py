@@ -16,6 +16,7 @@ from vla.embed import FrozenEncoder
 from vla.errors import EncoderError, EnvironmentSetupError
 from vla.policy.agent import VLAAgent
 from vla.policy.heads.head import Noise
+from vla.rollout.language import TaskFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +37,29 @@ class LivePolicy:
         encoder: must be the encoder that the agent was trained on.
         num_steps: sampling steps of the action head; 0 takes the head's own.
         compiling: how the head's network is compiled; see `vla.compiling`.
+        task: what to do, in words, where `act` is not told; empty is the only task the agent knows.
+
+    Attributes:
+        tasks: features of task texts.
 
     Raises:
         EncoderError: the encoder is another one; the message names both.
+        ConfigError: the agent takes no task text and is given one.
     """
 
     def __init__(
-        self, agent: VLAAgent, encoder: FrozenEncoder, num_steps: int = 0, compiling: Compile = "off"
+        self,
+        agent: VLAAgent,
+        encoder: FrozenEncoder,
+        num_steps: int = 0,
+        compiling: Compile = "off",
+        task: str = "",
     ) -> None:
         require_same_encoder(agent, encoder)
         for network in agent.head.children():
             compile_module(network, compiling)
         self.agent, self.encoder, self.num_steps = agent.eval(), encoder, num_steps
+        self.tasks = TaskFeatures(agent, encoder.identity, task)
         policy = agent.config.policy
         self.obs_horizon, self.num_action_steps = policy.obs_horizon, policy.num_action_steps
 
@@ -56,6 +68,7 @@ class LivePolicy:
         pixels: dict[str, UInt8[np.ndarray, "B T_obs _h _w 3"]],
         state: Float32[np.ndarray, "B T_obs S"],
         seeds: Sequence[int] | None = None,
+        task: str = "",
     ) -> tuple[Float32[np.ndarray, "B num_action_steps A"], Timing]:
         """Choose the next actions of a batch of robots.
 
@@ -63,10 +76,13 @@ class LivePolicy:
             pixels: observation history of each camera, RGB, any size, oldest first.
             state: robot state at the same instants, in its units.
             seeds: one a row, for repeatable noise whatever else is in the batch; None draws anew.
+            task: what to do, in words, for an agent with language; empty takes the policy's own.
 
         Raises:
             EnvironmentSetupError: a camera that the policy looks through is missing.
+            ConfigError, EncoderError: the task is refused; see `vla.rollout.language`.
         """
+        language = self.tasks.feature(task)
         missing = [camera for camera in self.agent.camera_names if camera not in pixels]
         if missing:
             raise EnvironmentSetupError(
@@ -81,6 +97,7 @@ class LivePolicy:
             torch.from_numpy(state).to(device),
             self.num_steps,
             self._noise(seeds),
+            None if language is None else language.expand(len(state), -1),
         )
         # The chunk starts at the first observation; the current one is the last.
         actions = chunk[:, self.obs_horizon - 1 :][:, : self.num_action_steps].float().cpu().numpy()

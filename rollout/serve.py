@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ except ImportError as error:
 
 MIB = 1 << 20
 TRY_AGAIN_LATER = 1013
+Result = TypeVar("Result")
 log = logging.getLogger("vla.serve")
 protocol_log = logging.getLogger("vla.serve.websocket")
 
@@ -133,9 +134,11 @@ class PolicyServer:
                 session.observe(message)
                 return pack("done")
             if message["type"] == "act":
-                seed = session.seed(message)
+                seed, task = session.seed(message), session.task(message)
+                # Refused before the observation is taken; a text that is new may take seconds.
+                await self._work(lambda: self._policy.tasks.feature(task))
                 session.observe(message)
-                actions, timing = await self._decide(session, seed)
+                actions, timing = await self._decide(session, seed, task)
                 return pack("actions", actions=actions, timing=timing)
             raise ServerError(f"a message's type must be act, observe or reset, not {message['type']!r:.40}")
         except VlaError as error:
@@ -146,13 +149,15 @@ class PolicyServer:
             line = " ".join(f"the policy failed: {type(error).__name__}: {error}".split())
             return pack("error", message=line[:1000])
 
-    async def _decide(self, session: Session, seed: int | None) -> tuple[np.ndarray, dict[str, float]]:
+    async def _decide(
+        self, session: Session, seed: int | None, task: str
+    ) -> tuple[np.ndarray, dict[str, float]]:
         asked = time.perf_counter()
         seeds = None if seed is None else [seed]
 
         def act() -> tuple[np.ndarray, dict[str, float]]:
             began = time.perf_counter()
-            actions, timing = self._policy.act(*session.history(), seeds)
+            actions, timing = self._policy.act(*session.history(), seeds, task)
             if not np.isfinite(actions).all():  # of a state far from all demonstrations, say
                 raise ServerError("the policy's actions for this observation are not finite; none is sent")
             return actions[0], {
@@ -161,14 +166,20 @@ class PolicyServer:
                 "head_s": timing.head_s,
             }
 
-        return await asyncio.get_running_loop().run_in_executor(self._worker, act)
+        return await self._work(act)
+
+    async def _work(self, function: Callable[[], Result]) -> Result:
+        """Call a function in the thread that decides."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, function)
 
     def _warm_up(self) -> None:
         """Decide once: the first decision takes longer, and no client should wait for it."""
         height, width = self._policy.encoder.eval_image_resize_shape
         frames = np.zeros((1, self.info.obs_horizon, height, width, 3), np.uint8)
         state = np.zeros((1, self.info.obs_horizon, self.info.state_dim), np.float32)
-        self._policy.act(dict.fromkeys(self.info.camera_names, frames), state, [0])
+        known = self._policy.agent.config.tasks
+        task = known[0] if known else ""
+        self._policy.act(dict.fromkeys(self.info.camera_names, frames), state, [0], task)
 
 
 def serve(policy: LivePolicy, config: ServeConfig, ready: Callable[[str], None]) -> None:

@@ -65,6 +65,17 @@ class Session:
             return seed
         raise ServerError(f"'seed' must be an integer from 0 to 2^63 - 1, found {seed!r:.40}")
 
+    def task(self, message: Message) -> str:
+        """Return the task text that a request names; empty if it names none.
+
+        Raises:
+            ServerError: it is no text.
+        """
+        task = message.get("task")
+        if task is None or isinstance(task, str):
+            return task or ""
+        raise ServerError(f"'task' must be a text, found {task!r:.40}")
+
     def _image(self, message: Message, camera: str) -> np.ndarray:
         pixels = message.get("pixels")
         if not isinstance(pixels, dict) or camera not in pixels:

@@ -11,7 +11,14 @@ from fake_datasets import TASK as TASK
 from fake_datasets import fake_images as fake_images
 from fake_datasets import png as png
 from fake_datasets import write_dataset as write_dataset
-from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVisionModel
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from vla.cache import (
     CacheSpec,
@@ -49,6 +56,20 @@ def write_two_tower_checkpoint(root: Path, seed: int = 0) -> Path:
     config = SiglipConfig(vision_config=VISION, text_config={**text, "vocab_size": 64})
     SiglipModel(config).save_pretrained(root)
     return root
+
+
+WORDS = ("<pad>", "<eos>", "<unk>", "pick", "the", "red", "box", "hand", "it", "over")
+
+
+def write_tokenizer(folder: Path, words: Sequence[str] = WORDS, padding_side: str = "right") -> Path:
+    """Write a tokeniser of a few words beside a checkpoint; all other words are the same to it."""
+    vocabulary = {word: index for index, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side=padding_side, **special)
+    fast.save_pretrained(folder)
+    return folder
 
 
 def fake_spec(

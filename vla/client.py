@@ -102,31 +102,35 @@ class PolicyClient:
         """
         self._ask(_with("observe", observation), "done")
 
-    def act(self, observation: Mapping[str, Any], seed: int | None = None) -> ActionChunk:
+    def act(
+        self, observation: Mapping[str, Any], seed: int | None = None, task: str | None = None
+    ) -> ActionChunk:
         """Send the current observation and get the actions to execute from it on.
 
         Args:
             observation: of this moment.
             seed: for repeatable noise; None draws anew.
+            task: what to do, in words, for a policy with language; None is the server's own.
 
         Raises:
             ServerError: the server refuses it, or does not answer.
         """
-        reply = self._ask(_with("act", observation, seed=seed), "actions")
+        told = {} if task is None else {"task": task}
+        reply = self._ask(_with("act", observation, seed=seed, **told), "actions")
         actions, timing = read_actions(reply, self.info)
         return ActionChunk(actions=actions, timing=timing)
 
-    def select_action(self, observation: Mapping[str, Any]) -> np.ndarray:
+    def select_action(self, observation: Mapping[str, Any], task: str | None = None) -> np.ndarray:
         """Return the action [A] of this control step; called once a step with its observation.
 
         Asks the server when the last chunk is used up, and sends the observations before that which the
-        decision will look at; the others stay here.
+        decision will look at; the others stay here. A `task` is heard when the server is next asked.
 
         Raises:
             ServerError: the server refuses the observation, or does not answer.
         """
         if not self._queue:
-            self._queue.extend(self.act(observation).actions)
+            self._queue.extend(self.act(observation, task=task).actions)
         elif len(self._queue) < self.info.obs_horizon:
             self.observe(observation)
         return self._queue.popleft()

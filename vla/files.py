@@ -74,3 +74,8 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(READ_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

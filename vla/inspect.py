@@ -79,6 +79,11 @@ def _cache(path: Path) -> dict[str, Any]:
         "episodes": len(metadata.episodes),
         "frames": metadata.num_frames,
         "shards": len(metadata.shards),
+        "language": (
+            f"{len(metadata.tasks)} task texts, {metadata.language.encoder.feature_dim} values each"
+            if metadata.language
+            else "none"
+        ),
         "mib": round(cache.nbytes / 2**20, 1),
         "state_dim": metadata.state_dim,
         "action_dim": metadata.action_dim,
@@ -120,6 +125,7 @@ def _suite(path: Path) -> dict[str, Any]:
 
 def _policy(path: Path) -> dict[str, Any]:
     from vla.policy.agent import VLAAgent
+    from vla.policy.language import name_tasks
     from vla.policy.run import find_policy
 
     folder = find_policy(path)
@@ -132,6 +138,11 @@ def _policy(path: Path) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in agent.parameters()),
         "cameras": list(agent.camera_names),
         "per_view_dim": policy.per_view_dim,
+        "language": (
+            f"{policy.language_dim} of the condition, tasks: {name_tasks(agent.config.tasks)}"
+            if policy.language
+            else "none"
+        ),
         "raw_per_step_cond_dim": agent.raw_per_step_cond_dim,
         "per_step_cond_dim": agent.per_step_cond_dim,
         "horizons": [policy.obs_horizon, policy.pred_horizon, policy.num_action_steps],

@@ -3,14 +3,16 @@
 Stages talk through files; the only thing passed along here is where they lie.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla.config import PipelineConfig, read_tables
-from vla.errors import CacheError, CheckpointError, ConfigError, WriteError
+from vla.errors import CheckpointError, ConfigError, WriteError
 from vla.files import NO_ROOM, cannot_write
+from vla.matching import require_fit, require_same_cache, with_encoder_of
 
 if TYPE_CHECKING:
     from vla.cache import FeatureCache
@@ -47,8 +49,9 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
     """Train a policy on the cache into `train.out`; see `vla.policy.train`.
 
     Raises:
-        CacheError: the cache holds another encoder's features than the configuration names, or is not
-            the one that a resumed run was trained on.
+        CacheError: the cache holds another encoder's features than the configuration names, lacks those of
+            its task texts where the policy takes them, or is not the one that a resumed run was trained on.
+        ConfigError: validation rollouts could not tell what to do.
         WriteError: the disk is full; the last checkpoint is kept.
     """
     from vla.cache import FeatureCache
@@ -60,6 +63,7 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
     require_tracker(settings.train.tracker)
     cache = FeatureCache(Path(settings.cache.path))
     settings = with_encoder_of(settings, cache)
+    require_fit(settings, cache)
     world = World.join()
     directory = RunDirectory(Path(settings.train.out))
     with exclusive(directory.path) if world.is_main else nullcontext(), _resumable(directory, resume):
@@ -92,7 +96,7 @@ def _train(
     if resume:
         RunDirectory.open(directory.path)
         if (step := directory.last_step()) is not None:
-            _require_same_cache(directory.checkpoint(step), cache)
+            require_same_cache(directory.checkpoint(step), cache)
     elif world.is_main:
         RunDirectory.create(directory.path)
     rollouts = None
@@ -192,7 +196,8 @@ def export(
         raise CheckpointError(f"{onnx} exists; choose another --onnx, or --force to replace it")
     encoder = settings.encoder.model_copy(update={"device": "cpu", "dtype": "float32"})
     live = load_live(settings.model_copy(update={"encoder": encoder}), folder)
-    return run(live.agent, live.encoder, onnx, num_steps=settings.rollout.num_steps, checks=checks)
+    chosen = settings.rollout
+    return run(live.agent, live.encoder, onnx, num_steps=chosen.num_steps, checks=checks, task=chosen.task)
 
 
 def share(
@@ -234,16 +239,17 @@ def load_live(settings: PipelineConfig, folder: Path) -> "LivePolicy":
     agent = load_agent(folder, settings.rollout.weights)
     encoder = FrozenEncoder.load(settings.encoder)
     chosen = settings.rollout
-    return LivePolicy(agent.to(encoder.device), encoder, chosen.num_steps, chosen.compile)
+    return LivePolicy(agent.to(encoder.device), encoder, chosen.num_steps, chosen.compile, chosen.task)
 
 
 def default_rollout_folder(settings: PipelineConfig, policy: Path) -> Path:
-    """Return where a rollout goes that names no folder: in the run, named by step, seed and count."""
+    """Return where a rollout goes that names no folder: in the run, named by step, seed, count and task."""
     from vla.policy.run import find_run
 
     chosen, run = settings.rollout, find_run(policy)
     name = f"seed{chosen.seed}_episodes{chosen.episodes}"
     name += f"_steps{chosen.num_steps}" if chosen.num_steps else ""
+    name += "_" + re.sub(r"\W+", "-", chosen.task.lower()).strip("-")[:40] if chosen.task else ""
     if run:
         return run / "eval" / f"rollout_{policy.parent.name}_{name}"
     if policy.parent.name == "snapshots":  # downloaded: that folder belongs to the Hub's cache
@@ -274,35 +280,6 @@ def run_tables(run: Path) -> dict[str, Any]:
     from vla.policy.run import RunDirectory
 
     return read_tables(RunDirectory.open(run).config)
-
-
-def with_encoder_of(settings: PipelineConfig, cache: "FeatureCache") -> PipelineConfig:
-    """Return the settings with the encoder that made a cache, unless they name another.
-
-    Raises:
-        CacheError: they do; the message names both.
-    """
-    made_by, named = cache.metadata.encoder, settings.encoder
-    if "id" not in named.model_fields_set:
-        return settings.model_copy(update={"encoder": named.model_copy(update={"id": made_by.id})})
-    if made_by.id != named.id:
-        raise CacheError(
-            f"{cache.folder} holds features of encoder '{made_by.id}', the configuration names "
-            f"'{named.id}'; add --encoder {made_by.id}, or name another --cache"
-        )
-    return settings
-
-
-def _require_same_cache(checkpoint: Path, cache: "FeatureCache") -> None:
-    from vla.policy.agent import AgentConfig, read_config
-    from vla.policy.run import POLICY_FOLDER
-
-    trained: AgentConfig = read_config(checkpoint / POLICY_FOLDER)
-    if trained.cache_fingerprint != cache.metadata.fingerprint:
-        raise CacheError(
-            f"{checkpoint} was trained on cache {trained.cache_fingerprint}, {cache.folder} is "
-            f"{cache.metadata.fingerprint}; continue with the former (--cache), or start a new run"
-        )
 
 
 def _validation_rollouts(

@@ -5,6 +5,7 @@ Every message is one binary websocket message: a msgpack map whose `type` decide
     server  hello    protocol, and the fields of `PolicyInfo`; once, when a client has connected
     client  observe  pixels {camera: uint8 [h, w, 3]}, agent_pos float32 [S]          answer: done
     client  act      the same, and seed (an integer, or nil for fresh noise)          answer: actions
+                     and, for a policy with language, task (a text; none is the server's own)
     client  reset    starts an episode: forgets the client's observations             answer: done
     server  done
     server  actions  actions float32 [num_action_steps, A], timing {wait_s, encode_s, head_s}

@@ -52,7 +52,9 @@ class FakePolicy(LivePolicy):
     def __init__(self, events: list[str]) -> None:
         self.events = events
 
-    def act(self, pixels: Any, state: Any, seeds: Sequence[int] | None = None) -> tuple[np.ndarray, Timing]:
+    def act(
+        self, pixels: Any, state: Any, seeds: Sequence[int] | None = None, task: str = ""
+    ) -> tuple[np.ndarray, Timing]:
         self.events.append("encode")
         assert seeds is not None and len(seeds) == len(state)
         return np.zeros((len(state), 8, 2), np.float32), Timing(encode_s=0.1, head_s=0.1)

@@ -14,6 +14,9 @@ def embed(
     out: Annotated[str | None, typer.Option(help="Folder in which the cache directory is made.")] = None,
     pool: Annotated[str | None, typer.Option(help="pooled, mean, grid2, grid4 or patches.")] = None,
     augment: Annotated[int | None, typer.Option(help="Augmented variants of each frame.")] = None,
+    language: Annotated[
+        bool | None, typer.Option("--language/--no-language", help="Encode the task texts too.")
+    ] = None,
     device: Device = None,
     config: Config = None,
     set_: Assign = None,
@@ -29,6 +32,7 @@ def embed(
         "dataset.path": dataset,
         "encoder.id": encoder,
         "encoder.pool": pool,
+        "encoder.language": language,
         "encoder.device": device,
         "augment.variants": augment,
         "cache.path": out,

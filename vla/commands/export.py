@@ -15,6 +15,7 @@ from vla.commands.options import (
     NumSteps,
     Policy,
     Revision,
+    Task,
     settings_from,
     show,
 )
@@ -24,6 +25,7 @@ def export(
     policy: Policy,
     onnx: Annotated[Path, typer.Option("--onnx", help="ONNX file to write.")],
     check: Annotated[int, typer.Option(min=0, help="Random inputs compared with PyTorch.")] = 8,
+    task: Task = None,
     num_steps: NumSteps = None,
     revision: Revision = None,
     checkpoint: Checkpoint = None,
@@ -39,7 +41,7 @@ def export(
 
     Example: vla export runs/demo --onnx runs/demo/policy.onnx --check 8
     """
-    named = {"rollout.num_steps": num_steps, "encoder.id": encoder}
+    named = {"rollout.task": task, "rollout.num_steps": num_steps, "encoder.id": encoder}
     from vla.policy.hub import locate
     from vla.stages import export as run
     from vla.stages import saved_tables

@@ -31,6 +31,7 @@ Checkpoint = Annotated[
     str | None, typer.Option("--checkpoint", help="best, last or a step; else best if any.")
 ]
 NumSteps = Annotated[int | None, typer.Option("--num-steps", help="Sampling steps of the action head.")]
+Task = Annotated[str | None, typer.Option("--task", help="What to do, in words, for a policy with language.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cuda, cuda:1, mps, cpu.")]
 
 

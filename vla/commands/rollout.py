@@ -16,6 +16,7 @@ from vla.commands.options import (
     NumSteps,
     Policy,
     Revision,
+    Task,
     settings_from,
     show,
 )
@@ -26,6 +27,7 @@ def rollout(
     env: Annotated[str | None, typer.Option(help="Registered Gymnasium id, or module:id.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Evaluation episodes.")] = None,
     seed: Annotated[int | None, typer.Option(help="Episode k has seed + k.")] = None,
+    task: Task = None,
     num_steps: NumSteps = None,
     num_envs: Annotated[int | None, typer.Option(help="Environments side by side; 0 is one a core.")] = None,
     revision: Revision = None,
@@ -48,6 +50,7 @@ def rollout(
         "env.id": env,
         "rollout.episodes": episodes,
         "rollout.seed": seed,
+        "rollout.task": task,
         "rollout.num_steps": num_steps,
         "rollout.num_envs": num_envs,
         "encoder.id": encoder,

@@ -15,6 +15,7 @@ from vla.commands.options import (
     NumSteps,
     Policy,
     Revision,
+    Task,
     settings_from,
     show,
 )
@@ -24,6 +25,7 @@ def serve(
     policy: Policy,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 by default.")] = None,
     port: Annotated[int | None, typer.Option(help="8000 by default; 0 takes a free one.")] = None,
+    task: Task = None,
     num_steps: NumSteps = None,
     revision: Revision = None,
     checkpoint: Checkpoint = None,
@@ -43,6 +45,7 @@ def serve(
     named = {
         "serve.host": host,
         "serve.port": port,
+        "rollout.task": task,
         "rollout.num_steps": num_steps,
         "encoder.id": encoder,
         "encoder.device": device,

@@ -44,7 +44,7 @@ def plan_runs(suite: SuiteConfig, file: Path, folder: SuiteFolder) -> list[RunPl
         CacheError: the shared cache is missing, or of another encoder than a run names.
     """
     from vla.cache import FeatureCache
-    from vla.stages import with_encoder_of
+    from vla.matching import require_fit, with_encoder_of
 
     base = (file.parent / suite.config).resolve()
     shared = suite.cache or PipelineConfig.load(base, {}, []).cache.path
@@ -57,6 +57,7 @@ def plan_runs(suite: SuiteConfig, file: Path, folder: SuiteFolder) -> list[RunPl
         try:
             resolved = PipelineConfig.load(base, {**chosen, **given}, [])
             resolved = with_encoder_of(resolved, FeatureCache(cache))
+            require_fit(resolved, FeatureCache(cache))
         except (ConfigError, CacheError) as error:
             raise type(error)(f"run '{run}': {error}") from None
         sets = [f"--set={key}={_toml(value)}" for key, value in chosen.items()]

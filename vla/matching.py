@@ -1,0 +1,81 @@
+"""Does a cache fit what is asked of it? Checked before a run is started or continued."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vla.errors import CacheError, ConfigError
+
+if TYPE_CHECKING:
+    from vla.cache import FeatureCache
+    from vla.config import PipelineConfig
+
+
+def with_encoder_of(settings: "PipelineConfig", cache: "FeatureCache") -> "PipelineConfig":
+    """Return the settings with the encoder that made a cache, unless they name another.
+
+    Raises:
+        CacheError: they do; the message names both.
+    """
+    made_by, named = cache.metadata.encoder, settings.encoder
+    if "id" not in named.model_fields_set:
+        return settings.model_copy(update={"encoder": named.model_copy(update={"id": made_by.id})})
+    if made_by.id != named.id:
+        raise CacheError(
+            f"{cache.folder} holds features of encoder '{made_by.id}', the configuration names "
+            f"'{named.id}'; add --encoder {made_by.id}, or name another --cache"
+        )
+    return settings
+
+
+def require_fit(settings: "PipelineConfig", cache: "FeatureCache") -> None:
+    """Check that a policy can be trained on a cache as the configuration says.
+
+    Raises:
+        CacheError: the policy takes the task text, and the cache has no features of its texts.
+        ConfigError: validation rollouts could not tell what to do.
+    """
+    if settings.policy.language:
+        cache.language()
+    if settings.train.rollout_every:
+        _require_task(settings, cache)
+
+
+def _require_task(settings: "PipelineConfig", cache: "FeatureCache") -> None:
+    """Hours later is too late: validation rollouts follow one of the tasks that are trained on."""
+    from vla.policy.language import choose_task, name_tasks
+
+    asked, known = settings.rollout.task, cache.metadata.tasks
+    if not settings.policy.language:
+        if asked:
+            raise ConfigError(
+                f"rollout.task is '{asked:.80}', but the policy takes no task text; leave it out, or add "
+                "--set policy.language=true"
+            )
+    elif choose_task(known, asked) not in known:
+        raise ConfigError(
+            f"rollout.task is '{asked:.80}', validation rollouts take a task that is trained on: "
+            f"{name_tasks(known)}; or none at all: --set train.rollout_every=0"
+        )
+
+
+def require_same_cache(checkpoint: Path, cache: "FeatureCache") -> None:
+    """Check that a checkpoint was trained on a cache.
+
+    Raises:
+        CacheError: it was trained on another one, or with another text tower's features.
+    """
+    from vla.policy.agent import AgentConfig, read_config
+    from vla.policy.run import POLICY_FOLDER
+
+    trained: AgentConfig = read_config(checkpoint / POLICY_FOLDER)
+    if trained.cache_fingerprint != cache.metadata.fingerprint:
+        raise CacheError(
+            f"{checkpoint} was trained on cache {trained.cache_fingerprint}, {cache.folder} is "
+            f"{cache.metadata.fingerprint}; continue with the former (--cache), or start a new run"
+        )
+    language = cache.metadata.language
+    if trained.text_encoder not in (None, language and language.encoder):
+        raise CacheError(
+            f"{checkpoint} was trained with another text tower's features than {cache.folder} has; "
+            "make those again with that encoder, or start a new run"
+        )
