@@ -58,6 +58,8 @@ ROWS = (
     Row("the same, the small encoder", "0.95", "embed", f"{SMALL}/engine/engine_over_bare"),
     Row("embed PNG, over the slower of both parts", "0.90", "embed", f"{BASE}/from_images/over_slower"),
     Row("embed mp4, over the slower of both parts", "0.90", "embed", f"{BASE}/from_mp4/over_slower"),
+    Row("PNG, the small encoder on the decoder's cores", "0.90", "embed", f"{SMALL}/from_images/over_slower"),
+    Row("mp4, the same", "0.90", "embed", f"{SMALL}/from_mp4/over_slower"),
     Row("memory with 4 x the frames", "1 x", "embed", "scaling/largest_over_smallest_memory", times),
     Row("time of a further frame, late over early", "1 x", "embed", "scaling/late_over_early", times),
     Row("embed, images/s", "", "embed", f"{BASE}/engine/images_per_s", "{:,.4g}".format),

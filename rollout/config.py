@@ -53,7 +53,7 @@ class RolloutConfig(StrictModel):
     seed: Annotated[int, Field(ge=0)] = 1000
     """Episode k is reset with seed + k."""
     num_envs: Annotated[int, Field(ge=0)] = 0
-    """Environments side by side, one process each, in two groups that take turns; 0 is one a core."""
+    """Environments side by side, one process each; 0 is one a core."""
     num_steps: Annotated[int, Field(ge=0)] = 0
     """Sampling steps of the action head; 0 takes the head's own: 1 for imf and mlp, 10 for flow and ddpm."""
     task: str = ""

@@ -1,5 +1,5 @@
-"""Episodes in two groups of environments that take turns: while one is stepped and rendered, the other's
-images are encoded.
+"""Episodes in groups of environments that take turns: while one is stepped and rendered, another's images
+are encoded.
 
 Environments run in processes of their own. Who waits for whom is fixed by the order of turns, not by
 the clock, so that the same seeds always meet in the same batch.
@@ -67,7 +67,7 @@ def _run_batch(
     low, high = group.action_space.low, group.action_space.high  # type: ignore[attr-defined]
     decision = 0
     while not over.all():
-        pixels = {camera: frames[used] for camera, frames in observation["pixels"].items()}
+        pixels = {c: frames[: len(seeds)] for c, frames in observation["pixels"].items()}  # no copy
         # A seed a row and decision: no two chunks of a run share their noise.
         noise = [seed * 100_003 + decision for seed in seeds]
         actions, timing = policy.act(pixels, observation["agent_pos"][used], noise)

@@ -1,8 +1,8 @@
 """Drive a policy live in several environments side by side and write down how it went.
 
-Environments run in processes of their own, one each, in two groups: one is rendered while the other is
-encoded as a batch. Episode k has seed `seed + k` for the scene and for the policy's noise, so its course
-does not depend on how many others run beside it.
+Environments run in processes of their own, one each; what they see is encoded as a batch. Episode k has
+seed `seed + k` for the scene and for the policy's noise, so its course does not depend on how many others
+run beside it.
 """
 
 import functools
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from vla.errors import EnvironmentSetupError
@@ -48,7 +49,7 @@ def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Pat
     started = time.monotonic()
     with ExitStack() as stack, Progress("rollout", config.episodes, unit="episodes") as progress:
         groups = []
-        for size in group_sizes(num_envs):
+        for size in group_sizes(num_envs, policy.encoder.device):
             groups.append(make_vector_env(policy, env, size))
             stack.callback(groups[-1].close)
         for ended in take_turns(policy, groups, seeds, videos, latency):
@@ -64,9 +65,20 @@ def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Pat
     return info
 
 
-def group_sizes(num_envs: int) -> list[int]:
-    """Split environments into two groups, as alike as can be; one alone is a group."""
-    return [num_envs - num_envs // 2, num_envs // 2] if num_envs > 1 else [1]
+def group_sizes(num_envs: int, device: torch.device) -> list[int]:
+    """Split environments into groups that take turns: one is rendered while another's images are encoded.
+
+    Only where encoding leaves the CPU alone. There it would share the cores with rendering, and batches would
+    be half as large: two groups of one make 0.77 as many episodes a second as one group of two
+    (`benchmarks/rollout.py`, 2 cores).
+
+    Args:
+        num_envs: how many there are.
+        device: of the encoder.
+    """
+    if num_envs == 1 or device.type == "cpu":
+        return [num_envs]
+    return [num_envs - num_envs // 2, num_envs // 2]
 
 
 def make_vector_env(policy: LivePolicy, env: EnvConfig, num_envs: int) -> AsyncVectorEnv:
@@ -79,7 +91,10 @@ def make_vector_env(policy: LivePolicy, env: EnvConfig, num_envs: int) -> AsyncV
     # llvmpipe's own threads only get in the way of one process a core (15.8 against 16.6 ms a frame).
     os.environ.setdefault("LP_NUM_THREADS", "0")
     # spawn: a forked child would inherit torch's threads and the GL context in an unusable state.
-    vector = AsyncVectorEnv([make] * num_envs, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+    # copy=False: observations stay in shared memory; they are encoded before the next step.
+    vector = AsyncVectorEnv(
+        [make] * num_envs, context="spawn", copy=False, autoreset_mode=AutoresetMode.DISABLED
+    )
     try:
         require_fit(policy, vector, env.id)
     except EnvironmentSetupError:

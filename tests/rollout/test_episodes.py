@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv
 
@@ -93,5 +94,7 @@ def test_the_last_episodes_leave_the_other_environments_idle() -> None:
     assert [event for event in events if "starts" in event] == ["A starts [0, 1]", "B starts [2]"]
 
 
-def test_environments_are_split_evenly() -> None:
-    assert [group_sizes(n) for n in (1, 2, 3, 8)] == [[1], [1, 1], [2, 1], [4, 4]]
+def test_environments_are_split_evenly_where_encoding_leaves_the_cpu_alone() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [group_sizes(n, gpu) for n in (1, 2, 3, 8)] == [[1], [1, 1], [2, 1], [4, 4]]
+    assert [group_sizes(n, cpu) for n in (1, 2, 3, 8)] == [[1], [2], [3], [8]]
