@@ -69,7 +69,7 @@ def group_sizes(num_envs: int, device: torch.device) -> list[int]:
     """Split environments into groups that take turns: one is rendered while another's images are encoded.
 
     Only where encoding leaves the CPU alone. There it would share the cores with rendering, and batches would
-    be half as large: two groups of one make 0.77 as many episodes a second as one group of two
+    be half as large: two groups of one made 0.76 and 0.81 as many episodes a second as one group of two
     (`benchmarks/rollout.py`, 2 cores).
 
     Args:
