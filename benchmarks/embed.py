@@ -54,7 +54,7 @@ class Sizes:
         self.batches: tuple[int, ...] = (64, 128, 256, 512, 1024) if gpu else (8, 16, 32, 64)
         # Frames of three cameras a turn, by encoder.
         self.frames = {FULL: 16_384 if gpu else 16, SMALL: 32_768 if gpu else 512}
-        self.disk_frames = {FULL: 4096 if gpu else 32, SMALL: 4096 if gpu else 400}
+        self.disk_frames = {FULL: 4096 if gpu else 8, SMALL: 4096 if gpu else 400}
         self.scaling = (2048, 4096, 8192) if gpu else (300, 600, 1200)
         if tiny:
             self.batches, self.scaling = (4,), (20, 40, 60)
