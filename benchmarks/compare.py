@@ -7,6 +7,7 @@ several processes may each take some of the seeds.
 import argparse
 import fcntl
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -111,13 +112,15 @@ class Comparison:
             return
         settings, run = self._settings(variant, seed), self._directory(variant, seed)
         cache = self._cache(settings)
-        if run.last_step() != settings.train.steps:
-            run.path.mkdir(parents=True, exist_ok=True)
+        seconds = run.path / "seconds.json"
+        if not seconds.is_file():  # written last: without it the training was stopped, and begins anew
+            shutil.rmtree(run.path, ignore_errors=True)
+            run.path.mkdir(parents=True)
             settings.save(run.config)
             began, cpu = time.monotonic(), time.process_time()
             train(run, cache, settings.policy, settings.train)
             spent = {"train_s": time.monotonic() - began, "train_cpu_s": time.process_time() - cpu}
-            write_json(run.path / "seconds.json", {key: round(value, 1) for key, value in spent.items()})
+            write_json(seconds, {key: round(value, 1) for key, value in spent.items()})
         live = LivePolicy(load_agent(run.policy_folder("last"), "ema"), self._encoder(cache, settings))
         for steps in missing:
             rollout = settings.rollout.model_copy(
@@ -134,7 +137,7 @@ class Comparison:
                 "episodes": episodes,
                 "first_environment_seed": rollout.seed,
                 "avg_reward": round(info["avg_reward"], 2),
-                **json.loads((run.path / "seconds.json").read_text()),
+                **json.loads(seconds.read_text()),
                 "train_steps": settings.train.steps,
                 "parameters": sum(parameter.numel() for parameter in live.agent.parameters()),
             }
@@ -142,18 +145,16 @@ class Comparison:
 
     def measure_latency(self, variants: Sequence[Variant], seed: int) -> None:
         """Time the trained heads side by side, a decision of one robot at a time."""
-        agents = {v: load_agent(self._directory(v, seed).policy_folder("last"), "ema") for v in variants}
-        heads = {
-            f"{variant.name} {steps}": Head(agent, steps)
-            for variant, agent in agents.items()
-            for steps in variant.timed or variant.num_steps
-        }
+        heads = {}
+        for variant in variants:
+            agent = load_agent(self._directory(variant, seed).policy_folder("last"), "ema")
+            for steps in variant.timed or variant.num_steps:
+                heads[variant.name, steps] = Head(agent, steps)
         with torch.inference_mode():
             seconds = take_turns(heads, LATENCY_ROUNDS)
-        names = [(v.name, steps) for v in variants for steps in v.timed or v.num_steps]
         rows = [
-            {"variant": name, "num_steps": steps, "ms": rounded(1000 * median(seconds[f"{name} {steps}"]), 3)}
-            for name, steps in names
+            {"variant": name, "num_steps": steps, "ms": rounded(1000 * median(taken), 3)}
+            for (name, steps), taken in seconds.items()
         ]
         self._save(None, head_ms=rows)
 

@@ -10,14 +10,26 @@ import numpy as np
 import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from vla.cache import CacheSpec, CacheWriter, DatasetIdentity, EncoderIdentity, Episode, FeatureCache, Frames
-from vla.cache.metadata import Preprocessing
+from vla.cache import (
+    CacheConfig,
+    CacheSpec,
+    CacheWriter,
+    DatasetIdentity,
+    EncoderIdentity,
+    Episode,
+    FeatureCache,
+    Frames,
+)
+from vla.cache.metadata import Augmentation, Preprocessing
 from vla.compiling import Compile
-from vla.device import choose_dtype
+from vla.device import DtypeName, choose_dtype
 from vla.embed import EncoderConfig, FrozenEncoder
 from vla.embed.builtin import TINY_SIM
+from vla.embed.engine import plan_cache
 from vla.embed.sources import FrameBlock, FrameSource
 from vla.embed.sources.watch import FileWatch
+from vla.policy.agent import AgentConfig, VLAAgent
+from vla.policy.config import PolicyConfig
 
 # Small demonstrations in every format are written by the tests, without vla's own code.
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -37,6 +49,7 @@ SIGLIP2_BASE = {
     "patch_size": 16,
 }
 FULL, SMALL = "siglip2-base", TINY_SIM
+PREPROCESSING = Preprocessing(image_size=(256, 256))
 
 
 def load_encoder(
@@ -46,22 +59,48 @@ def load_encoder(
     if name == SMALL:
         config = EncoderConfig(id=SMALL, device=str(device), compile=compiling, batch_size=batch)
         return FrozenEncoder.load(config)
-    identity = EncoderIdentity(
-        id=name,
-        revision=None,
-        weights_sha256="0" * 64,
-        pooling="pooled",
-        dtype=choose_dtype("auto", device),
-        feature_dim=SIGLIP2_BASE["hidden_size"],
-        tokens=1,
-    )
+    identity = untrained_identity(dtype=choose_dtype("auto", device))
     return FrozenEncoder(
         copy.deepcopy(_full_size()),
-        Preprocessing(image_size=(256, 256)),
+        PREPROCESSING,
         identity,
         device=device,
         batch_size=batch or (512 if device.type == "cuda" else 16),
         compiling=compiling,
+    )
+
+
+def untrained_identity(
+    dim: int = SIGLIP2_BASE["hidden_size"],
+    tokens: int = 1,
+    dtype: DtypeName = "float32",
+) -> EncoderIdentity:
+    """Name the full-size tower, whose weights are drawn at random."""
+    return EncoderIdentity(
+        id=FULL,
+        revision=None,
+        weights_sha256="0" * 64,
+        pooling="pooled",
+        dtype=dtype,
+        feature_dim=dim,
+        tokens=tokens,
+    )
+
+
+def untrained_agent(policy: PolicyConfig, encoder: EncoderIdentity) -> VLAAgent:
+    """Build an agent of three views, state and action of 16; its weights do not matter to time."""
+    torch.manual_seed(0)
+    return VLAAgent(
+        AgentConfig(
+            policy=policy,
+            camera_names=CAMERAS,
+            state_dim=16,
+            action_dim=16,
+            fps=FPS,
+            encoder=encoder,
+            preprocessing=PREPROCESSING,
+            cache_fingerprint="none",
+        )
     )
 
 
@@ -124,18 +163,9 @@ class MemorySource(FrameSource):
             )
 
 
-def cache_spec(source: FrameSource, encoder: FrozenEncoder, shard_frames: int = 4096) -> CacheSpec:
+def cache_spec(source: FrameSource, encoder: FrozenEncoder) -> CacheSpec:
     """Describe the cache of a source."""
-    return CacheSpec(
-        dataset=source.identity(),
-        encoder=encoder.identity,
-        preprocessing=encoder.preprocessing,
-        camera_names=source.camera_names,
-        state_dim=source.state_dim,
-        action_dim=source.action_dim,
-        episodes=source.episodes,
-        shard_frames=shard_frames,
-    )
+    return plan_cache(source, source.identity(), encoder, CacheConfig(), Augmentation())
 
 
 def write_images(root: Path, frames: int) -> Path:
@@ -164,16 +194,8 @@ def write_random_cache(folder: Path, frames: int, dim: int = 768, tokens: int = 
     source = MemorySource(frames)
     spec = CacheSpec(
         dataset=source.identity(),
-        encoder=EncoderIdentity(
-            id=FULL,
-            revision=None,
-            weights_sha256="0" * 64,
-            pooling="pooled",
-            dtype="float32",
-            feature_dim=dim,
-            tokens=tokens,
-        ),
-        preprocessing=Preprocessing(image_size=(256, 256)),
+        encoder=untrained_identity(dim, tokens),
+        preprocessing=PREPROCESSING,
         camera_names=CAMERAS,
         state_dim=16,
         action_dim=16,

@@ -17,14 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from demonstrations import CAMERAS, FULL, SMALL, load_encoder
+from demonstrations import CAMERAS, FULL, SMALL, load_encoder, untrained_agent, untrained_identity
 from measure import parser, rounded, save, synchronise, take_turns
 
-from vla.cache.metadata import EncoderIdentity, Preprocessing
 from vla.compiling import Compile, compile_module
 from vla.embed import FrozenEncoder
 from vla.embed.preprocess import normalise, resize
-from vla.policy.agent import AgentConfig, VLAAgent
 from vla.policy.config import DdpmConfig, PolicyConfig
 from vla.rollout.sim_transfer import SimTransferEnv
 
@@ -121,7 +119,7 @@ def heads(
 
     def sampler(head: str, steps: int, eta: float) -> Any:
         chosen = policy.model_copy(update={"head": head, "ddpm": DdpmConfig(eta=eta)})
-        agent = agent_for(chosen).to(device).eval()
+        agent = untrained_agent(chosen, untrained_identity()).to(device).eval()
         for network in agent.head.children():
             compile_module(network, compiling)
 
@@ -139,30 +137,6 @@ def heads(
     return milliseconds | {
         f"{name}, times as long": rounded(other / one) for name, other in zip(names, others, strict=True)
     }
-
-
-def agent_for(policy: PolicyConfig) -> VLAAgent:
-    """Build an agent on features of the full-size encoder; its weights do not matter to time."""
-    return VLAAgent(
-        AgentConfig(
-            policy=policy,
-            camera_names=CAMERAS,
-            state_dim=16,
-            action_dim=16,
-            fps=25,
-            encoder=EncoderIdentity(
-                id=FULL,
-                revision=None,
-                weights_sha256="0" * 64,
-                pooling="pooled",
-                dtype="float32",
-                feature_dim=768,
-                tokens=1,
-            ),
-            preprocessing=Preprocessing(image_size=(256, 256)),
-            cache_fingerprint="none",
-        )
-    )
 
 
 if __name__ == "__main__":

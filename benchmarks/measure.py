@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from machine import machine
@@ -19,6 +19,7 @@ from machine import machine
 from vla.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
+Name = TypeVar("Name")
 
 
 def parser(description: str | None, name: str) -> argparse.ArgumentParser:
@@ -35,20 +36,16 @@ def parser(description: str | None, name: str) -> argparse.ArgumentParser:
     return options
 
 
-def take_turns(
-    variants: Mapping[str, Callable[[], float | None]], rounds: int, *, warm_up: bool = True
-) -> dict[str, list[float]]:
-    """Run all variants once a round and return their seconds.
+def take_turns(variants: Mapping[Name, Callable[[], float | None]], rounds: int) -> dict[Name, list[float]]:
+    """Run all variants once to warm up, then once a round, and return their seconds.
 
     Args:
         variants: by name; one that returns a number has taken the time itself [s].
         rounds: that count.
-        warm_up: run each once before; that does not count.
     """
-    if warm_up:
-        for run in variants.values():
-            run()
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for run in variants.values():
+        run()
+    seconds: dict[Name, list[float]] = {name: [] for name in variants}
     for turn in range(rounds):
         # Forth and back, so that nobody always comes after the same neighbour.
         for name in list(variants)[:: 1 if turn % 2 == 0 else -1]:

@@ -18,11 +18,9 @@ from statistics import median
 from typing import Any
 
 import torch
-from demonstrations import CAMERAS, FULL, SMALL, load_encoder
+from demonstrations import FULL, SMALL, load_encoder, untrained_agent
 from measure import paired_ratio, parser, rounded, save, take_turns
 
-from vla.embed import FrozenEncoder
-from vla.policy.agent import AgentConfig, VLAAgent
 from vla.policy.config import PolicyConfig
 from vla.rollout.chunk_env import ChunkEnv
 from vla.rollout.config import EnvConfig
@@ -39,7 +37,8 @@ def main() -> None:
     arguments = parser(__doc__, "rollout").parse_args()
     device, gpu = torch.device(arguments.device), arguments.device == "cuda"
     encoder = load_encoder(FULL if gpu else SMALL, device)
-    policy = LivePolicy(untrained(encoder, PolicyConfig() if gpu else DEMO_POLICY), encoder)
+    agent = untrained_agent(PolicyConfig() if gpu else DEMO_POLICY, encoder.identity)
+    policy = LivePolicy(agent.to(device), encoder)
     cores = os.cpu_count() or 1
     rounds = 1 if arguments.tiny else 3
     steps = 16 if arguments.tiny else 200
@@ -84,22 +83,6 @@ def main() -> None:
         "two_groups_over_one": rounded(paired_ratio(seconds["one_group"], seconds["two_groups"])),
     }
     save(arguments, "rollout", figures, REDUCED)
-
-
-def untrained(encoder: FrozenEncoder, policy: PolicyConfig) -> VLAAgent:
-    """Build an agent that fits an encoder."""
-    torch.manual_seed(0)
-    config = AgentConfig(
-        policy=policy,
-        camera_names=CAMERAS,
-        state_dim=16,
-        action_dim=16,
-        fps=25,
-        encoder=encoder.identity,
-        preprocessing=encoder.preprocessing,
-        cache_fingerprint="none",
-    )
-    return VLAAgent(config).to(encoder.device)
 
 
 def run_serial(policy: LivePolicy, env: ChunkEnv, seed: int) -> float:
