@@ -16,8 +16,11 @@ import gymnasium
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
+from vla.cache import CacheMetadata
 from vla.errors import EnvironmentSetupError
 from vla.files import write_json
+from vla.policy.agent import AgentConfig
+from vla.policy.config import PolicyConfig
 from vla.progress import Progress
 from vla.rollout.config import EnvConfig, RolloutConfig
 from vla.rollout.episodes import Latency, take_turns
@@ -96,31 +99,50 @@ def make_vector_env(policy: LivePolicy, env: EnvConfig, num_envs: int) -> AsyncV
         [make] * num_envs, context="spawn", copy=False, autoreset_mode=AutoresetMode.DISABLED
     )
     try:
-        require_fit(policy, vector, env.id)
+        _require_fit(policy.agent.config, vector.single_observation_space, vector.single_action_space, env.id)
     except EnvironmentSetupError:
         vector.close()
         raise
     return vector
 
 
-def require_fit(policy: LivePolicy, vector: AsyncVectorEnv, env_id: str) -> None:
-    """Check that an environment has what a policy was trained with.
+def require_environment(env: EnvConfig, policy: PolicyConfig, robot: CacheMetadata) -> None:
+    """Make an environment once and check that a policy trained on a cache can be driven in it.
+
+    Raises:
+        EnvironmentSetupError: it cannot be made, or cameras, state or action differ.
+    """
+    tried = make_env(env, policy.obs_horizon, policy.num_action_steps)
+    try:
+        _require_fit(robot, tried.observation_space, tried.action_space, env.id)
+    finally:
+        tried.close()
+
+
+def _require_fit(
+    robot: AgentConfig | CacheMetadata,
+    observation: gymnasium.Space[Any],
+    action: gymnasium.Space[Any],
+    env_id: str,
+) -> None:
+    """Check that an environment has what a policy is, or will be, trained with.
 
     Raises:
         EnvironmentSetupError: it does not; the message names both sides.
     """
-    config, space = policy.agent.config, vector.single_observation_space
-    assert isinstance(space, gymnasium.spaces.Dict) and vector.single_action_space.shape is not None
-    pixels, position = space["pixels"], space["agent_pos"]
+    assert isinstance(observation, gymnasium.spaces.Dict) and action.shape is not None
+    pixels, position = observation["pixels"], observation["agent_pos"]
     assert isinstance(pixels, gymnasium.spaces.Dict) and position.shape is not None
-    for camera in config.camera_names:
+    for camera in robot.camera_names:
         if camera not in pixels.spaces:
             raise EnvironmentSetupError(
-                f"the policy looks through camera '{camera}', '{env_id}' has: {', '.join(pixels.spaces)}"
+                f"the policy looks through camera '{camera}', '{env_id}' has: {', '.join(pixels.spaces)}; "
+                "name the environment of the demonstrations: --set env.id=ID"
             )
-    found = (position.shape[-1], vector.single_action_space.shape[-1])
-    if found != (config.state_dim, config.action_dim):
+    found = (position.shape[-1], action.shape[-1])
+    if found != (robot.state_dim, robot.action_dim):
         raise EnvironmentSetupError(
-            f"the policy was trained with {config.state_dim} state and {config.action_dim} action values, "
-            f"'{env_id}' has {found[0]} and {found[1]}; name the environment of its demonstrations: --env ID"
+            f"the demonstrations have {robot.state_dim} state and {robot.action_dim} action values, "
+            f"'{env_id}' has {found[0]} and {found[1]}; name the environment of the demonstrations: "
+            "--set env.id=ID"
         )

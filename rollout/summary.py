@@ -69,7 +69,7 @@ def summarise(
     return {
         "per_episode": [{"episode_ix": i, **asdict(episode)} for i, episode in enumerate(episodes)],
         "aggregated": aggregated,
-        # The user's tracked figure: the mean over episodes of the sum of rewards.
+        # The figure to track: the mean over episodes of the sum of rewards.
         "avg_reward": aggregated["avg_sum_reward"],
         "latency_ms": {part: percentiles_ms(values) for part, values in latency_s.items() if len(values)},
     }

@@ -33,7 +33,8 @@ class ValidationRollouts:
 
     def __call__(self, agent: VLAAgent, step: int) -> Mapping[str, float]:
         """Roll out and return `avg_reward` and its companions."""
-        policy = LivePolicy(agent, self._encoder, self._config.num_steps, self._config.compile)
+        chosen = self._config
+        policy = LivePolicy(agent, self._encoder, chosen.num_steps, chosen.compile, chosen.task)
         info = evaluate(policy, self._env, self._config, self._run.evaluation(step))
         return {
             "avg_reward": info["avg_reward"],

@@ -22,18 +22,20 @@ class CountEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         render_mode: str | None = None,
         cameras: tuple[str, ...] = ("r_vis", "top", "front"),
         size: int = 32,
+        state_dim: int = 16,
+        action_dim: int = 16,
     ) -> None:
         self.render_mode, self.size, self.cameras = render_mode, size, cameras
         self.render_observations, self.rendered = True, 0
-        self.steps = 0
+        self.steps, self.state_dim = 0, state_dim
         image = spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = spaces.Dict(
             {
                 "pixels": spaces.Dict(dict.fromkeys(cameras, image)),
-                "agent_pos": spaces.Box(-np.inf, np.inf, (16,), np.float32),
+                "agent_pos": spaces.Box(-np.inf, np.inf, (state_dim,), np.float32),
             }
         )
-        self.action_space = spaces.Box(-1, 1, (16,), np.float32)
+        self.action_space = spaces.Box(-1, 1, (action_dim,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         super().reset(seed=seed)
@@ -53,7 +55,7 @@ class CountEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         frame = np.full((self.size, self.size, 3), shown, np.uint8)
         return {
             "pixels": {camera: frame.copy() for camera in self.cameras},
-            "agent_pos": np.full(16, self.steps + self.offset, np.float32),
+            "agent_pos": np.full(self.state_dim, self.steps + self.offset, np.float32),
         }
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vla.errors import CacheError, ConfigError
+from vla.errors import CacheError, ConfigError, EnvironmentSetupError
 
 if TYPE_CHECKING:
     from vla.cache import FeatureCache
@@ -56,6 +56,27 @@ def _require_task(settings: "PipelineConfig", cache: "FeatureCache") -> None:
             f"rollout.task is '{asked:.80}', validation rollouts take a task that is trained on: "
             f"{name_tasks(known)}; or none at all: --set train.rollout_every=0"
         )
+
+
+def with_rollouts_that_fit(settings: "PipelineConfig", cache: "FeatureCache") -> "PipelineConfig":
+    """Try the environment of validation rollouts before hours of training.
+
+    Who trains on their own data and names no environment gets none, and is told so.
+
+    Raises:
+        EnvironmentSetupError: an environment is named, and it cannot be made or is not that of the cache.
+    """
+    from vla.progress import say
+    from vla.rollout.evaluate import require_environment
+
+    try:
+        require_environment(settings.env, settings.policy, cache.metadata)
+    except EnvironmentSetupError as error:
+        if "env" in settings.model_fields_set:
+            raise EnvironmentSetupError(f"{error}, or none: --set train.rollout_every=0") from error
+        say(f"no validation rollouts: no environment is named (env.id), and {error}")
+        return settings.model_copy(update={"train": settings.train.model_copy(update={"rollout_every": 0})})
+    return settings
 
 
 def require_same_cache(checkpoint: Path, cache: "FeatureCache") -> None:

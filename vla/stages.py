@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vla.config import PipelineConfig, read_tables
 from vla.errors import CheckpointError, ConfigError, WriteError
 from vla.files import NO_ROOM, cannot_write
-from vla.matching import require_fit, require_same_cache, with_encoder_of
+from vla.matching import require_fit, require_same_cache, with_encoder_of, with_rollouts_that_fit
 
 if TYPE_CHECKING:
     from vla.cache import FeatureCache
@@ -52,6 +52,7 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
         CacheError: the cache holds another encoder's features than the configuration names, lacks those of
             its task texts where the policy takes them, or is not the one that a resumed run was trained on.
         ConfigError: validation rollouts could not tell what to do.
+        EnvironmentSetupError: the environment named for validation rollouts is not that of the cache.
         WriteError: the disk is full; the last checkpoint is kept.
     """
     from vla.cache import FeatureCache
@@ -65,6 +66,8 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
     settings = with_encoder_of(settings, cache)
     require_fit(settings, cache)
     world = World.join()
+    if world.is_main and settings.train.rollout_every:
+        settings = with_rollouts_that_fit(settings, cache)
     directory = RunDirectory(Path(settings.train.out))
     with exclusive(directory.path) if world.is_main else nullcontext(), _resumable(directory, resume):
         return _train(settings, cache, directory, world, resume)

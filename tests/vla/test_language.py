@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_env import ENV_ID
 from fake_language import (
     HAND,
     PICK,
@@ -30,7 +31,10 @@ from vla.policy.checkpoint import load_agent
 from vla.policy.language import LanguageProjector
 from vla.policy.run import RunDirectory
 from vla.policy.run_log import read_metrics
+from vla.rollout.live import LivePolicy
 from vla.stages import train
+
+STANDING_STILL = {"avg_reward": 0.0, "aggregated": {"avg_max_reward": 0.0, "pc_success": 0.0, "eval_s": 0.0}}
 
 
 @pytest.fixture(scope="module")
@@ -288,3 +292,19 @@ def test_validation_rollouts_must_know_what_to_do(bench: Bench, changes: dict[st
         bench.train("never", **{"train.rollout_every": 10, **changes})
     message(caught)
     assert not (bench.root / "never").exists()
+
+
+def test_validation_rollouts_follow_the_task_that_is_chosen(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def evaluate(policy: LivePolicy, *rest: Any) -> dict[str, Any]:
+        asked.append(policy.tasks.text())
+        return STANDING_STILL
+
+    monkeypatch.setattr("vla.rollout.validation.evaluate", evaluate)
+    env = {"env.id": ENV_ID, "env.kwargs": {"cameras": ["top"], "state_dim": 3, "action_dim": 2}}
+    changes = {"train.steps": 4, "train.rollout_every": 2, "policy.language": True, "rollout.task": HAND}
+    bench.train("rollouts", **env, **changes)
+    assert asked == [HAND, HAND]

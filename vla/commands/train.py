@@ -16,6 +16,7 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Updates; 0 saves the untrained policy.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and noise.")] = None,
     encoder: Encoder = None,
+    env: Annotated[str | None, typer.Option(help="Gymnasium id for validation rollouts.")] = None,
     device: Device = None,
     tracker: Annotated[
         str | None, typer.Option(help="tensorboard, wandb, swanlab, trackio or none; metrics.jsonl always.")
@@ -41,6 +42,7 @@ def train(
         "train.device": device,
         "train.tracker": tracker,
         "encoder.id": encoder,
+        "env.id": env,
     }
     settings = settings_from(config, named, set_)
     from vla.stages import run_tables
