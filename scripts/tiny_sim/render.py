@@ -19,11 +19,11 @@ from scenes import LABELS, SIZE, SceneGenerator
 from vla.progress import Progress
 
 
-def render(out: Path, worker: int, first: int, count: int, seed: int) -> None:
+def render(out: Path, worker: int, first: int, count: int, seed: int, nominal: float) -> None:
     """Fill the views of some scenes."""
     images = np.load(out / "images.npy", mmap_mode="r+")
     labels = np.load(out / "labels.npy", mmap_mode="r+")
-    generator = SceneGenerator(seed + worker)
+    generator = SceneGenerator(seed + worker, nominal=nominal)
     progress = Progress(f"render {worker}", count, unit="scenes")
     scenes = generator.scenes()
     for index in range(first, first + count):
@@ -41,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--scenes", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=10_000)
+    parser.add_argument("--nominal", type=float, default=0.2, help="share of scenes with the nominal look")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=Path("data/tiny_sim"))
     arguments = parser.parse_args()
@@ -53,7 +54,7 @@ def main() -> None:
     os.environ["LP_NUM_THREADS"] = "0"  # one process a core; the renderer's own threads get in the way
     context = multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=render, args=(out, i, first, last - first, arguments.seed))
+        context.Process(target=render, args=(out, i, first, last - first, arguments.seed, arguments.nominal))
         for i, (first, last) in enumerate(itertools.pairwise(borders))
     ]
     for worker in workers:

@@ -50,10 +50,11 @@ class SceneGenerator:
     Args:
         seed: of everything.
         randomise: False keeps nominal looks and physical poses, as in demonstrations (for probing).
+        nominal: share of scenes with shaken poses that keep the nominal look.
     """
 
-    def __init__(self, seed: int, *, randomise: bool = True) -> None:
-        self._rng, self._randomise, self._seed = np.random.default_rng(seed), randomise, seed
+    def __init__(self, seed: int, *, randomise: bool = True, nominal: float = 0.2) -> None:
+        self._rng, self._randomise, self._nominal_share = np.random.default_rng(seed), randomise, nominal
         self._physics = TransferPhysics(SIZE, SIZE)
         self._rig = CameraRig(self._physics.model, SIZE, SIZE)
         self._posed = mujoco.MjData(self._physics.model)
@@ -139,13 +140,13 @@ class SceneGenerator:
         return np.array([*place, *(turn / np.linalg.norm(turn))])
 
     def _shake_look(self) -> None:
-        """Randomise colours, lights and cameras; one scene in five keeps the nominal look."""
+        """Randomise colours, lights and cameras, but for a share of the scenes."""
         rng, model = self._rng, self._physics.model
         for name, value in self._nominal.items():
             getattr(model, name)[:] = value
         for name, value in self._headlight.items():
             getattr(model.vis.headlight, name)[:] = value
-        if rng.random() < 0.2:
+        if rng.random() < self._nominal_share:
             return
         colours = self._nominal["mat_rgba"].copy()
         colours[:, :3] += rng.normal(0, 0.10, (len(colours), 3))

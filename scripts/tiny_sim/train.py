@@ -3,6 +3,12 @@
     python scripts/tiny_sim/render.py --scenes 20000 --out data/tiny_sim
     python scripts/tiny_sim/train.py --data data/tiny_sim --out data/siglip2-tiny-sim
 
+and once more from there, at the look of demonstrations as often as at shaken ones:
+
+    python scripts/tiny_sim/render.py --scenes 10000 --nominal 1 --seed 50000 --out data/tiny_sim_nominal
+    python scripts/tiny_sim/train.py --data data/tiny_sim data/tiny_sim_nominal --init data/siglip2-tiny-sim \
+        --lr 1e-3 --near 0.02 --out data/siglip2-tiny-sim-2
+
 Supervised: one linear layer on `pooler_output` regresses the labels of `scenes.py`, in each view by
 itself. It is no general image encoder. The layer is thrown away; what is written is a standard
 checkpoint, config.json and model.safetensors, in float16.
@@ -103,7 +109,38 @@ class PooledRegressor(nn.Module):
         return patch_loss, functional.cross_entropy(looks[inside], index[inside])
 
 
-def batches(images: np.ndarray, order: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+class Views:
+    """Rendered views of several folders, one after the other.
+
+    Args:
+        folders: of `render.py`.
+    """
+
+    def __init__(self, folders: list[Path]) -> None:
+        self._parts = [np.load(folder / "images.npy", mmap_mode="r") for folder in folders]
+        self._ends = np.cumsum([len(part) for part in self._parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def last_of_each(self, share: float) -> np.ndarray:
+        """Tell which views are among the last of their folder; those are of episodes of their own."""
+        return np.concatenate([np.arange(len(part)) >= int(len(part) * (1 - share)) for part in self._parts])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Read views, uint8 [n, 256, 256, 3]; rows ascend."""
+        of_part = np.searchsorted(self._ends, rows, side="right")
+        starts = np.concatenate([[0], self._ends])
+        return np.concatenate(
+            [
+                part[rows[of_part == k] - starts[k]]
+                for k, part in enumerate(self._parts)
+                if (of_part == k).any()
+            ]
+        )
+
+
+def batches(images: Views, order: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Read batches ahead, in a thread; yields row numbers and uint8 images."""
     ready: Queue[tuple[np.ndarray, Tensor] | None] = Queue(maxsize=4)
 
@@ -135,18 +172,18 @@ def jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def evaluate(
-    model: PooledRegressor, images: np.ndarray, labels: Tensor, scale: Tensor, device: str
+    model: PooledRegressor, images: Views, rows: np.ndarray, labels: Tensor, scale: Tensor, device: str
 ) -> dict[str, float]:
     """Return median errors on held-out views."""
     model.eval()
     found = []
     with torch.inference_mode():
-        for start in range(0, len(images), 64):
-            batch = torch.from_numpy(images[start : start + 64].copy()).to(device)
+        for start in range(0, len(rows), 64):
+            batch = torch.from_numpy(images[rows[start : start + 64]]).to(device)
             pixels = normalise(batch, Preprocessing(image_size=(256, 256)))
             found.append(model(pixels)[0].float().cpu())
     model.train()
-    error = (torch.cat(found) - labels).abs() * scale
+    error = (torch.cat(found) - labels[torch.from_numpy(rows)]).abs() * scale
     mm = {"box_mm": slice(0, 3), "hands_mm": slice(3, 9), "offset_mm": slice(9, 15)}
     figures = {name: 1000 * float(error[:, part].norm(dim=1).median()) for name, part in mm.items()}
     return {**figures, "near": float(error[:, 15:21].mean()), "yaw": float(error[:, 23:].mean())}
@@ -154,7 +191,8 @@ def evaluate(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("data/tiny_sim"))
+    parser.add_argument("--data", type=Path, nargs="+", default=[Path("data/tiny_sim")])
+    parser.add_argument("--init", type=Path, help="a checkpoint to go on from; new layers are drawn on top")
     parser.add_argument("--out", type=Path, default=Path("data/siglip2-tiny-sim"))
     parser.add_argument("--epochs", type=int, default=0, help="instead of --steps")
     parser.add_argument("--batch-size", type=int, default=64)
@@ -162,6 +200,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--patch", type=int, default=32)
+    parser.add_argument("--near", type=float, default=0.1, help="errors below weigh less, in deviations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -170,29 +209,31 @@ def main() -> None:
     rng, generator = np.random.default_rng(arguments.seed), torch.Generator().manual_seed(arguments.seed)
     device = arguments.device
 
-    images = np.load(arguments.data / "images.npy", mmap_mode="r")
-    labels = torch.from_numpy(np.load(arguments.data / "labels.npy"))
-    split = int(len(images) * (1 - HELD_OUT))
-    scale = labels[:split].std(0)
-    mean = labels[:split].mean(0)
+    images = Views(arguments.data)
+    labels = torch.from_numpy(np.concatenate([np.load(folder / "labels.npy") for folder in arguments.data]))
+    held_out = images.last_of_each(HELD_OUT)
+    train_rows, test_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    scale, mean = labels.std(0), labels.mean(0)
     standard = (labels - mean) / scale
     points = image_points(labels, np.arange(len(labels)))
 
     model = PooledRegressor(arguments).to(device)
+    if arguments.init:
+        model.tower.load_state_dict(SiglipVisionModel.from_pretrained(arguments.init).float().state_dict())
     nn.init.zeros_(model.head.bias)
     groups = [
         {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.05},
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=arguments.lr, betas=(0.9, 0.95))
-    steps = arguments.epochs * (split // arguments.batch_size) or arguments.steps
+    steps = arguments.epochs * (len(train_rows) // arguments.batch_size) or arguments.steps
     step, started = 0, time.monotonic()
     weights = WEIGHTS.to(device)
     with Progress("train", steps, unit="steps") as progress:
         for epoch in itertools.count(1):
             if step == steps:
                 break
-            for rows, batch in batches(images, rng.permutation(split), arguments.batch_size):
+            for rows, batch in batches(images, rng.permutation(train_rows), arguments.batch_size):
                 rate = min(1, (step + 1) / 500) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
                 for group in optimizer.param_groups:
                     group["lr"] = arguments.lr * rate
@@ -201,7 +242,8 @@ def main() -> None:
                     found, patches, looks = model(jitter(pixels, generator))
                 target = standard[torch.from_numpy(rows)].to(device)
                 loss = (
-                    functional.smooth_l1_loss(found.float(), target, beta=0.1, reduction="none") * weights
+                    functional.smooth_l1_loss(found.float(), target, beta=arguments.near, reduction="none")
+                    * weights
                 ).mean()
                 patch_loss, look_loss = model.patch_loss(
                     patches.float(), looks.float(), points[torch.from_numpy(rows)].to(device)
@@ -221,7 +263,7 @@ def main() -> None:
                 "seconds": round(time.monotonic() - started),
                 "loss": loss.item(),
             }
-            row |= evaluate(model, images[split:], standard[split:], scale, device)
+            row |= evaluate(model, images, test_rows, standard, scale, device)
             print(json.dumps(row), flush=True)
             copy.deepcopy(model.tower).to(torch.float16).save_pretrained(arguments.out)
             SiglipImageProcessor(size={"height": 256, "width": 256}).save_pretrained(arguments.out)
