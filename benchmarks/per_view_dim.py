@@ -1,4 +1,4 @@
-"""The user's comparison: views projected to 96 or to 192 numbers, everything else equal.
+"""How wide need a view be? Projected to 96 or to 192 numbers, everything else equal.
 
     vla record --config examples/demo.toml
     python benchmarks/per_view_dim.py

@@ -138,7 +138,7 @@ def machines(results: Results) -> str:
     return " ".join(f"{', '.join(names)}: {where}." for where, names in said.items())
 
 
-# What one frame of the user's setting takes: three views of 768 float16 numbers, state and action of 16.
+# What one frame of the full-size setting takes: three views of 768 float16 numbers, state and action of 16.
 CAMERAS, DIM, VECTORS, INDICES = 3, 768, 2 * 16 * 4, 2 * 4
 FRAME_COUNTS = (10_000_000, 1_000_000_000)
 # Published by timm for this architecture, and the aim of this project; not measured here.

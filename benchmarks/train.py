@@ -8,7 +8,7 @@ from images   an update from the cache, against what users do today: decode and 
 from disk     a cache of which nothing is in memory when a step begins, against one held in memory
 compiled      GPU only: eager, torch.compile, CUDA graphs, TF32; the time of 50,000 steps
 
-The policy is the user's: 3 cameras, 192 a view, condition 384, 12 layers of 384, 16 predicted and 8 executed.
+The policy is the full-size one: 3 cameras, 192 a view, condition 384, 12 layers of 384, chunks of 16.
 """
 
 import mmap

@@ -6,7 +6,7 @@
        │ normalise: on the encoder's device; uploading uint8 moves a quarter of the bytes
     pixels  float [n, 3, H, W]  (value / 255 - mean) / std, per channel
 
-Resizing squashes: the aspect ratio is not kept, as in the user's `eval_image_resize_shape`.
+Resizing squashes: the aspect ratio is not kept, as with `eval_image_resize_shape`.
 It runs in uint8 on the CPU everywhere, because the CUDA kernel takes floats only and would round
 some pixels the other way; a frame must have the same feature wherever it is encoded.
 """

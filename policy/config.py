@@ -1,6 +1,6 @@
 """Configuration of stage two: tables `[policy]` and `[train]`.
 
-The defaults are the user's experiment: 3 views x 192, condition 384, a 12-layer head of width 384,
+The defaults are the full-size experiment: 3 views x 192, condition 384, a 12-layer head of width 384,
 2 observations, 16 predicted and 8 executed actions, 50,000 steps.
 """
 
@@ -22,7 +22,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class ImfConfig(StrictModel):
-    """The improved-MeanFlow objective (arXiv 2512.02012); measurements in docs/decisions."""
+    """The improved-MeanFlow objective (arXiv 2512.02012); measurements in docs/log.md."""
 
     flow_share: Share = 0.5
     """Rows of a batch with r = t, which is plain flow matching."""

@@ -2,7 +2,7 @@
 
 Needs NumPy, websockets and msgpack, not torch; in a robot's own environment:
 
-    pip install --no-deps vla && pip install numpy websockets msgpack
+    pip install --no-deps DIRECTORY_OF_VLA && pip install numpy websockets msgpack
 
     with PolicyClient("ws://127.0.0.1:8000") as policy:
         policy.reset()

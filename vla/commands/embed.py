@@ -9,7 +9,9 @@ from vla.commands.options import Assign, Config, Device, Encoder, Json, settings
 
 
 def embed(
-    dataset: Annotated[str | None, typer.Option(help="Directory of a LeRobotDataset v3.0.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="LeRobotDataset v2.0 to v3.0, or HDF5 episodes.")
+    ] = None,
     encoder: Encoder = None,
     out: Annotated[str | None, typer.Option(help="Folder in which the cache directory is made.")] = None,
     pool: Annotated[str | None, typer.Option(help="pooled, mean, grid2, grid4 or patches.")] = None,
@@ -26,7 +28,7 @@ def embed(
 
     Interrupted work goes on where it stopped when the same command is run again.
 
-    Example: vla embed --dataset data/sim_transfer --encoder siglip2-tiny-random --out data/features
+    Example: vla embed --dataset data/sim_transfer --encoder siglip2-tiny-sim --out data/features
     """
     named = {
         "dataset.path": dataset,

@@ -9,7 +9,7 @@ from vla.commands.options import Json, show
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A dataset, cache, run, policy or evaluation.")],
+    path: Annotated[Path, typer.Argument(help="A dataset, cache, run, policy, suite or evaluation.")],
     json_: Json = False,
 ) -> None:
     """Say in plain words what a path holds.
