@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
+from vla.cache import CacheMetadata
 from vla.compiling import Compile, compile_module
 from vla.embed import FrozenEncoder
 from vla.errors import EncoderError, EnvironmentSetupError
-from vla.policy.agent import VLAAgent
+from vla.policy.agent import AgentConfig, VLAAgent
 from vla.policy.heads.head import Noise
 from vla.rollout.language import TaskFeatures
 
@@ -55,7 +56,7 @@ class LivePolicy:
         compiling: Compile = "off",
         task: str = "",
     ) -> None:
-        require_same_encoder(agent, encoder)
+        require_same_encoder(agent.config, encoder)
         for network in agent.head.children():
             compile_module(network, compiling)
         self.agent, self.encoder, self.num_steps = agent.eval(), encoder, num_steps
@@ -123,8 +124,8 @@ class LivePolicy:
         return lambda: torch.stack([torch.randn(shape, generator=row) for row in rows]).to(device)
 
 
-def require_same_encoder(agent: VLAAgent, encoder: FrozenEncoder) -> None:
-    """Check that an encoder gives the features that an agent was trained on.
+def require_same_encoder(trained_on: AgentConfig | CacheMetadata, encoder: FrozenEncoder) -> None:
+    """Check that an encoder gives the features that an agent was, or will be, trained on.
 
     Arithmetic may differ, as between a GPU that embedded and a CPU that rolls out; weights, pooling
     and preprocessing may not.
@@ -132,9 +133,9 @@ def require_same_encoder(agent: VLAAgent, encoder: FrozenEncoder) -> None:
     Raises:
         EncoderError: they differ; the message names both encoders.
     """
-    trained, found = agent.config.encoder, encoder.identity
+    trained, found = trained_on.encoder, encoder.identity
     same = (trained.weights_sha256, trained.pooling) == (found.weights_sha256, found.pooling)
-    if same and agent.config.preprocessing == encoder.preprocessing:
+    if same and trained_on.preprocessing == encoder.preprocessing:
         return
     raise EncoderError(
         f"the policy was trained on features of {trained.describe()}, the encoder named is "

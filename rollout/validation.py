@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
+from vla.cache import CacheMetadata
 from vla.embed import EncoderConfig, FrozenEncoder
 from vla.policy.agent import VLAAgent
 from vla.policy.run import RunDirectory
 from vla.rollout.config import EnvConfig, RolloutConfig
 from vla.rollout.evaluate import evaluate
-from vla.rollout.live import LivePolicy
+from vla.rollout.live import LivePolicy, require_same_encoder
 
 
 class ValidationRollouts:
@@ -18,18 +19,26 @@ class ValidationRollouts:
         env: the environment.
         config: seeds, environments side by side, sampling steps.
         encoder: the encoder of the cache, loaded now, so that a missing one is found before hours of work.
+        cache: what the agent is trained on.
         episodes: of each evaluation.
 
     Raises:
-        EncoderError: the encoder cannot be loaded.
+        EncoderError: the encoder cannot be loaded, or gives other features than the cache's.
     """
 
     def __init__(
-        self, run: RunDirectory, env: EnvConfig, config: RolloutConfig, encoder: EncoderConfig, episodes: int
+        self,
+        run: RunDirectory,
+        env: EnvConfig,
+        config: RolloutConfig,
+        encoder: EncoderConfig,
+        cache: CacheMetadata,
+        episodes: int,
     ) -> None:
         self._run, self._env = run, env
         self._config = config.model_copy(update={"episodes": episodes, "videos": min(1, config.videos)})
         self._encoder = FrozenEncoder.load(encoder)
+        require_same_encoder(cache, self._encoder)
 
     def __call__(self, agent: VLAAgent, step: int) -> Mapping[str, float]:
         """Roll out and return `avg_reward` and its companions."""

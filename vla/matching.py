@@ -18,7 +18,8 @@ def with_encoder_of(settings: "PipelineConfig", cache: "FeatureCache") -> "Pipel
     """
     made_by, named = cache.metadata.encoder, settings.encoder
     if "id" not in named.model_fields_set:
-        return settings.model_copy(update={"encoder": named.model_copy(update={"id": made_by.id})})
+        same = {"id": made_by.id} | ({"revision": made_by.revision} if made_by.revision else {})
+        return settings.model_copy(update={"encoder": named.model_copy(update=same)})
     if made_by.id != named.id:
         raise CacheError(
             f"{cache.folder} holds features of encoder '{made_by.id}', the configuration names "

@@ -292,4 +292,4 @@ def _validation_rollouts(
 
     encoder = settings.encoder.model_copy(update={"pool": cache.metadata.encoder.pooling})
     episodes = settings.train.rollout_episodes
-    return ValidationRollouts(directory, settings.env, settings.rollout, encoder, episodes)
+    return ValidationRollouts(directory, settings.env, settings.rollout, encoder, cache.metadata, episodes)

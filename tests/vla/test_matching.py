@@ -1,13 +1,15 @@
 """What is asked of a cache is held against it before a run begins."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from fake_env import ENV_ID
 from fake_language import Bench, make_bench
+from fakes import write_two_tower_checkpoint
 
 from vla.config import PipelineConfig
-from vla.errors import EnvironmentSetupError
+from vla.errors import EncoderError, EnvironmentSetupError
 from vla.policy.run import RunDirectory
 from vla.policy.run_log import read_metrics
 
@@ -44,3 +46,16 @@ def test_a_named_environment_that_does_not_fit_is_refused_before_the_run_begins(
         bench.train("never", **{"train.rollout_every": 10, **env})
     assert "train.rollout_every=0" in str(caught.value) and "\n" not in str(caught.value)
     assert not Path(bench.root / "never").exists()
+
+
+def test_an_encoder_that_changed_since_the_cache_was_made_is_refused_before_the_first_step(
+    bench: Bench, tmp_path: Path
+) -> None:
+    moved = Bench(tmp_path, bench.dataset, tmp_path / "siglip2")
+    shutil.copytree(bench.encoder, moved.encoder)
+    moved.embed()
+    write_two_tower_checkpoint(moved.encoder, seed=1)
+    env = {"env.id": ENV_ID, "env.kwargs": {"cameras": ["top"], "state_dim": 3, "action_dim": 2}}
+    with pytest.raises(EncoderError, match=r"features of .*, the encoder named is"):
+        moved.train("never", **{"train.rollout_every": 10, **env})
+    assert RunDirectory(moved.root / "never").last_step() is None
