@@ -11,7 +11,9 @@ from itertools import islice
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv
+from jaxtyping import Float32
 
+from vla.errors import VlaError
 from vla.rollout.live import LivePolicy
 from vla.rollout.summary import EpisodeResult
 
@@ -34,6 +36,9 @@ def take_turns(
         seeds: of the episodes; whichever group is free takes the next ones.
         videos: mp4 file by seed, for the episodes to record.
         latency: extended.
+
+    Raises:
+        VlaError: the policy's actions are not finite.
     """
     turns = deque(_run_group(policy, group, seeds, videos, latency) for group in groups)
     while turns:
@@ -71,6 +76,7 @@ def _run_batch(
         # A seed a row and decision: no two chunks of a run share their noise.
         noise = [seed * 100_003 + decision for seed in seeds]
         actions, timing = policy.act(pixels, observation["agent_pos"][used], noise)
+        _require_finite(actions, seeds, decision)
         chunk = np.zeros_like(low)
         chunk[used] = actions
         group.step_async(np.clip(chunk, low, high))
@@ -91,3 +97,16 @@ def _run_batch(
         )
         for row, seed in enumerate(seeds)
     ]
+
+
+def _require_finite(
+    actions: Float32[np.ndarray, "B num_action_steps A"], seeds: Sequence[int], decision: int
+) -> None:
+    """Check a decision; limits of the action space let NaN through, and no robot should get it."""
+    finite = np.isfinite(actions).all(axis=(1, 2))
+    if not finite.all():
+        seed = seeds[int(finite.argmin())]
+        raise VlaError(
+            f"the policy's actions in the episode of seed {seed}, decision {decision + 1}, are not finite; "
+            "none is executed. vla verify RUN says whether its weights are"
+        )

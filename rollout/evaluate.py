@@ -14,7 +14,7 @@ from typing import Any
 
 import gymnasium
 import torch
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector import AsyncVectorEnv
 
 from vla.cache import CacheMetadata
 from vla.errors import EnvironmentSetupError
@@ -27,6 +27,7 @@ from vla.rollout.episodes import Latency, take_turns
 from vla.rollout.live import LivePolicy
 from vla.rollout.make_env import make_env
 from vla.rollout.summary import EpisodeResult, summarise
+from vla.rollout.vector_env import EnvironmentProcesses
 
 
 def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Path) -> dict[str, Any]:
@@ -36,7 +37,8 @@ def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Pat
         The contents of `eval_info.json`; see `vla.rollout.summary`.
 
     Raises:
-        EnvironmentSetupError: the environment cannot be made, or does not fit the policy.
+        EnvironmentSetupError: the environment cannot be made, does not fit the policy, or fails.
+        VlaError: the policy's actions are not finite.
         ConfigError: the policy knows several tasks and none is chosen.
     """
     task = policy.tasks.text()  # refused before an environment is started
@@ -55,11 +57,16 @@ def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Pat
         for size in group_sizes(num_envs, policy.encoder.device):
             groups.append(make_vector_env(policy, env, size))
             stack.callback(groups[-1].close)
-        for ended in take_turns(policy, groups, seeds, videos, latency):
-            if ended:
-                episodes += ended
-                successes = sum(episode.success for episode in episodes)
-                progress.update(len(ended), success=successes / len(episodes))
+        try:
+            for ended in take_turns(policy, groups, seeds, videos, latency):
+                if ended:
+                    episodes += ended
+                    successes = sum(episode.success for episode in episodes)
+                    progress.update(len(ended), success=successes / len(episodes))
+        except EnvironmentSetupError as error:
+            raise EnvironmentSetupError(
+                f"{error}; {len(episodes)} of {config.episodes} episodes had ended, none of them is kept"
+            ) from error
     episodes.sort(key=lambda episode: episode.seed)
     paths = [str(Path(path).relative_to(out)) for path in videos.values()]
     info = summarise(episodes, latency, time.monotonic() - started, paths)
@@ -93,11 +100,7 @@ def make_vector_env(policy: LivePolicy, env: EnvConfig, num_envs: int) -> AsyncV
     make = functools.partial(make_env, env, policy.obs_horizon, policy.num_action_steps)
     # llvmpipe's own threads only get in the way of one process a core (15.8 against 16.6 ms a frame).
     os.environ.setdefault("LP_NUM_THREADS", "0")
-    # spawn: a forked child would inherit torch's threads and the GL context in an unusable state.
-    # copy=False: observations stay in shared memory; they are encoded before the next step.
-    vector = AsyncVectorEnv(
-        [make] * num_envs, context="spawn", copy=False, autoreset_mode=AutoresetMode.DISABLED
-    )
+    vector = EnvironmentProcesses(make, num_envs, env.id)
     try:
         _require_fit(policy.agent.config, vector.single_observation_space, vector.single_action_space, env.id)
     except EnvironmentSetupError:

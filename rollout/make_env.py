@@ -12,7 +12,7 @@ from gymnasium.wrappers import TransformAction
 
 # Sets MUJOCO_GL where nobody has: environments of other packages render without a display as well.
 import vla.rollout.gl  # noqa: F401
-from vla.errors import EnvironmentSetupError
+from vla.errors import EnvironmentSetupError, VlaError
 from vla.rollout.chunk_env import ChunkEnv
 from vla.rollout.config import EnvConfig
 from vla.rollout.observations import CameraObservations
@@ -39,8 +39,13 @@ def make_env(config: EnvConfig, obs_horizon: int, num_action_steps: int) -> Chun
         arguments.setdefault("obs_type", CAMERAS_AND_STATE)
     try:
         env: gymnasium.Env[Any, Any] = gymnasium.make(spec, render_mode="rgb_array", **arguments)
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise EnvironmentSetupError(f"environment '{config.id}' cannot be made: {error}") from error
+    except VlaError:
+        raise
+    except Exception as error:  # whoever wrote it may refuse an argument with any error
+        given = f" with env.kwargs {arguments}" if arguments else ""
+        raise EnvironmentSetupError(
+            f"environment '{config.id}' cannot be made{given}: {type(error).__name__}: {error}"
+        ) from error
     env = CameraObservations(env, config.cameras)
     return ChunkEnv(env if config.clip_actions else _unlimited(env), obs_horizon, num_action_steps)
 

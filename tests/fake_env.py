@@ -4,6 +4,8 @@ The state counts the steps; the red channel of every image counts them too. The 
 action. An episode ends after 20 steps, and is a success if its last action was positive.
 """
 
+import os
+import signal
 from typing import Any
 
 import gymnasium
@@ -24,10 +26,12 @@ class CountEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         size: int = 32,
         state_dim: int = 16,
         action_dim: int = 16,
+        trouble: str = "",
     ) -> None:
         self.render_mode, self.size, self.cameras = render_mode, size, cameras
         self.render_observations, self.rendered = True, 0
         self.steps, self.state_dim = 0, state_dim
+        self.trouble = trouble  # "raised" or "killed", in step 3
         image = spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = spaces.Dict(
             {
@@ -44,6 +48,10 @@ class CountEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         self.steps += 1
+        if self.trouble == "killed" and self.steps == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.trouble == "raised" and self.steps == 3:
+            raise ValueError("the joint is stuck")
         return self._observe(), float(action.mean()), False, False, {"is_success": bool(action.mean() > 0)}
 
     def render(self) -> np.ndarray:

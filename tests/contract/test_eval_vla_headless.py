@@ -99,3 +99,12 @@ def test_an_environment_that_lacks_a_camera_is_refused_naming_its_own(
     env = EnvConfig(id=ENV_ID, kwargs={"cameras": ["top", "side"]})
     with pytest.raises(EnvironmentSetupError, match=r"looks through camera 'r_vis', .* has: side, top"):
         evaluate(policy, env, RolloutConfig(episodes=1), tmp_path)
+
+
+def test_a_failing_environment_says_what_of_the_evaluation_is_lost(
+    policy: LivePolicy, tmp_path: Path
+) -> None:
+    env = EnvConfig(id=ENV_ID, kwargs={"trouble": "raised"})
+    with pytest.raises(EnvironmentSetupError, match=r"joint is stuck.*; 0 of 2 episodes had ended, none"):
+        evaluate(policy, env, RolloutConfig(episodes=2, num_envs=1), tmp_path)
+    assert not (tmp_path / "eval_info.json").exists()

@@ -1,16 +1,23 @@
 """Two groups of environments take turns: who works while whom, and which seed goes where."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from fake_env import ENV_ID
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv
 
+from vla.errors import EnvironmentSetupError, VlaError
+from vla.rollout.config import EnvConfig
 from vla.rollout.episodes import take_turns
 from vla.rollout.evaluate import group_sizes
 from vla.rollout.live import LivePolicy, Timing
+from vla.rollout.make_env import make_env
+from vla.rollout.vector_env import EnvironmentProcesses
 
 
 class FakeGroup(AsyncVectorEnv):
@@ -61,6 +68,17 @@ class FakePolicy(LivePolicy):
         return np.zeros((len(state), 8, 2), np.float32), Timing(encode_s=0.1, head_s=0.1)
 
 
+class LostPolicy(FakePolicy):
+    """Its second robot gets an action that is no number."""
+
+    def act(
+        self, pixels: Any, state: Any, seeds: Sequence[int] | None = None, task: str = ""
+    ) -> tuple[np.ndarray, Timing]:
+        actions, timing = super().act(pixels, state, seeds, task)
+        actions[1, 3, 0] = np.nan
+        return actions, timing
+
+
 def run(sizes: Sequence[int], episodes: int) -> tuple[list[str], list[int]]:
     events: list[str] = []
     groups = [FakeGroup("AB"[i], size, events) for i, size in enumerate(sizes)]
@@ -98,3 +116,44 @@ def test_environments_are_split_evenly_where_encoding_leaves_the_cpu_alone() -> 
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     assert [group_sizes(n, gpu) for n in (1, 2, 3, 8)] == [[1], [1, 1], [2, 1], [4, 4]]
     assert [group_sizes(n, cpu) for n in (1, 2, 3, 8)] == [[1], [2], [3], [8]]
+
+
+def test_actions_that_are_not_finite_are_refused_naming_the_episode_before_a_robot_gets_them() -> None:
+    events: list[str] = []
+    group = FakeGroup("A", 2, events)
+    with pytest.raises(VlaError, match=r"episode of seed 8, decision 1, are not finite.*vla verify"):
+        list(take_turns(LostPolicy(events), [group], iter((7, 8)), {}, {}))
+    assert "A steps" not in events
+
+
+def environments(trouble: str, num_envs: int = 2) -> EnvironmentProcesses:
+    config = EnvConfig(id=ENV_ID, kwargs={"trouble": trouble})
+    make = functools.partial(make_env, config, obs_horizon=2, num_action_steps=8)
+    return EnvironmentProcesses(make, num_envs, config.id)
+
+
+def test_an_environment_process_that_is_killed_is_named_with_what_to_do() -> None:
+    group = environments("killed")
+    group.reset_async(seed=[1, 2])
+    group.reset_wait()
+    group.step_async(np.zeros((2, 8, 16), np.float32))
+    with pytest.raises(
+        EnvironmentSetupError, match=r"process [12] of 2 \('fake_env:.*'\) ended \(SIGKILL\).*num_envs=1"
+    ):
+        group.step_wait()
+    group.close()
+    assert not any(process.is_alive() for process in group.processes)
+
+
+def test_what_an_environment_raises_is_one_line_and_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    group = environments("raised")
+    group.reset_async(seed=[1, 2])
+    group.reset_wait()
+    group.step_async(np.zeros((2, 8, 16), np.float32))
+    with pytest.raises(
+        EnvironmentSetupError,
+        match=r"process [12] of 2, raised ValueError: the joint is stuck at .*fake_env.py",
+    ):
+        group.step_wait()
+    group.close()
+    assert capfd.readouterr().err == ""

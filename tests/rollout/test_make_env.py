@@ -113,8 +113,24 @@ def test_an_unknown_environment_says_how_to_name_one() -> None:
 
 
 def test_arguments_that_do_not_fit_are_one_line() -> None:
-    with pytest.raises(EnvironmentSetupError, match=r"cannot be made: .*unexpected keyword .*'colour'"):
+    with pytest.raises(EnvironmentSetupError, match=r"cannot be made with .*unexpected keyword .*'colour'"):
         make(kwargs={"colour": 1})
+
+
+@pytest.mark.parametrize("error", [ValueError, AssertionError, KeyError, NotImplementedError, RuntimeError])
+def test_whatever_an_environment_raises_on_a_wrong_value_is_one_line(error: type[Exception]) -> None:
+    def refuse(**arguments: Any) -> gymnasium.Env[Any, Any]:
+        raise error("task must be push")
+
+    gymnasium.register("vla-tests/Refusing-v0", entry_point=refuse)
+    try:
+        with pytest.raises(
+            EnvironmentSetupError,
+            match=rf"'vla-tests/Refusing-v0' .*kwargs .*'task': 'pull'.*: {error.__name__}: .*must be push",
+        ):
+            make("vla-tests/Refusing-v0", kwargs={"task": "pull"})
+    finally:
+        del gymnasium.registry["vla-tests/Refusing-v0"]
 
 
 def test_an_environment_without_cameras_shows_what_it_observes() -> None:
