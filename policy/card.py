@@ -68,6 +68,7 @@ def _header(name: str, config: AgentConfig, evaluations: Sequence[Evaluation]) -
                 metric_value=one.info["aggregated"]["pc_success"],
             )
             for one in evaluations
+            if one.info["aggregated"]["pc_success"] is not None
         ]
         or None,
     )
@@ -153,12 +154,18 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
     ]
     for one in evaluations:
         figures, seeds = one.info["aggregated"], [row["seed"] for row in one.info["per_episode"]]
-        low, high = figures["pc_success_ci95"]
         lines.append(
             f"| `{_inline(one.env)}`{_told(one)} | {min(seeds)} to {max(seeds)} | {figures['n_episodes']} | "
-            f"{figures['pc_success']:.1f} % ({low:.1f} to {high:.1f}) | {one.info['avg_reward']:.2f} |"
+            f"{_success(figures)} | {one.info['avg_reward']:.2f} |"
         )
     return "## Results\n\n" + "\n".join(lines)
+
+
+def _success(figures: Mapping[str, Any]) -> str:
+    if figures["pc_success"] is None:
+        return "not measured"
+    low, high = figures["pc_success_ci95"]
+    return f"{figures['pc_success']:.1f} % ({low:.1f} to {high:.1f})"
 
 
 def _told(one: Evaluation) -> str:

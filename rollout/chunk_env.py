@@ -3,7 +3,8 @@
     action       float32 [num_action_steps, A]
     observation  {"pixels": {camera: uint8 [T_obs, H, W, 3]}, "agent_pos": float32 [T_obs, S]}
     reward       sum over the steps of the chunk
-    info         max_reward and is_success of the episode so far; render_s, mean seconds an observation
+    info         max_reward and is_success of the episode so far; tells_success, whether the environment has
+                 said anything of it; render_s, mean seconds an observation
 
 Of the 8 observations of a chunk the policy sees the last 2, and rendering is most of the cost of a
 step. Environments with a `render_observations` attribute are told not to render the others.
@@ -21,6 +22,7 @@ from jaxtyping import Float32
 from vla.rollout.video import VideoWriter
 
 Observation = dict[str, Any]
+SUCCESS_KEYS = ("is_success", "success")
 
 
 class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarray]):
@@ -64,6 +66,7 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
         self._over = False
         self._last_info = {
             "is_success": False,
+            "tells_success": False,
             "max_reward": -np.inf,
             "render_s": float(info.get("render_s", 0.0)),
         }
@@ -86,7 +89,9 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
             self._history.append(observation)
             total += float(reward)
             self._last_info["max_reward"] = max(self._last_info["max_reward"], float(reward))
-            self._last_info["is_success"] |= bool(info.get("is_success", False))
+            if (success := _success(info)) is not None:
+                self._last_info["is_success"] |= success
+                self._last_info["tells_success"] = True
             render_seconds.append(float(info.get("render_s", 0.0)))
             self._film()
             if terminated or truncated:
@@ -123,6 +128,12 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
             "pixels": {c: np.stack([o["pixels"][c] for o in self._history]) for c in latest["pixels"]},
             "agent_pos": np.stack([o["agent_pos"] for o in self._history]),
         }
+
+
+def _success(info: dict[str, Any]) -> bool | None:
+    """Return whether a task is solved, where the environment says so: LeRobot's key, or Gymnasium's."""
+    told = (info.get(key) for key in SUCCESS_KEYS)
+    return next((bool(value) for value in told if value is not None), None)
 
 
 def _stacked(space: spaces.Dict, horizon: int) -> spaces.Dict:

@@ -93,7 +93,7 @@ def _run_batch(
             seed=seed,
             sum_reward=float(sum_reward[row]),
             max_reward=float(info["max_reward"][row]),
-            success=bool(info["is_success"][row]),
+            success=bool(info["is_success"][row]) if info["tells_success"][row] else None,
         )
         for row, seed in enumerate(seeds)
     ]

@@ -6,6 +6,7 @@ run beside it.
 """
 
 import functools
+import math
 import os
 import time
 from contextlib import ExitStack
@@ -21,12 +22,13 @@ from vla.errors import EnvironmentSetupError
 from vla.files import write_json
 from vla.policy.agent import AgentConfig
 from vla.policy.config import PolicyConfig
-from vla.progress import Progress
+from vla.progress import Progress, say
+from vla.rollout.chunk_env import SUCCESS_KEYS
 from vla.rollout.config import EnvConfig, RolloutConfig
 from vla.rollout.episodes import Latency, take_turns
 from vla.rollout.live import LivePolicy
-from vla.rollout.make_env import make_env
-from vla.rollout.summary import EpisodeResult, summarise
+from vla.rollout.make_env import find_spec, make_env
+from vla.rollout.summary import EpisodeResult, success_rate, summarise
 from vla.rollout.vector_env import EnvironmentProcesses
 
 
@@ -57,12 +59,13 @@ def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Pat
         for size in group_sizes(num_envs, policy.encoder.device):
             groups.append(make_vector_env(policy, env, size))
             stack.callback(groups[-1].close)
+        _say_what_may_be_wrong(env, groups[0].metadata.get("render_fps"), policy.agent.config.fps)
         try:
             for ended in take_turns(policy, groups, seeds, videos, latency):
                 if ended:
                     episodes += ended
-                    successes = sum(episode.success for episode in episodes)
-                    progress.update(len(ended), success=successes / len(episodes))
+                    rate = success_rate(episodes)
+                    progress.update(len(ended), **({} if rate is None else {"success": rate}))
         except EnvironmentSetupError as error:
             raise EnvironmentSetupError(
                 f"{error}; {len(episodes)} of {config.episodes} episodes had ended, none of them is kept"
@@ -72,7 +75,24 @@ def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Pat
     info = summarise(episodes, latency, time.monotonic() - started, paths)
     info |= {"task": task} if task else {}
     write_json(out / "eval_info.json", info)
+    if info["aggregated"]["pc_success"] is None:
+        keys = " nor ".join(f"info['{key}']" for key in SUCCESS_KEYS)
+        say(f"success was not measured: '{env.id}' has neither {keys}; its rewards are what there is")
     return info
+
+
+def _say_what_may_be_wrong(env: EnvConfig, env_fps: float | int | None, fps: float) -> None:
+    """Say what an evaluation can be run with, but seldom should."""
+    if find_spec(env.id).max_episode_steps is None and "max_episode_steps" not in env.kwargs:
+        say(
+            f"'{env.id}' is registered without max_episode_steps: an episode that does not end by itself "
+            "goes on for ever; limit it: --set env.kwargs.max_episode_steps=N"
+        )
+    if env_fps is not None and not math.isclose(env_fps, fps, rel_tol=0.01):
+        say(
+            f"the demonstrations have {fps:g} actions a second, '{env.id}' declares {env_fps:g} "
+            "(render_fps); if that is its control rate, the policy moves at another speed than it was shown"
+        )
 
 
 def group_sizes(num_envs: int, device: torch.device) -> list[int]:

@@ -13,10 +13,8 @@ def plot_evaluation(info: dict[str, Any], out: Path) -> Path:
     episodes = sorted(info["per_episode"], key=lambda episode: episode["sum_reward"])
     colours = ["tab:green" if episode["success"] else "tab:grey" for episode in episodes]
     rewards.bar(range(len(episodes)), [episode["sum_reward"] for episode in episodes], color=colours)
-    low, high = info["aggregated"]["pc_success_ci95"]
     rewards.set(
-        title=f"success {info['aggregated']['pc_success']:.0f} % (95 % interval {low:.0f} to {high:.0f}), "
-        f"avg_reward {info['avg_reward']:.1f}",
+        title=f"success {_success(info['aggregated'])}, avg_reward {info['avg_reward']:.1f}",
         xlabel="episodes, sorted; green: success",
         ylabel="sum of rewards",
     )
@@ -27,3 +25,10 @@ def plot_evaluation(info: dict[str, Any], out: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return path
+
+
+def _success(aggregated: dict[str, Any]) -> str:
+    if aggregated["pc_success"] is None:
+        return "not measured"
+    low, high = aggregated["pc_success_ci95"]
+    return f"{aggregated['pc_success']:.0f} % (95 % interval {low:.0f} to {high:.0f})"

@@ -17,7 +17,8 @@ class EpisodeResult:
     seed: int
     sum_reward: float
     max_reward: float
-    success: bool
+    success: bool | None
+    """None where the environment has not said."""
 
 
 def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
@@ -40,13 +41,23 @@ def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
     return {name: round(float(value), 3) for name, value in figures.items()}
 
 
+def success_rate(episodes: Sequence[EpisodeResult]) -> float | None:
+    """Return the share of successes; None where no episode was told anything of success.
+
+    An environment that speaks of success only when there is some has failed in the other episodes.
+    """
+    if all(episode.success is None for episode in episodes):
+        return None
+    return sum(bool(episode.success) for episode in episodes) / len(episodes)
+
+
 def summarise(
     episodes: Sequence[EpisodeResult],
     latency_s: Mapping[str, Sequence[float]],
     seconds: float,
     video_paths: Sequence[str],
 ) -> dict[str, Any]:
-    """Build the contents of `eval_info.json`.
+    """Build the contents of `eval_info.json`; what was not measured is None.
 
     Args:
         episodes: in order of their seeds.
@@ -54,13 +65,15 @@ def summarise(
         seconds: wall time of all episodes.
         video_paths: mp4 files, relative to `eval_info.json`.
     """
-    successes = sum(episode.success for episode in episodes)
-    low, high = wilson_interval(successes, len(episodes))
+    rate, interval = success_rate(episodes), None
+    if rate is not None:
+        low, high = wilson_interval(round(rate * len(episodes)), len(episodes))
+        interval = [100 * low, 100 * high]
     aggregated = {
         "avg_sum_reward": float(np.mean([episode.sum_reward for episode in episodes])),
         "avg_max_reward": float(np.mean([episode.max_reward for episode in episodes])),
-        "pc_success": 100 * successes / len(episodes),
-        "pc_success_ci95": [100 * low, 100 * high],
+        "pc_success": None if rate is None else 100 * rate,
+        "pc_success_ci95": interval,
         "n_episodes": len(episodes),
         "eval_s": seconds,
         "eval_ep_s": seconds / len(episodes),

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 ENV_ID = "fake_env:vla-tests/Count-v0"
+ENDLESS_ID = "fake_env:vla-tests/Endless-v0"
 LENGTH = 20
 
 
@@ -27,10 +28,15 @@ class CountEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         state_dim: int = 16,
         action_dim: int = 16,
         trouble: str = "",
+        success_key: str = "is_success",
+        ends_after: int = 0,
+        fps: int = 25,
     ) -> None:
         self.render_mode, self.size, self.cameras = render_mode, size, cameras
         self.render_observations, self.rendered = True, 0
         self.steps, self.state_dim = 0, state_dim
+        self.success_key, self.ends_after = success_key, ends_after
+        self.metadata = {**self.metadata, "render_fps": fps}
         self.trouble = trouble  # "raised" or "killed", in step 3
         image = spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = spaces.Dict(
@@ -52,7 +58,8 @@ class CountEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.trouble == "raised" and self.steps == 3:
             raise ValueError("the joint is stuck")
-        return self._observe(), float(action.mean()), False, False, {"is_success": bool(action.mean() > 0)}
+        told = {self.success_key: bool(action.mean() > 0)} if self.success_key else {}
+        return self._observe(), float(action.mean()), self.steps == self.ends_after, False, told
 
     def render(self) -> np.ndarray:
         return np.full((self.size, self.size, 3), self.steps, np.uint8)
@@ -67,4 +74,5 @@ class CountEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         }
 
 
+gymnasium.register(ENDLESS_ID.split(":")[1], entry_point="fake_env:CountEnv")
 gymnasium.register(ENV_ID.split(":")[1], entry_point="fake_env:CountEnv", max_episode_steps=LENGTH)

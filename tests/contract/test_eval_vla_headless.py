@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_env import ENV_ID
+from fake_env import ENDLESS_ID, ENV_ID
 from fakes import CAMERAS, fake_spec, write_cache, write_vision_checkpoint
 
 from vla.embed import EncoderConfig, FrozenEncoder
 from vla.errors import EncoderError, EnvironmentSetupError
 from vla.policy.agent import VLAAgent
 from vla.policy.config import PolicyConfig
+from vla.policy.run import RunDirectory
 from vla.rollout.config import EnvConfig, RolloutConfig
 from vla.rollout.evaluate import evaluate
 from vla.rollout.live import LivePolicy
+from vla.rollout.validation import ValidationRollouts
 
 SMALL = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
 
@@ -99,6 +101,31 @@ def test_an_environment_that_lacks_a_camera_is_refused_naming_its_own(
     env = EnvConfig(id=ENV_ID, kwargs={"cameras": ["top", "side"]})
     with pytest.raises(EnvironmentSetupError, match=r"looks through camera 'r_vis', .* has: side, top"):
         evaluate(policy, env, RolloutConfig(episodes=1), tmp_path)
+
+
+def test_what_an_evaluation_seldom_should_be_run_with_is_said_and_so_is_what_it_cannot_measure(
+    policy: LivePolicy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = EnvConfig(id=ENDLESS_ID, kwargs={"success_key": "", "ends_after": 8, "fps": 50})
+    info = evaluate(policy, env, RolloutConfig(episodes=1, videos=0), tmp_path)
+    assert info["aggregated"]["pc_success"] is None and info["per_episode"][0]["success"] is None
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("rollout: ")]
+    assert len(said) == 3
+    assert "without max_episode_steps" in said[0] and "--set env.kwargs.max_episode_steps=N" in said[0]
+    assert "demonstrations have 25 actions a second" in said[1] and "declares 50 (render_fps)" in said[1]
+    assert "success was not measured" in said[2]
+
+
+def test_validation_rollouts_log_no_success_that_was_not_measured(
+    policy: LivePolicy, encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aggregated = {"avg_max_reward": 2.0, "pc_success": None, "eval_s": 3.0}
+    monkeypatch.setattr(
+        "vla.rollout.validation.evaluate", lambda *_: {"avg_reward": 1.0, "aggregated": aggregated}
+    )
+    encoder = EncoderConfig(id=str(encoder_dir), device="cpu")
+    rollouts = ValidationRollouts(RunDirectory(tmp_path), EnvConfig(), RolloutConfig(), encoder, 2)
+    assert rollouts(policy.agent, 10) == {"avg_reward": 1.0, "avg_max_reward": 2.0, "eval_s": 3.0}
 
 
 def test_a_failing_environment_says_what_of_the_evaluation_is_lost(

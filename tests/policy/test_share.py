@@ -90,6 +90,16 @@ def test_the_card_says_data_encoder_results_with_intervals_and_commands(run: Pat
         assert said in body
 
 
+def test_the_card_says_where_success_was_not_measured(run: Path, tmp_path: Path) -> None:
+    figures = {"pc_success": None, "pc_success_ci95": None, "n_episodes": 4}
+    path = run / "eval/rollout_000004_seed1000_episodes4/eval_info.json"
+    path.write_text(json.dumps({**EVALUATION, "aggregated": figures}))
+    share(run, tmp_path / "shared")
+    header, body = card_of(tmp_path / "shared")
+    assert "model-index" not in header
+    assert "| `my/Env-v3` | 1000 to 1003 | 4 | not measured | 12.50 |" in body
+
+
 def test_a_shared_policy_keeps_its_settings_without_the_machines_paths(run: Path, tmp_path: Path) -> None:
     share(run, tmp_path / "shared")
     tables = saved_tables(tmp_path / "shared")

@@ -40,9 +40,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
-def add_rollout(run: Path, video: bytes) -> None:
+def add_rollout(run: Path, video: bytes, *, told: bool = True) -> None:
     """Add an evaluation of 4 episodes, 3 of them successes."""
-    episodes = [EpisodeResult(seed=k, sum_reward=float(k), max_reward=1.0, success=k > 0) for k in range(4)]
+    episodes = [
+        EpisodeResult(seed=k, sum_reward=float(k), max_reward=1.0, success=k > 0 if told else None)
+        for k in range(4)
+    ]
     latency = {"render": [0.004], "encode": [0.02], "head": [0.001]}
     folder = run / "eval/<final>"
     (folder / "videos").mkdir(parents=True)
@@ -81,6 +84,15 @@ def test_success_latency_and_videos_are_shown_and_nothing_is_fetched(run: Path, 
     assert "data:video/mp4;base64,bm90IHJlYWxseSBhIHZpZGVv" in page
     assert "&lt;final&gt;" in page and "<final>" not in page  # names are text, not markup
     assert "<script" not in page and not re.findall(r"(?:src|href)=[\"'](?!data:)", page)
+
+
+def test_success_that_was_not_measured_is_said_and_no_bar_of_zero(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, symlinks=True)
+    add_rollout(copy, b"", told=False)
+    page = text_of(copy, tmp_path / "page.html")
+    assert "not measured, n = 4" in page and 'class="bar"' not in page
+    assert "seed 0</figcaption>" in page
 
 
 def test_a_path_without_run_or_suite_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Stepping by chunks: histories, skipped rendering, ends of episodes, videos, refusals."""
 
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,8 +13,8 @@ from vla.rollout.config import EnvConfig
 from vla.rollout.make_env import make_env
 
 
-def chunked() -> ChunkEnv:
-    return make_env(EnvConfig(id=ENV_ID), obs_horizon=2, num_action_steps=8)
+def chunked(**kwargs: Any) -> ChunkEnv:
+    return make_env(EnvConfig(id=ENV_ID, kwargs=kwargs), obs_horizon=2, num_action_steps=8)
 
 
 def actions(value: float = 0.5) -> np.ndarray:
@@ -62,6 +63,19 @@ def test_success_and_best_reward_are_those_of_the_episode_so_far() -> None:
     assert info["is_success"] and info["max_reward"] == 0.5
     env.reset(seed=0)
     assert not env.step(actions(-0.5))[4]["is_success"]
+
+
+@pytest.mark.parametrize(
+    ("key", "success", "told"),
+    [("is_success", True, True), ("success", True, True), ("", False, False), ("solved", False, False)],
+)
+def test_success_is_what_lerobots_key_or_gymnasiums_says_or_is_not_told(
+    key: str, success: bool, told: bool
+) -> None:
+    env = chunked(success_key=key)
+    env.reset(seed=0)
+    info = env.step(actions(0.5))[4]
+    assert (info["is_success"], info["tells_success"]) == (success, told)
 
 
 def test_an_episode_is_filmed_when_its_seed_is_asked_for(tmp_path: Path) -> None:

@@ -42,7 +42,12 @@ class FakeGroup(AsyncVectorEnv):
     def step_wait(self, timeout: Any = None) -> Any:
         self.events.append(f"{self.name} is waited for")
         ones = np.ones(self.num_envs)
-        info = {"render_s": 0.01 * ones, "max_reward": ones, "is_success": ones > 0}
+        info = {
+            "render_s": 0.01 * ones,
+            "max_reward": ones,
+            "is_success": ones > 0,
+            "tells_success": ones > 0,
+        }
         over = np.full(self.num_envs, self.steps == 2)
         return self._observation(), ones, over, ~(ones > 0), info
 

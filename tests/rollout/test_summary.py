@@ -1,8 +1,12 @@
 """Success intervals, latencies and the keys of `eval_info.json`."""
 
+from pathlib import Path
+
 import pytest
 
-from vla.rollout.summary import EpisodeResult, percentiles_ms, summarise, wilson_interval
+from vla.commands.rollout import _readable
+from vla.rollout.plots import plot_evaluation
+from vla.rollout.summary import EpisodeResult, percentiles_ms, success_rate, summarise, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -23,6 +27,21 @@ def test_the_interval_is_symmetric_and_stays_inside_zero_and_one() -> None:
 def test_durations_become_milliseconds() -> None:
     figures = percentiles_ms([0.001 * i for i in range(1, 102)])
     assert (figures["p50"], figures["p90"], figures["mean"]) == (51.0, 91.0, 51.0)
+
+
+def result(seed: int, success: bool | None) -> EpisodeResult:
+    return EpisodeResult(seed=seed, sum_reward=1.0, max_reward=1.0, success=success)
+
+
+def test_success_that_no_episode_was_told_of_is_not_measured_rather_than_zero(tmp_path: Path) -> None:
+    info = summarise([result(0, None), result(1, None)], {}, 1.0, [])
+    assert (info["aggregated"]["pc_success"], info["aggregated"]["pc_success_ci95"]) == (None, None)
+    assert _readable({**info, "policy": "p", "out": "o"})["success"] == "not measured"
+    assert plot_evaluation(info, tmp_path).is_file()
+
+
+def test_an_environment_that_only_speaks_of_success_failed_in_the_other_episodes() -> None:
+    assert success_rate([result(0, None), result(1, True), result(2, None), result(3, False)]) == 0.25
 
 
 def test_eval_info_has_lerobots_keys_and_the_users() -> None:

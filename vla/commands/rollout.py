@@ -69,13 +69,19 @@ def rollout(
 def _readable(result: Mapping[str, Any]) -> dict[str, Any]:
     """Pick what a person wants to know of an evaluation."""
     aggregated = result["aggregated"]
-    low, high = aggregated["pc_success_ci95"]
     return {
         "policy": result["policy"],
         "episodes": aggregated["n_episodes"],
-        "success": f"{aggregated['pc_success']:.1f} %  (95 % interval {low:.1f} to {high:.1f})",
+        "success": _success(aggregated),
         "avg_reward": f"{result['avg_reward']:.2f}",
         "latency_ms": {part: values["p50"] for part, values in result["latency_ms"].items()},
         "seconds": f"{aggregated['eval_s']:.1f}",
         "results": result["out"],
     }
+
+
+def _success(aggregated: Mapping[str, Any]) -> str:
+    if aggregated["pc_success"] is None:
+        return "not measured"
+    low, high = aggregated["pc_success_ci95"]
+    return f"{aggregated['pc_success']:.1f} %  (95 % interval {low:.1f} to {high:.1f})"

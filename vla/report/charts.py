@@ -63,26 +63,31 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, logarith
     return _svg(body, y_label) + (f'<p class="legend">{legend}</p>' if len(series) > 1 else "")
 
 
-def interval_bars(rows: Sequence[tuple[str, float, float, float, str]]) -> str:
+def interval_bars(rows: Sequence[tuple[str, tuple[float, float, float] | None, str]]) -> str:
     """Draw success rates with their intervals, one row each.
 
     Args:
-        rows: label, rate, low and high [%], and what is written beside it.
+        rows: label; rate, low and high [%], None where there is none; what is written beside it.
     """
     body = ""
-    for label, rate, low, high, note in rows:
+    for label, rate, note in rows:
         # The figure is stretched, its text is not: it stays readable on a telephone.
         body += (
             f'<div class="rate"><span>{html.escape(label)}</span>'
             '<svg viewBox="0 0 100 16" preserveAspectRatio="none" role="img" aria-label="success rate">'
             '<path class="grid" d="M0 0V16M25 0V16M50 0V16M75 0V16M100 0V16"/>'
-            f'<rect class="bar" x="0" y="2" width="{rate:.1f}" height="12"/>'
-            f'<path class="whisker" d="M{low:.1f} 8H{high:.1f}M{low:.1f} 3v10M{high:.1f} 3v10"/></svg>'
-            f"<span>{html.escape(note)}</span></div>"
+            f"{_bar(*rate) if rate else ''}</svg><span>{html.escape(note)}</span></div>"
         )
     scale = "".join(f"<i>{percent} %</i>" for percent in (0, 25, 50, 75, 100))
     return (
         f'{body}<div class="rate scale"><span></span><span class="percent">{scale}</span><span></span></div>'
+    )
+
+
+def _bar(rate: float, low: float, high: float) -> str:
+    return (
+        f'<rect class="bar" x="0" y="2" width="{rate:.1f}" height="12"/>'
+        f'<path class="whisker" d="M{low:.1f} 8H{high:.1f}M{low:.1f} 3v10M{high:.1f} 3v10"/>'
     )
 
 

@@ -38,12 +38,14 @@ def read_evaluations(run: Path) -> list[Evaluation]:
     return [evaluation for _, evaluation in sorted(found, key=lambda pair: (pair[0], pair[1].name))]
 
 
-def success_row(label: str, info: dict[str, Any]) -> tuple[str, float, float, float, str]:
+def success_row(label: str, info: dict[str, Any]) -> tuple[str, tuple[float, float, float] | None, str]:
     """Return a row of `interval_bars`."""
     aggregated = info["aggregated"]
-    low, high = aggregated["pc_success_ci95"]
     rate, count = aggregated["pc_success"], aggregated["n_episodes"]
-    return (label, rate, low, high, f"{rate:.0f} % ({low:.0f} to {high:.0f}), n = {count}")
+    if rate is None:
+        return (label, None, f"not measured, n = {count}")
+    low, high = aggregated["pc_success_ci95"]
+    return (label, (rate, low, high), f"{rate:.0f} % ({low:.0f} to {high:.0f}), n = {count}")
 
 
 def success_section(evaluations: list[Evaluation]) -> Section:
@@ -91,7 +93,8 @@ def video_section(evaluations: list[Evaluation]) -> Section:
             left -= size
             data = base64.b64encode(path.read_bytes()).decode()
             one = episodes[number] if number < len(episodes) else {}
-            told = f"seed {one.get('seed')}, {'success' if one.get('success') else 'no success'}"
+            ended = {True: ", success", False: ", no success"}.get(one.get("success"), "")
+            told = f"seed {one.get('seed')}{ended}"
             figures += (
                 f'<figure><video controls muted loop playsinline src="data:video/mp4;base64,{data}"></video>'
                 f"<figcaption>{told}</figcaption></figure>"

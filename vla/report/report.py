@@ -57,14 +57,13 @@ def run_page(run: RunDirectory) -> str:
     config = read_tables(run.config)
     evaluations = read_evaluations(run.path)
     train, val = read_metrics(run, "train"), read_metrics(run, "val")
+    latest = evaluations[-1].info["aggregated"]["pc_success"] if evaluations else None
     best = max((row["avg_reward"] for row in read_metrics(run, "rollout")), default=None)
     facts = {
         "steps": f"{train[-1]['step']}" if train else "0",
         "held-out loss": f"{val[-1]['loss']:.4g}" if val else "not measured",
         "best avg_reward": "not measured" if best is None else f"{best:.2f}",
-        "success, latest": f"{evaluations[-1].info['aggregated']['pc_success']:.0f} %"
-        if evaluations
-        else "not measured",
+        "success, latest": "not measured" if latest is None else f"{latest:.0f} %",
     }
     sections = [
         curves_section({run.path.absolute().name: run.path}),
