@@ -27,7 +27,7 @@ class CameraObservations(gymnasium.ObservationWrapper[dict[str, Any], np.ndarray
         cameras: the policy's name -> the environment's; empty takes all of them under their own names.
 
     Raises:
-        EnvironmentSetupError: the observations are of another form, or a camera is not there.
+        EnvironmentSetupError: the observations are of another form, or a camera is not there or no RGB image.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], cameras: Mapping[str, str]) -> None:
@@ -38,6 +38,13 @@ class CameraObservations(gymnasium.ObservationWrapper[dict[str, Any], np.ndarray
             if name not in views:
                 raise EnvironmentSetupError(
                     f"env.cameras maps '{wanted}' to '{name}', but '{_name(env)}' has: {', '.join(views)}"
+                )
+            if not _is_image(views[name]):
+                images = [view for view, space in views.items() if _is_image(space)]
+                raise EnvironmentSetupError(
+                    f"view '{name}' of '{_name(env)}' is {views[name]}, no uint8 image [h, w, 3]; name those "
+                    "that the policy looks at, the others are dropped: --set env.cameras.NAME=VIEW, VIEW "
+                    f"one of {', '.join(images)}"
                 )
         shown: dict[str, spaces.Space[Any]] = {wanted: views[name] for wanted, name in self._cameras.items()}
         limits = position.low.astype(np.float32), position.high.astype(np.float32)
@@ -53,8 +60,10 @@ class CameraObservations(gymnasium.ObservationWrapper[dict[str, Any], np.ndarray
         }
 
 
-def _require_pixels(env: gymnasium.Env[Any, Any]) -> tuple[dict[str, spaces.Box], spaces.Box]:
-    """Return the spaces of the cameras and of the state.
+def _require_pixels(
+    env: gymnasium.Env[Any, Any],
+) -> tuple[dict[str, spaces.Space[Any]], spaces.Box]:
+    """Return the spaces of the views, one of them an image at least, and of the state.
 
     Raises:
         EnvironmentSetupError: the environment has no such; the message shows what it has.
@@ -63,12 +72,10 @@ def _require_pixels(env: gymnasium.Env[Any, Any]) -> tuple[dict[str, spaces.Box]
     if isinstance(space, spaces.Dict) and isinstance(env.action_space, spaces.Box):
         pixels, position = space.spaces.get("pixels"), space.spaces.get("agent_pos")
         views = dict(pixels.spaces) if isinstance(pixels, spaces.Dict) else {ONLY_CAMERA: pixels}
-        images = {name: view for name, view in views.items() if isinstance(view, spaces.Box)}
-        images = {name: view for name, view in images.items() if _is_image(view)}
         vectors = isinstance(position, spaces.Box) and len(position.shape) == len(env.action_space.shape) == 1
-        if images and len(images) == len(views) and vectors:
+        if vectors and any(_is_image(view) for view in views.values()):
             assert isinstance(position, spaces.Box)
-            return images, position
+            return {name: view for name, view in views.items() if view is not None}, position
     raise EnvironmentSetupError(
         f"environment '{_name(env)}' observes {space}; vla needs "
         "{'pixels': {camera: uint8 image}, 'agent_pos': state} and a continuous action; "
@@ -76,8 +83,10 @@ def _require_pixels(env: gymnasium.Env[Any, Any]) -> tuple[dict[str, spaces.Box]
     )
 
 
-def _is_image(space: spaces.Box) -> bool:
-    return space.dtype == np.uint8 and len(space.shape) == 3 and space.shape[-1] == 3
+def _is_image(space: spaces.Space[Any] | None) -> bool:
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+        return False
+    return len(space.shape) == 3 and space.shape[-1] == 3
 
 
 def _name(env: gymnasium.Env[Any, Any]) -> str:

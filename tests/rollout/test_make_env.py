@@ -80,6 +80,31 @@ def test_a_camera_that_is_not_there_is_refused_naming_those_that_are() -> None:
         make(cameras={"wrist": "hand"})
 
 
+def with_depth() -> gymnasium.Env[Any, Any]:
+    image, depth = spaces.Box(0, 255, (8, 8, 3), np.uint8), spaces.Box(0, 9, (8, 8), np.float32)
+    env = OneCameraEnv("pixels_agent_pos")
+    position = env.observation_space["agent_pos"]
+    views = spaces.Dict({"top": image, "depth": depth})
+    env.observation_space = spaces.Dict({"pixels": views, "agent_pos": position})
+    return env
+
+
+def test_a_view_that_is_no_image_is_dropped_where_cameras_are_named() -> None:
+    env = CameraObservations(with_depth(), {"above": "top"})
+    frames = {"top": np.zeros((8, 8, 3), np.uint8), "depth": np.zeros((8, 8), np.float32)}
+    seen = env.observation({"pixels": frames, "agent_pos": np.zeros(2)})
+    assert list(seen["pixels"]) == ["above"]
+    assert env.observation_space.contains(seen)
+
+
+@pytest.mark.parametrize("cameras", [{}, {"above": "depth"}])
+def test_a_view_that_is_looked_at_and_no_image_is_named_with_how_to_choose(cameras: dict[str, str]) -> None:
+    with pytest.raises(
+        EnvironmentSetupError, match=r"view 'depth' .*float32.*--set env\.cameras\.NAME=VIEW.* one of top$"
+    ):
+        CameraObservations(with_depth(), cameras)
+
+
 def test_actions_are_limited_unless_the_environment_declares_too_little() -> None:
     limited, free = make("vla-tests/OneCamera-v0"), make("vla-tests/OneCamera-v0", clip_actions=False)
     assert isinstance(limited.action_space, spaces.Box) and isinstance(free.action_space, spaces.Box)
