@@ -51,7 +51,8 @@ class RolloutConfig(StrictModel):
 
     episodes: PositiveInt = 50
     seed: Annotated[int, Field(ge=0)] = 1000
-    """Episode k is reset with seed + k."""
+    """Episode k is reset with seed + k. Validation rollouts, which choose the best checkpoint, take seed +
+    1,000,000 + k, so that what is chosen is not measured on what it was chosen by."""
     num_envs: Annotated[int, Field(ge=0)] = 0
     """Environments side by side, one process each; 0 is one a core."""
     num_steps: Annotated[int, Field(ge=0)] = 0

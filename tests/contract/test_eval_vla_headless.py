@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +127,23 @@ def test_validation_rollouts_log_no_success_that_was_not_measured(
     encoder = EncoderConfig(id=str(encoder_dir), device="cpu")
     rollouts = ValidationRollouts(RunDirectory(tmp_path), EnvConfig(), RolloutConfig(), encoder, 2)
     assert rollouts(policy.agent, 10) == {"avg_reward": 1.0, "avg_max_reward": 2.0, "eval_s": 3.0}
+
+
+def test_validation_rollouts_have_no_seed_in_common_with_the_evaluation(
+    policy: LivePolicy, encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[RolloutConfig] = []
+
+    def fake(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Path) -> dict[str, Any]:
+        asked.append(config)
+        return {"avg_reward": 1.0, "aggregated": {"avg_max_reward": 1.0, "pc_success": 0.0, "eval_s": 1.0}}
+
+    monkeypatch.setattr("vla.rollout.validation.evaluate", fake)
+    encoder = EncoderConfig(id=str(encoder_dir), device="cpu")
+    ValidationRollouts(RunDirectory(tmp_path), EnvConfig(), RolloutConfig(seed=7), encoder, 2)(
+        policy.agent, 10
+    )
+    assert [(config.seed, config.episodes) for config in asked] == [(1_000_007, 2)]
 
 
 def test_a_failing_environment_says_what_of_the_evaluation_is_lost(
