@@ -120,7 +120,7 @@ class TrainConfig(StrictModel):
     matmul_precision: Literal["highest", "high"] = "highest"
     """Of float32 products on a GPU, those of the derivative; high is TF32: 10 bits instead of 23."""
     max_cache_gib: NotNegative = 0.0
-    """Caches larger than this stay memory-mapped on disk; 0 lets the free memory of the device decide."""
+    """Caches larger than this stay memory-mapped on disk; 0 lets the available memory decide."""
     log_every: PositiveInt = 50
     val_every: PositiveInt = 1000
     save_every: PositiveInt = 10_000

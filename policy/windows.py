@@ -4,7 +4,6 @@ A window is named by its current frame. Episode borders are handled by clamping 
 no window is ever copied or stored: the whole data path of a training step is a few gathers.
 """
 
-import os
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from vla.cache import FeatureCache
 from vla.errors import ConfigError
+from vla.memory import available_memory
 from vla.policy.batch import Batch
 from vla.policy.sampling import RowRandom
 
@@ -119,15 +119,13 @@ def fits_in_memory(cache: FeatureCache, device: torch.device, max_gib: float) ->
     Args:
         cache: the features.
         device: where they would go.
-        max_gib: largest size [GiB] that is held; 0 allows half of what is free on the device.
+        max_gib: largest size [GiB] that is held; 0 allows half of what is available on the device, and
+            any size where the system does not say what is.
     """
     if max_gib:
         return cache.nbytes <= max_gib * 2**30
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return cache.nbytes <= FREE_MEMORY_SHARE * free
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+    return free is None or cache.nbytes <= FREE_MEMORY_SHARE * free
 
 
 def split_episodes(count: int, held_out: int) -> tuple[list[int], list[int]]:

@@ -66,6 +66,14 @@ def test_a_cache_larger_than_allowed_stays_on_disk(cache: FeatureCache) -> None:
     assert not fits_in_memory(cache, CPU, max_gib=1e-6)
 
 
+def test_a_cache_of_up_to_half_of_what_is_available_is_held_and_any_where_that_is_unknown(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for available, held in ((2 * cache.nbytes, True), (2 * cache.nbytes - 1, False), (None, True)):
+        monkeypatch.setattr("vla.policy.windows.available_memory", lambda left=available: left)
+        assert fits_in_memory(cache, CPU, max_gib=0.0) == held
+
+
 def test_held_out_episodes_are_spread_and_disjoint() -> None:
     training, validation = split_episodes(10, 2)
     assert validation == [2, 7]

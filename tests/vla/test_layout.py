@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # What every room may use: it knows no room itself.
 SHARED = {
-    *("compiling", "device", "distributed", "errors", "files", "hub", "interrupt"),
+    *("compiling", "device", "distributed", "errors", "files", "hub", "interrupt", "memory"),
     *("lock", "prefetch", "progress", "strict", "wire"),
 }
 ARROWS = {
