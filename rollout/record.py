@@ -70,6 +70,10 @@ def record(env: EnvConfig, config: RecordConfig, notes: Mapping[str, bytes] | No
     with exclusive(out):
         if out.is_file() or (out.is_dir() and any(out.iterdir())):
             raise DatasetError(f"{out} already exists; delete it or choose another --out")
+        if out.resolve() == Path.cwd():
+            # It is published by taking the place of what is at `out`: the shell would be left in a folder
+            # that is gone.
+            raise DatasetError(f"'{out}' is the working directory; name a new one, for example --out demos")
         staging = Staging(out, plan)
         outcomes = staging.outcomes()
         resumed = min(_count_kept(outcomes, plan), config.episodes)

@@ -22,7 +22,8 @@ def exclusive(target: Path) -> Iterator[None]:
         VlaError: another process holds it, the message names its process id and machine.
         WriteError: the place cannot be written.
     """
-    path = target.with_name(target.name + ".lock")
+    path = target.resolve()  # "." has no name
+    path = path.with_name(path.name + ".lock")
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

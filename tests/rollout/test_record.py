@@ -140,6 +140,14 @@ def test_an_unknown_task_is_refused(tmp_path: Path) -> None:
         record(ENV, config)
 
 
+def test_the_working_directory_is_no_place_for_a_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetError, match=r"'\.' is the working directory; name a new one"):
+        record(ENV, small_config(Path()))
+
+
 def test_an_environment_without_an_expert_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"acts in vla/SimTransfer-v0, but env\.id is 'CartPole-v1'"):
         record(EnvConfig(id="CartPole-v1"), small_config(tmp_path / "demos"))

@@ -74,7 +74,9 @@ def test_every_command_has_help_with_a_runnable_example_and_json(cli: Cli) -> No
         assert "--json" in out
 
 
-def test_embed_and_train_need_no_more_than_their_inputs(cli: Cli, tmp_path: Path) -> None:
+def test_embed_and_train_need_no_more_than_their_inputs(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     demos = write_dataset(tmp_path / "demos", lengths=(6, 5))
     encoder = write_vision_checkpoint(tmp_path / "encoder")
     embedded = result(cli("embed", "--dataset", demos, "--encoder", encoder, "--out", "features", "--json"))
@@ -88,6 +90,10 @@ def test_embed_and_train_need_no_more_than_their_inputs(cli: Cli, tmp_path: Path
 
     resumed = result(cli("train", "--resume", "--out", "run", "--steps", "4", "--json"))
     assert (resumed["resumed_from"], resumed["steps"]) == (2, 4)
+    with monkeypatch.context() as inside:
+        inside.chdir("run")
+        again = ["train", "--resume", "--out", ".", "--cache", "../features", "--steps", "4"]
+        assert result(cli(*again, "--json"))["resumed_from"] == 4
 
     described = result(cli("inspect", "run", "--json"))
     assert (described["kind"], described["last_step"], described["policy.per_view_dim"]) == (

@@ -36,6 +36,15 @@ def test_another_process_is_refused_and_told_who_is_first_until_that_one_dies(tm
         pass
 
 
+def test_the_working_directory_is_locked_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    with exclusive(Path()):
+        assert (tmp_path / "run.lock").is_file()
+
+
 def test_a_stale_file_with_the_number_of_a_living_process_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "cache.lock").write_text(f"{os.getppid()} on elsewhere\n")
     with exclusive(tmp_path / "cache"):
