@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch.optim.swa_utils import AveragedModel
 
 from vla.cache import FeatureCache
 from vla.distributed import World
@@ -22,7 +21,7 @@ from vla.policy.agent import VLAAgent
 from vla.policy.checksums import checksum_problem, write_checksums
 from vla.policy.config import PolicyConfig, TrainConfig
 from vla.policy.meter import Meter
-from vla.policy.optimizer import build_ema, build_optimizer
+from vla.policy.optimizer import MovingAverage, build_optimizer
 from vla.policy.run import POLICY_FOLDER, STATE_FOLDER, RunDirectory
 
 RAW_WEIGHTS_FILE = "model_raw.safetensors"
@@ -40,7 +39,7 @@ class TrainingState:
     """Everything that changes while training."""
 
     agent: VLAAgent
-    ema: AveragedModel
+    ema: MovingAverage
     optimizer: torch.optim.Optimizer
     meter: Meter
     """Figures since the last log line."""
@@ -64,7 +63,7 @@ def initial_state(
         language = cache.language() if policy.language else None
         agent = VLAAgent.for_cache(policy, cache.metadata, language)
     agent = agent.to(device)
-    ema, optimizer = build_ema(agent, config.ema_decay), build_optimizer(agent, config)
+    ema, optimizer = MovingAverage(agent, config.ema_decay), build_optimizer(agent, config)
     return TrainingState(agent, ema, optimizer, Meter(config.batch_size, world))
 
 
@@ -107,7 +106,7 @@ def load_checkpoint(run: RunDirectory, step: int, state: TrainingState) -> None:
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{folder} cannot be continued from: {reason}") from error
-    state.ema.n_averaged.fill_(state.step)
+    state.ema.updates = state.step
 
 
 def read_step(checkpoint: Path) -> int:

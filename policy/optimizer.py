@@ -1,15 +1,13 @@
 """AdamW with warm-up and cosine, and the moving average of the weights."""
 
+import copy
 import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from vla.policy.config import TrainConfig
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -39,18 +37,36 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.lr * (config.min_lr_share + (1 - config.min_lr_share) * cosine)
 
 
-def build_ema(model: nn.Module, decay: float) -> AveragedModel:
-    """Build a moving average of the weights, `.module` of the result.
+class MovingAverage:
+    """A moving average of a model's weights.
 
     The decay is ramped up as min(decay, (1 + n) / (10 + n)) over n updates, so that short runs are not
-    dominated by the initial weights.
+    dominated by the initial weights. n is Python's own: torch's `AveragedModel` reads it back from the
+    device, and the host waits for the GPU at every update.
+
+    Args:
+        model: what is averaged.
+        decay: after the ramp.
+
+    Attributes:
+        module: a copy of the model, with averaged weights.
+        updates: n.
     """
 
-    def average(averaged: Tensors, current: Tensors, num_averaged: Tensor | int) -> None:
-        n = float(num_averaged)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module, self.updates = copy.deepcopy(model), 0
+        self._decay = decay
 
-    return AveragedModel(model, multi_avg_fn=average)
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take the model's weights in; the first ones as they are."""
+        averaged, current = list(self.module.parameters()), list(model.parameters())
+        n = self.updates
+        if n == 0:
+            torch._foreach_copy_(averaged, current)
+        else:
+            torch._foreach_lerp_(averaged, current, 1 - min(self._decay, (1 + n) / (10 + n)))
+        self.updates = n + 1
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:

@@ -255,7 +255,7 @@ class Trainer:
         loss.backward()
         grad_norm = clip_gradients(state.agent.parameters(), config.grad_clip)
         state.optimizer.step()
-        state.ema.update_parameters(state.agent)
+        state.ema.update(state.agent)
         state.step += 1
         figures = {"loss": loss, **parts, "grad_norm": grad_norm}
         meter.add(

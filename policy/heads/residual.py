@@ -69,7 +69,8 @@ class AttnResStack(nn.Module):
         """
         values = source.to(torch.promote_types(source.dtype, torch.float32))
         key = values * torch.rsqrt(values.square().mean(dim=-1, keepdim=True) + NORM_EPS)
-        return key @ self.queries.to(key.dtype).T
+        with torch.autocast(key.device.type, enabled=False):  # it would multiply in bfloat16
+            return key @ self.queries.to(key.dtype).T
 
 
 def mix(

@@ -69,6 +69,18 @@ def test_the_mix_is_the_papers_softmax_over_depth() -> None:
     torch.testing.assert_close(stack(x), slow_attnres(stack, x), atol=1e-10, rtol=0)
 
 
+def test_scores_over_depth_are_float32_while_the_rest_is_autocast_to_bfloat16() -> None:
+    torch.manual_seed(4)
+    stack, x = AttnResStack(sublayers(blocks=1), 32), torch.randn(2, 20, 32)
+    nn.init.normal_(stack.queries)
+    expected = stack._scores(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = stack._scores(x)
+        assert stack.sublayers[1](x).dtype == torch.bfloat16
+    assert scores.dtype == torch.float32
+    assert torch.equal(scores, expected)
+
+
 def test_random_queries_change_the_function() -> None:
     torch.manual_seed(3)
     stack, x = AttnResStack(sublayers(blocks=2), 32), torch.randn(2, 20, 32)

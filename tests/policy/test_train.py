@@ -14,7 +14,7 @@ from vla.cache import FeatureCache
 from vla.errors import CheckpointError, VlaError
 from vla.policy.agent import VLAAgent
 from vla.policy.config import PolicyConfig, TrainConfig
-from vla.policy.optimizer import build_ema, build_optimizer, learning_rate
+from vla.policy.optimizer import MovingAverage, build_optimizer, learning_rate
 from vla.policy.run import RunDirectory
 from vla.policy.run_log import read_metrics
 from vla.policy.train import TrainReport, train
@@ -198,16 +198,24 @@ def test_the_learning_rate_warms_up_and_ends_at_its_floor() -> None:
 
 def test_the_moving_average_ramps_up() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
-    ema = build_ema(model, decay=0.5)
+    ema = MovingAverage(model, decay=0.5)
     expected = model.weight.item()
     for n in range(20):
         with torch.no_grad():
             model.weight.fill_(n)
         decay = min(0.5, (1 + n) / (10 + n)) if n else 0.0
         expected = decay * expected + (1 - decay) * n
-        ema.update_parameters(model)
+        ema.update(model)
     assert isinstance(ema.module, torch.nn.Linear)
     assert ema.module.weight.item() == pytest.approx(expected)
+
+
+def test_the_moving_average_never_waits_for_the_device() -> None:
+    model = torch.nn.Linear(2, 2, device="meta")  # holds no values: reading one back is an error
+    ema = MovingAverage(model, decay=0.5)
+    for _ in range(3):
+        ema.update(model)
+    assert ema.updates == 3
 
 
 def test_a_report_is_plain_data(cache: FeatureCache, tmp_path: Path) -> None:
