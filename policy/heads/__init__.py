@@ -28,6 +28,6 @@ def build_head(config: PolicyConfig, action_dim: int) -> ActionHead:
         return FlowHead(network, cond_dim=config.cond_dim)
     if config.head == "ddpm":
         network = ActionTransformer(config, action_dim, num_times=1, num_outputs=1)
-        return DdpmHead(network, cond_dim=config.cond_dim, config=config.ddpm)
+        return DdpmHead(network, action_dim=action_dim, cond_dim=config.cond_dim, config=config.ddpm)
     network = ActionTransformer(config, action_dim, num_times=2, num_outputs=2)
     return ImfHead(network, cond_dim=config.cond_dim, config=config.imf)

@@ -59,6 +59,9 @@ class ActionHead(nn.Module):
             draws: what `draw` gave for this batch, on the device of `action`.
         """
 
+    def fit_range(self, lowest: Float[Tensor, "A"], highest: Float[Tensor, "A"]) -> None:
+        """Take the range of the normalised actions of the demonstrations; most heads do without."""
+
     @abstractmethod
     def sample(
         self, cond: Float[Tensor, "B T_obs C"], noise: Noise, num_steps: int

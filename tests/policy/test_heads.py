@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from fakes import fake_spec, write_cache
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vla.policy.agent import VLAAgent
+from vla.policy.agent import LATER_TENSORS, VLAAgent
 from vla.policy.batch import Batch
 from vla.policy.config import DdpmConfig, PolicyConfig
 from vla.policy.heads import DdpmHead, FlowHead
@@ -63,12 +64,52 @@ def test_flow_samples_have_the_spread_of_the_data_in_many_steps_and_none_in_one(
 
 @pytest.mark.parametrize(("steps", "eta"), [(100, 0.0), (50, 0.0), (100, 1.0)])
 def test_denoised_samples_have_the_spread_of_the_data(steps: int, eta: float) -> None:
-    head = DdpmHead(GaussianNoise(), cond_dim=1, config=DdpmConfig(eta=eta))
+    head = DdpmHead(GaussianNoise(), action_dim=1, cond_dim=1, config=DdpmConfig(eta=eta))
     generator = torch.Generator().manual_seed(0)
     samples = head.sample(
         torch.zeros(4000, 1, 1), lambda: torch.randn(4000, 1, 1, generator=generator), steps
     )
     assert samples.std() == pytest.approx(SPREAD, rel=0.1)
+
+
+class NoiseAround(nn.Module):
+    """The exact noise prediction for data that is one value."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x_k: Tensor, cond: Tensor, time: Tensor) -> tuple[Tensor]:
+        signal = cosine_alpha_bar(100)[(time * 100).round().long() - 1][:, None, None]
+        return ((x_k - signal.sqrt() * self.value) / (1 - signal).sqrt(),)
+
+
+@pytest.mark.parametrize(("value", "sampled"), [(4.4, 4.4), (9.0, 4.4), (-3.0, -0.2)])
+def test_denoised_actions_go_as_far_as_the_demonstrations_and_no_further(
+    value: float, sampled: float
+) -> None:
+    head = DdpmHead(NoiseAround(value), action_dim=1, cond_dim=1, config=DdpmConfig())
+    head.fit_range(torch.tensor([-0.2]), torch.tensor([4.4]))  # a gripper that is open in 5 % of the frames
+    samples = head.sample(torch.zeros(5, 1, 1), lambda: draws(5), 10)
+    torch.testing.assert_close(samples, torch.full((5, 1, 1), sampled), atol=1e-3, rtol=0)
+
+
+def test_the_range_is_the_caches_and_a_policy_saved_without_one_is_bounded_as_before(tmp_path: Path) -> None:
+    agent = agent_with("ddpm", tmp_path)
+    assert isinstance(agent.head, DdpmHead)
+    statistics = write_cache(tmp_path / "again", fake_spec()).metadata.action_statistics
+    for bound, due in ((agent.head.lowest, statistics.min), (agent.head.highest, statistics.max)):
+        torch.testing.assert_close(agent.action_standardize.invert(bound), torch.tensor(due))
+
+    agent.save_pretrained(tmp_path / "policy")
+    weights = load_file(tmp_path / "policy/model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in weights.items() if name not in LATER_TENSORS},
+        tmp_path / "policy/model.safetensors",
+    )
+    head = VLAAgent.from_pretrained(tmp_path / "policy").head
+    assert isinstance(head, DdpmHead)
+    assert (head.lowest.unique().tolist(), head.highest.unique().tolist()) == ([-1.0], [1.0])
 
 
 def test_noise_levels_follow_the_squared_cosine() -> None:
