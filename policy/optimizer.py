@@ -60,7 +60,7 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take the model's weights in; the first ones as they are."""
-        averaged, current = list(self.module.parameters()), list(model.parameters())
+        averaged, current = tuple(self.module.parameters()), tuple(model.parameters())
         n = self.updates
         if n == 0:
             torch._foreach_copy_(averaged, current)

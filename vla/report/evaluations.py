@@ -93,7 +93,8 @@ def video_section(evaluations: list[Evaluation]) -> Section:
             left -= size
             data = base64.b64encode(path.read_bytes()).decode()
             one = episodes[number] if number < len(episodes) else {}
-            ended = {True: ", success", False: ", no success"}.get(one.get("success"), "")
+            success = one.get("success")
+            ended = "" if success is None else ", success" if success else ", no success"
             told = f"seed {one.get('seed')}{ended}"
             figures += (
                 f'<figure><video controls muted loop playsinline src="data:video/mp4;base64,{data}"></video>'
