@@ -63,6 +63,7 @@ def train(
     policy: PolicyConfig,
     config: TrainConfig,
     rollout: Rollout | None = None,
+    begun: Callable[[], None] | None = None,
 ) -> TrainReport:
     """Train a policy, from the run's last checkpoint if it has one.
 
@@ -72,6 +73,7 @@ def train(
         policy: the agent.
         config: the run.
         rollout: validation rollouts, every `rollout_every` steps; None is none.
+        begun: called in rank 0 before the first step, when nothing is left to refuse.
 
     Raises:
         ConfigError: the held-out episodes leave nothing to train on, the device is not there, or the
@@ -84,6 +86,8 @@ def train(
     with World.join() as world, deferred() as signals:
         trainer = Trainer(run, cache, policy, config, rollout, world, signals)
         if world.is_main:
+            if begun is not None:
+                begun()
             shown = {"policy": policy.model_dump(mode="json"), "train": config.model_dump(mode="json")}
             tracker = open_tracker(config.tracker, run, trainer.state.step, shown)
             with RunLog(run, trainer.state.step, tracker) as log:

@@ -1,5 +1,7 @@
-"""Does a cache fit what is asked of it? Checked before a run is started or continued."""
+"""Do a cache and a run fit what is asked of them? Checked before a run is started or continued."""
 
+import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +10,7 @@ from vla.errors import CacheError, ConfigError, EnvironmentSetupError
 if TYPE_CHECKING:
     from vla.cache import FeatureCache
     from vla.config import PipelineConfig
+    from vla.policy.config import PolicyConfig
 
 
 def with_encoder_of(settings: "PipelineConfig", cache: "FeatureCache") -> "PipelineConfig":
@@ -101,3 +104,32 @@ def require_same_cache(checkpoint: Path, cache: "FeatureCache") -> None:
             f"{checkpoint} was trained with another text tower's features than {cache.folder} has; "
             "make those again with that encoder, or start a new run"
         )
+
+
+def require_same_policy(checkpoint: Path, policy: "PolicyConfig") -> None:
+    """Check that a checkpoint's policy is the one that is to be trained on.
+
+    Weights of the same shapes are no proof: another head, or another objective, may fit them.
+
+    Raises:
+        ConfigError: a setting differs; the message names the first one.
+    """
+    from vla.policy.agent import read_config
+    from vla.policy.run import POLICY_FOLDER
+    from vla.suite.config import flatten
+
+    trained = flatten({"policy": read_config(checkpoint / POLICY_FOLDER).policy.model_dump(mode="json")})
+    named = flatten({"policy": policy.model_dump(mode="json")})
+    for key, value in trained.items():
+        if named[key] != value:
+            former = shlex.quote(f"{key}={_spell(value)}")
+            raise ConfigError(
+                f"{checkpoint} was trained with {key} = {_spell(value)}, the configuration says "
+                f"{_spell(named[key])}; continue with the former (--set {former}), or start a new run: "
+                "another --out, without --resume"
+            )
+
+
+def _spell(value: object) -> str:
+    """Write a value as `--set` reads it."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from vla.config import PipelineConfig, read_tables
 from vla.errors import CheckpointError, ConfigError, WriteError
 from vla.files import NO_ROOM, cannot_write
-from vla.matching import require_fit, require_same_cache, with_encoder_of, with_rollouts_that_fit
+from vla.matching import (
+    require_fit,
+    require_same_cache,
+    require_same_policy,
+    with_encoder_of,
+    with_rollouts_that_fit,
+)
 
 if TYPE_CHECKING:
     from vla.cache import FeatureCache
@@ -51,7 +57,8 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
     Raises:
         CacheError: the cache holds another encoder's features than the configuration names, lacks those of
             its task texts where the policy takes them, or is not the one that a resumed run was trained on.
-        ConfigError: validation rollouts could not tell what to do.
+        ConfigError: validation rollouts could not tell what to do, or a resumed run was trained with another
+            policy.
         EnvironmentSetupError: the environment named for validation rollouts is not that of the cache.
         WriteError: the disk is full; the last checkpoint is kept.
     """
@@ -100,18 +107,25 @@ def _train(
         RunDirectory.open(directory.path)
         if (step := directory.last_step()) is not None:
             require_same_cache(directory.checkpoint(step), cache)
+            require_same_policy(directory.checkpoint(step), settings.policy)
     elif world.is_main:
         RunDirectory.create(directory.path)
     rollouts = None
-    if world.is_main:
-        settings.save(directory.config)
-        if settings.train.rollout_every:
-            rollouts = _validation_rollouts(settings, cache, directory)
+    if world.is_main and settings.train.rollout_every:
+        rollouts = _validation_rollouts(settings, cache, directory)
     world.barrier()
     try:
-        report = run(directory, cache, settings.policy, settings.train, rollouts)
+        # Saved once nothing is left to refuse: a refused --resume leaves the run's configuration as it was.
+        report = run(
+            directory,
+            cache,
+            settings.policy,
+            settings.train,
+            rollouts,
+            begun=lambda: settings.save(directory.config),
+        )
     except Interrupted as stop:
-        stop.options = ("--resume",)
+        stop.options = ("--resume",) if directory.config.is_file() else ()
         raise
     if world.is_main:
         plot_training(directory)

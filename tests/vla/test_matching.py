@@ -1,4 +1,4 @@
-"""What is asked of a cache is held against it before a run begins."""
+"""What is asked of a cache and of a run is held against them before training begins."""
 
 import shutil
 from pathlib import Path
@@ -9,9 +9,10 @@ from fake_language import Bench, make_bench
 from fakes import write_two_tower_checkpoint
 
 from vla.config import PipelineConfig
-from vla.errors import EncoderError, EnvironmentSetupError
+from vla.errors import ConfigError, EncoderError, EnvironmentSetupError
 from vla.policy.run import RunDirectory
 from vla.policy.run_log import read_metrics
+from vla.stages import train
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +60,38 @@ def test_an_encoder_that_changed_since_the_cache_was_made_is_refused_before_the_
     with pytest.raises(EncoderError, match=r"features of .*, the encoder named is"):
         moved.train("never", **{"train.rollout_every": 10, **env})
     assert RunDirectory(moved.root / "never").last_step() is None
+
+
+@pytest.fixture(scope="module")
+def begun(bench: Bench) -> RunDirectory:
+    """Return a run of one step."""
+    bench.train("begun", **{"policy.head": "flow", "train.steps": 1})
+    return RunDirectory(bench.root / "begun")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        # Weights of a flow fit a DDPM: nothing but the configuration tells them apart.
+        ({"policy.head": "ddpm"}, r"policy\.head = flow, .* says ddpm; .*\(--set policy\.head=flow\)"),
+        ({"policy.n_emb": 32}, r"policy\.n_emb = 16, .* says 32; .*\(--set policy\.n_emb=16\)"),
+        ({"train.device": "cuda:99"}, "'cuda:99' is not available here"),
+        ({"train.val_episodes": 4}, "leaves none of 4 episodes to train on"),
+    ],
+)
+def test_what_a_resumed_run_refuses_does_not_change_its_configuration(
+    bench: Bench, begun: RunDirectory, change: dict[str, object], words: str
+) -> None:
+    before = begun.config.read_bytes()
+    same = {"policy.head": "flow", "train.steps": 1, "train.out": str(begun.path)}
+    with pytest.raises(ConfigError, match=words) as caught:
+        train(bench.settings(**{**same, **change}), resume=True)
+    assert "\n" not in str(caught.value)
+    assert begun.config.read_bytes() == before
+    assert train(bench.settings(**same), resume=True).resumed_from == 1
+
+
+def test_a_new_run_that_is_refused_leaves_nothing_to_go_on_with(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="'cuda:99' is not available here"):
+        bench.train("mended", **{"train.device": "cuda:99"})
+    bench.train("mended", **{"train.steps": 1})
