@@ -140,6 +140,11 @@ def find_policy(path: Path, checkpoint: str | None = None) -> Path:
 
 
 def find_run(policy: Path) -> Path | None:
-    """Return the run directory that a policy folder lies in, or None if it stands alone."""
-    run = policy.resolve().parent.parent.parent
-    return run if (run / CONFIG_FILE).is_file() else None
+    """Return the run directory that a policy folder lies in, or None if it stands alone.
+
+    A configuration three levels up is not enough: a project that keeps policies in models/me/a has one too.
+    """
+    folder = policy.resolve()
+    run = folder.parent.parent.parent
+    in_run = folder.name == POLICY_FOLDER and folder.parent.parent.name == "checkpoints"
+    return run if in_run and (run / CONFIG_FILE).is_file() else None

@@ -17,8 +17,8 @@ from vla.errors import CheckpointError
 from vla.policy.agent import VLAAgent
 from vla.policy.config import PolicyConfig
 from vla.policy.hub import locate
-from vla.policy.run import find_policy
-from vla.stages import saved_tables, share
+from vla.policy.run import find_policy, find_run
+from vla.stages import default_rollout_folder, saved_tables, share
 
 SMALL = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
 EVALUATION = {
@@ -113,6 +113,20 @@ def test_a_policy_that_stands_alone_is_shared_without_results(run: Path, tmp_pat
     VLAAgent.from_pretrained(find_policy(run)).save_pretrained(tmp_path / "alone")
     assert share(tmp_path / "alone", tmp_path / "shared")["evaluations"] == 0
     assert "No evaluation" in card_of(tmp_path / "shared")[1]
+    assert not (tmp_path / "shared/pipeline.toml").exists()
+
+
+def test_a_project_that_keeps_policies_is_not_taken_for_their_run(run: Path, tmp_path: Path) -> None:
+    assert find_run(find_policy(run)) == run
+    (tmp_path / "pipeline.toml").write_text('[env]\nid = "my/Project-v0"\n')
+    policies = [tmp_path / "models/me" / name for name in "ab"]
+    for policy in policies:
+        VLAAgent.from_pretrained(find_policy(run)).save_pretrained(policy)
+    folder = default_rollout_folder(PipelineConfig(), policies[0])
+    assert folder.is_relative_to(policies[0])
+    folder.mkdir(parents=True)
+    (folder / "eval_info.json").write_text(json.dumps(EVALUATION))
+    assert share(policies[1], tmp_path / "shared")["evaluations"] == 0
     assert not (tmp_path / "shared/pipeline.toml").exists()
 
 
