@@ -20,6 +20,8 @@ class Evaluation:
     """Gymnasium id."""
     info: Mapping[str, Any]
     """The contents of its `eval_info.json`."""
+    num_steps: int | None = None
+    """Sampling steps; None where they go without saying: the head's own, as in the policy's settings."""
 
 
 def model_card(name: str, config: AgentConfig, evaluations: Sequence[Evaluation], has_settings: bool) -> str:
@@ -66,6 +68,7 @@ def _header(name: str, config: AgentConfig, evaluations: Sequence[Evaluation]) -
                 metric_type="success_rate",
                 metric_name="success rate [%]",
                 metric_value=one.info["aggregated"]["pc_success"],
+                metric_args={"num_steps": one.num_steps} if one.num_steps else None,
             )
             for one in evaluations
             if one.info["aggregated"]["pc_success"] is not None
@@ -170,14 +173,17 @@ def _success(figures: Mapping[str, Any]) -> str:
 
 def _told(one: Evaluation) -> str:
     task = one.info.get("task")
-    return f": {_inline(task)}" if task else ""
+    steps = f", {one.num_steps} sampling steps" if one.num_steps else ""
+    return (f": {_inline(task)}" if task else "") + steps
 
 
 def _command(one: Evaluation) -> str:
     rows = one.info["per_episode"]
     seed = min(row["seed"] for row in rows)
     told = f" --task {shlex.quote(_inline(one.info['task']))}" if one.info.get("task") else ""
-    return f"vla rollout DIRECTORY --env {_inline(one.env)} --episodes {len(rows)} --seed {seed}{told}"
+    told += f" --num-steps {one.num_steps}" if one.num_steps else ""
+    env = shlex.quote(_inline(one.env))
+    return f"vla rollout DIRECTORY --env {env} --episodes {len(rows)} --seed {seed}{told}"
 
 
 def _table(rows: Mapping[str, str]) -> str:

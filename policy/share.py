@@ -43,7 +43,7 @@ def share(policy: Path, out: Path, tables: Mapping[str, Any], *, name: str) -> l
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise CheckpointError(f"{out} exists and is not empty; choose another --out")
     agent = VLAAgent.from_pretrained(policy)  # nothing that cannot be loaded is handed on
-    evaluations = evaluations_of(policy, tables)
+    evaluations = evaluations_of(policy, tables, agent.head.default_num_steps)
     agent.save_pretrained(out)
     shutil.copyfile(policy / WEIGHTS_FILE, out / WEIGHTS_FILE)  # the very bytes, whatever wrote them
     if tables:
@@ -57,22 +57,38 @@ def share(policy: Path, out: Path, tables: Mapping[str, Any], *, name: str) -> l
     return evaluations
 
 
-def evaluations_of(policy: Path, tables: Mapping[str, Any]) -> list[Evaluation]:
-    """Collect the evaluations of one checkpoint from its run: `vla rollout`'s, else those of training."""
+def evaluations_of(policy: Path, tables: Mapping[str, Any], head_steps: int) -> list[Evaluation]:
+    """Collect the evaluations of one checkpoint from its run: `vla rollout`'s, else those of training.
+
+    Args:
+        policy: the folder of `config.json` and weights.
+        tables: the settings of its run.
+        head_steps: sampling steps that the action head takes where nothing else is asked.
+    """
     run = find_run(policy)
     if run is None:
         return []
     step = policy.resolve().parent.name
-    folders = sorted((run / "eval").glob(f"rollout_{step}_*")) or [run / "eval" / f"step_{step}"]
-    default = tables.get("env", {}).get("id", "unknown")
-    found = []
-    for folder in folders:
-        if (folder / "eval_info.json").is_file():
-            info = json.loads((folder / "eval_info.json").read_bytes())
-            found.append(Evaluation(env=_env_of(folder) or default, info=info))
+    rolled_out = [_read(folder, tables, head_steps) for folder in sorted(run.glob(f"eval/rollout_{step}_*"))]
+    found = [one for one in rolled_out if one is not None]
+    if not found and (trained := _read(run / "eval" / f"step_{step}", tables, head_steps)) is not None:
+        found = [trained]
     return found
 
 
-def _env_of(folder: Path) -> str | None:
-    path = folder / CONFIG_FILE
-    return tomllib.loads(path.read_text()).get("env", {}).get("id") if path.is_file() else None
+def _read(folder: Path, tables: Mapping[str, Any], head_steps: int) -> Evaluation | None:
+    """Read one evaluation; None if there is none, or if it is of the raw weights, which are not shared."""
+    if not (folder / "eval_info.json").is_file():
+        return None
+    path = folder / CONFIG_FILE  # validation rollouts have none: they are driven with the run's own settings
+    saved = tomllib.loads(path.read_text()) if path.is_file() else {}
+    if saved.get("rollout", {}).get("weights") == "raw":
+        return None
+    steps, own_steps = (
+        source.get("rollout", {}).get("num_steps") or head_steps for source in (saved or tables, tables)
+    )
+    return Evaluation(
+        env={**tables.get("env", {}), **saved.get("env", {})}.get("id", "unknown"),
+        info=json.loads((folder / "eval_info.json").read_bytes()),
+        num_steps=None if steps == own_steps == head_steps else steps,
+    )

@@ -3,14 +3,13 @@
 Stages talk through files; the only thing passed along here is where they lie.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vla.config import PipelineConfig, read_tables
-from vla.errors import CheckpointError, ConfigError, WriteError
+from vla.config import PipelineConfig
+from vla.errors import CheckpointError, WriteError
 from vla.files import NO_ROOM, cannot_write
 from vla.matching import (
     require_fit,
@@ -19,6 +18,8 @@ from vla.matching import (
     with_encoder_of,
     with_rollouts_that_fit,
 )
+from vla.saved import default_rollout_folder
+from vla.saved import saved_tables as saved_tables
 
 if TYPE_CHECKING:
     from vla.cache import FeatureCache
@@ -257,46 +258,6 @@ def load_live(settings: PipelineConfig, folder: Path) -> "LivePolicy":
     encoder = FrozenEncoder.load(settings.encoder)
     chosen = settings.rollout
     return LivePolicy(agent.to(encoder.device), encoder, chosen.num_steps, chosen.compile, chosen.task)
-
-
-def default_rollout_folder(settings: PipelineConfig, policy: Path) -> Path:
-    """Return where a rollout goes that names no folder: in the run, named by step, seed, count and task."""
-    from vla.policy.run import find_run
-
-    chosen, run = settings.rollout, find_run(policy)
-    name = f"seed{chosen.seed}_episodes{chosen.episodes}"
-    name += f"_steps{chosen.num_steps}" if chosen.num_steps else ""
-    name += "_" + re.sub(r"\W+", "-", chosen.task.lower()).strip("-")[:40] if chosen.task else ""
-    if run:
-        return run / "eval" / f"rollout_{policy.parent.name}_{name}"
-    if policy.parent.name == "snapshots":  # downloaded: that folder belongs to the Hub's cache
-        return Path("runs") / policy.parents[1].name.rpartition("--")[2] / "eval" / name
-    return policy / "eval" / name
-
-
-def saved_tables(policy: Path) -> dict[str, Any]:
-    """Return the configuration that a policy was trained with, its encoder's name at least."""
-    from vla.policy.agent import read_config
-    from vla.policy.run import find_policy, find_run
-
-    folder = find_policy(policy)
-    run = find_run(folder)
-    settings = next((p for p in (folder, run) if p and (p / "pipeline.toml").is_file()), None)
-    tables = read_tables(settings / "pipeline.toml") if settings else {}
-    encoder = read_config(folder).encoder
-    table = tables.get("encoder", {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{run}/pipeline.toml: 'encoder' is a value, not a table")
-    named = {"id": encoder.id, "pool": encoder.pooling}
-    revision = {"revision": encoder.revision} if encoder.revision else {}
-    return {**tables, "encoder": {**table, **named, **revision}}
-
-
-def run_tables(run: Path) -> dict[str, Any]:
-    """Return the configuration that an existing run was started with."""
-    from vla.policy.run import RunDirectory
-
-    return read_tables(RunDirectory.open(run).config)
 
 
 def _validation_rollouts(

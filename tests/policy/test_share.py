@@ -18,7 +18,8 @@ from vla.policy.agent import VLAAgent
 from vla.policy.config import PolicyConfig
 from vla.policy.hub import locate
 from vla.policy.run import find_policy, find_run
-from vla.stages import default_rollout_folder, saved_tables, share
+from vla.saved import default_rollout_folder, saved_tables
+from vla.stages import share
 
 SMALL = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
 EVALUATION = {
@@ -98,6 +99,51 @@ def test_the_card_says_where_success_was_not_measured(run: Path, tmp_path: Path)
     header, body = card_of(tmp_path / "shared")
     assert "model-index" not in header
     assert "| `my/Env-v3` | 1000 to 1003 | 4 | not measured | 12.50 |" in body
+
+
+def add_evaluation(run: Path, name: str, env: str = "my/Env-v3", **rollout: object) -> None:
+    """Write an evaluation with its settings, as `vla rollout` does."""
+    folder = run / "eval" / f"rollout_000004_{name}"
+    folder.mkdir()
+    (folder / "eval_info.json").write_text(json.dumps(EVALUATION))
+    (folder / "pipeline.toml").write_text(tomli_w.dumps({"env": {"id": env}, "rollout": rollout}))
+
+
+def test_the_card_tells_other_sampling_and_leaves_out_weights_that_are_not_shared(
+    run: Path, tmp_path: Path
+) -> None:
+    add_evaluation(run, "own", weights="ema", num_steps=0)
+    add_evaluation(run, "more", weights="ema", num_steps=7)
+    add_evaluation(run, "raw", "my/Raw-v1", weights="raw")
+    assert share(run, tmp_path / "shared")["evaluations"] == 3
+    header, body = card_of(tmp_path / "shared")
+    assert "my/Raw-v1" not in body
+    rows = [line for line in body.splitlines() if line.startswith("| `my/Env-v3`")]
+    assert sum(line.startswith("| `my/Env-v3`, 7 sampling steps | 1000") for line in rows) == 1
+    assert sum(line.startswith("| `my/Env-v3` | 1000") for line in rows) == 2
+    assert "--seed 1000 --num-steps 7\n" in body
+    metrics = header["model-index"][0]["results"][0]["metrics"]
+    assert [metric.get("args") for metric in metrics].count({"num_steps": 7}) == 1
+
+
+def test_the_card_falls_back_to_validation_rollouts_with_the_runs_own_sampling(
+    run: Path, tmp_path: Path
+) -> None:
+    (run / "eval/rollout_000004_seed1000_episodes4").rename(run / "eval/step_000004")
+    add_evaluation(run, "raw", weights="raw")
+    settings = (run / "pipeline.toml").read_text()
+    (run / "pipeline.toml").write_text(settings + '[rollout]\nnum_steps = 3\nweights = "raw"\n')
+    assert share(run, tmp_path / "shared")["evaluations"] == 1
+    assert "| `my/Env-v3`, 3 sampling steps |" in card_of(tmp_path / "shared")[1]
+
+
+def test_rollouts_that_differ_go_to_different_folders(run: Path) -> None:
+    plain = {"env.id": "my/Env-v3"}
+    changes = [{}, {"rollout.weights": "raw"}, {"env.id": "pkg:Other/Env-v0"}, {"rollout.num_steps": 2}]
+    settings = [PipelineConfig.load(None, {**plain, **change}, [], base={}) for change in changes]
+    names = [default_rollout_folder(one, find_policy(run)).name for one in settings]
+    own = "rollout_000004_seed1000_episodes50"
+    assert names == [own, f"{own}_raw", f"{own}_pkg-other-env-v0", f"{own}_steps2"]
 
 
 def test_a_shared_policy_keeps_its_settings_without_the_machines_paths(run: Path, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ from vla.policy.share import share
 from vla.rollout.config import ServeConfig
 from vla.rollout.live import LivePolicy
 from vla.rollout.serve import PolicyServer
-from vla.stages import default_rollout_folder, export
+from vla.saved import default_rollout_folder
+from vla.stages import export
 from vla.wire import pack
 
 ROOT = Path(__file__).parents[2]

@@ -43,8 +43,8 @@ def export(
     """
     named = {"rollout.task": task, "rollout.num_steps": num_steps, "encoder.id": encoder}
     from vla.policy.hub import locate
+    from vla.saved import saved_tables
     from vla.stages import export as run
-    from vla.stages import saved_tables
 
     folder = locate(policy, revision)
     settings = settings_from(config, named, set_, base=saved_tables(folder))

@@ -57,8 +57,8 @@ def rollout(
         "encoder.device": device,
     }
     from vla.policy.hub import locate
+    from vla.saved import saved_tables
     from vla.stages import rollout as run
-    from vla.stages import saved_tables
 
     folder = locate(policy, revision)
     settings = settings_from(config, named, set_, base=saved_tables(folder))

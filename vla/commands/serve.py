@@ -51,7 +51,7 @@ def serve(
         "encoder.device": device,
     }
     from vla.policy.hub import locate
-    from vla.stages import saved_tables
+    from vla.saved import saved_tables
     from vla.stages import serve as run
 
     def ready(facts: dict[str, object]) -> None:

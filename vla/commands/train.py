@@ -45,7 +45,7 @@ def train(
         "env.id": env,
     }
     settings = settings_from(config, named, set_)
-    from vla.stages import run_tables
+    from vla.saved import run_tables
     from vla.stages import train as run
 
     if resume:  # the run's own configuration takes the place of ./pipeline.toml
