@@ -2,7 +2,7 @@
 
 config.json        what the policy is, and which encoder it needs
 model.safetensors  the moving average of its weights
-pipeline.toml      the settings of its run, without output folders and device
+pipeline.toml      the settings of its run, without output folders and what its machine could do
 README.md          the model card
 """
 
@@ -21,8 +21,14 @@ from vla.policy.agent import WEIGHTS_FILE, VLAAgent
 from vla.policy.card import Evaluation, model_card
 from vla.policy.run import CONFIG_FILE, find_run
 
-MACHINE_KEYS = {"cache": ("path",), "record": ("out", "workers"), "train": ("out", "device")}
-"""Where things lay on the machine that trained; nobody else's business."""
+NOT_SHARED = {
+    "cache": ("path",),
+    "record": ("out", "workers"),
+    "encoder": ("device", "workers", "batch_size"),
+    "train": ("out", "device"),
+    "rollout": ("weights",),
+}
+"""Where things lay on the machine that trained, what it could do, and weights that are not in the folder."""
 
 
 def share(policy: Path, out: Path, tables: Mapping[str, Any], *, name: str) -> list[Evaluation]:
@@ -48,7 +54,7 @@ def share(policy: Path, out: Path, tables: Mapping[str, Any], *, name: str) -> l
     shutil.copyfile(policy / WEIGHTS_FILE, out / WEIGHTS_FILE)  # the very bytes, whatever wrote them
     if tables:
         kept = {
-            table: {key: value for key, value in rows.items() if key not in MACHINE_KEYS.get(table, ())}
+            table: {key: value for key, value in rows.items() if key not in NOT_SHARED.get(table, ())}
             for table, rows in tables.items()
         }
         write_atomically(out / CONFIG_FILE, tomli_w.dumps(kept).encode())

@@ -41,6 +41,8 @@ def run(tmp_path: Path) -> Path:
         "env": {"id": "my/Env-v3"},
         "train": {"out": "/home/me/run", "device": "cuda:3", "lr": 1e-3},
         "cache": {"path": "/home/me/features"},
+        "encoder": {"device": "cuda:3", "workers": 60, "batch_size": 4096, "compile": "graphs"},
+        "rollout": {"weights": "raw", "seed": 7},
     }
     (folder / "pipeline.toml").write_text(tomli_w.dumps(settings))
     evaluation = folder / "eval/rollout_000004_seed1000_episodes4"
@@ -132,7 +134,7 @@ def test_the_card_falls_back_to_validation_rollouts_with_the_runs_own_sampling(
     (run / "eval/rollout_000004_seed1000_episodes4").rename(run / "eval/step_000004")
     add_evaluation(run, "raw", weights="raw")
     settings = (run / "pipeline.toml").read_text()
-    (run / "pipeline.toml").write_text(settings + '[rollout]\nnum_steps = 3\nweights = "raw"\n')
+    (run / "pipeline.toml").write_text(settings.replace("[rollout]\n", "[rollout]\nnum_steps = 3\n"))
     assert share(run, tmp_path / "shared")["evaluations"] == 1
     assert "| `my/Env-v3`, 3 sampling steps |" in card_of(tmp_path / "shared")[1]
 
@@ -151,8 +153,11 @@ def test_a_shared_policy_keeps_its_settings_without_the_machines_paths(run: Path
     tables = saved_tables(tmp_path / "shared")
     settings = PipelineConfig.load(None, {}, [], base=tables)
     assert (settings.env.id, settings.train.lr) == ("my/Env-v3", 1e-3)
-    assert settings.encoder.id == "fake-encoder"
-    assert "/home/me" not in (tmp_path / "shared/pipeline.toml").read_text()
+    assert (settings.encoder.id, settings.encoder.compile) == ("fake-encoder", "graphs")
+    assert (settings.rollout.seed, settings.rollout.weights) == (7, "ema")  # raw ones are not in the folder
+    shared = (tmp_path / "shared/pipeline.toml").read_text()
+    for of_the_machine in ("/home/me", "cuda", "workers", "batch_size"):
+        assert of_the_machine not in shared
 
 
 def test_a_policy_that_stands_alone_is_shared_without_results(run: Path, tmp_path: Path) -> None:
