@@ -1,6 +1,7 @@
 """Read a feature cache. Shards are memory-mapped: opening is instant, and pages come as they are touched."""
 
 import json
+import shlex
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -136,19 +137,20 @@ def find_cache(folder: Path) -> Path:
     Raises:
         CacheError: there is none, an unfinished one, or more than one.
     """
+    make_one = f"make one: vla embed --dataset DIR --out {shlex.quote(str(folder))}"
     if not folder.is_dir():
-        raise CacheError(f"no feature cache at {folder}; make one: vla embed --dataset DIR --out {folder}")
+        raise CacheError(f"no feature cache at {folder}; {make_one}")
     if (folder / "cache.json").is_file():
         return folder
     found = sorted(path.parent for path in folder.glob("*/cache.json"))
     if len(found) == 1:
         return found[0]
     if found:
-        names = ", ".join(path.name for path in found)
-        raise CacheError(f"{folder} holds {len(found)} caches ({names}); name one: --cache {found[0]}")
+        names, first = ", ".join(path.name for path in found), shlex.quote(str(found[0]))
+        raise CacheError(f"{folder} holds {len(found)} caches ({names}); name one: --cache {first}")
     if (folder / "shards").is_dir() or list(folder.glob("*/shards")):
         raise CacheError(f"the cache in {folder} is not finished; run the same `vla embed` again, it goes on")
-    raise CacheError(f"no feature cache in {folder}; make one: vla embed --dataset DIR --out {folder}")
+    raise CacheError(f"no feature cache in {folder}; {make_one}")
 
 
 def read_metadata(folder: Path) -> CacheMetadata:

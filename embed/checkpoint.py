@@ -6,6 +6,7 @@ under `google/siglip2-base-patch16-256`, of which only the vision half is read.
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,8 @@ def _read_preprocessing(name: str, path: str | None, size: int) -> Preprocessing
 def require_on_hub(name: str, revision: str) -> None:
     """Ask the Hub once, with a short wait: transformers would retry for half a minute."""
     advice = (
-        f"download it where there is a network (hf download {name}) and name the directory, --encoder DIR; "
-        f"to try vla without weights: --encoder {TINY_RANDOM}"
+        f"download it where there is a network (hf download {shlex.quote(name)}) and name the directory, "
+        f"--encoder DIR; to try vla without weights: --encoder {TINY_RANDOM}"
     )
     if constants.HF_HUB_OFFLINE:
         raise EncoderError(f"encoder '{name}' is not on this machine and HF_HUB_OFFLINE is set; {advice}")

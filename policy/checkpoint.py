@@ -5,6 +5,7 @@ step draws from streams that are functions of (seed, step); see `vla.policy.samp
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,8 @@ def load_checkpoint(run: RunDirectory, step: int, state: TrainingState) -> None:
     folder = run.checkpoint(step)
     if wrong := checksum_problem(folder):
         raise CheckpointError(
-            f"{wrong}; remove the checkpoint, and --resume goes on from the one before: rm -r {folder}"
+            f"{wrong}; remove the checkpoint, and --resume goes on from the one before: "
+            f"rm -r {shlex.quote(str(folder))}"
         )
     try:
         state.agent.load_state_dict(load_file(folder / POLICY_FOLDER / RAW_WEIGHTS_FILE))

@@ -4,6 +4,7 @@ The Hub is asked only when a revision is named. A mistyped `runs/demo` has the f
 must not become somebody else's policy. Weights are safetensors; nothing else is downloaded.
 """
 
+import shlex
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -31,7 +32,8 @@ def locate(name: str | Path, revision: str | None = None) -> Path:
     is_id = HUB_ID.fullmatch(name) is not None
     if not is_id or revision is None:
         hint = "; if it is on the Hub, name the revision: --revision main" if is_id else ""
-        raise CheckpointError(f"no run and no policy at {name}; train one: vla train --out {name}{hint}")
+        train = f"vla train --out {shlex.quote(name)}"
+        raise CheckpointError(f"no run and no policy at {name}; train one: {train}{hint}")
     return _snapshot(name, revision)
 
 
@@ -74,7 +76,7 @@ def _snapshot(name: str, revision: str) -> Path:
         reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
         raise CheckpointError(
             f"policy '{name}' at '{revision}' is not on this machine and {reason}; where there is a network: "
-            f"hf download {name} --revision {revision} --local-dir DIR, then name the directory"
+            f"hf download {name} --revision {shlex.quote(revision)} --local-dir DIR, then name the directory"
         ) from error
     except HUB_ERRORS as error:
         refused = refusal(error, "policy", name, revision)

@@ -10,6 +10,7 @@
 <run>/eval/step_010000/                     validation rollouts
 """
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -75,7 +76,7 @@ class RunDirectory:
         run = cls(path)
         if not run.config.is_file():
             raise CheckpointError(
-                f"no run at {path} (it has no {CONFIG_FILE}); train one: vla train --out {path}"
+                f"no run at {path} (it has no {CONFIG_FILE}); train one: {_train_command(path)}"
             )
         return run
 
@@ -136,7 +137,7 @@ def find_policy(path: Path, checkpoint: str | None = None) -> Path:
     for folder in (path, path / POLICY_FOLDER):
         if (folder / "config.json").is_file():
             return folder
-    raise CheckpointError(f"no run and no policy at {path}; train one: vla train --out {path}")
+    raise CheckpointError(f"no run and no policy at {path}; train one: {_train_command(path)}")
 
 
 def find_run(policy: Path) -> Path | None:
@@ -148,3 +149,7 @@ def find_run(policy: Path) -> Path | None:
     run = folder.parent.parent.parent
     in_run = folder.name == POLICY_FOLDER and folder.parent.parent.name == "checkpoints"
     return run if in_run and (run / CONFIG_FILE).is_file() else None
+
+
+def _train_command(out: Path) -> str:
+    return f"vla train --out {shlex.quote(str(out))}"

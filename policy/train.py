@@ -4,6 +4,7 @@ Started by torchrun, N processes share each batch (DistributedDataParallel): the
 times as one process would see, so the same losses but for the order of sums.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -231,7 +232,8 @@ class Trainer:
         kept = "there is no checkpoint yet" if last is None else f"the last checkpoint, {last:06d}, is kept"
         cause = self._cache.not_finite()
         if cause is not None:
-            return f"{what}; {kept}. The cause: {cause}; look closer: vla verify {self._cache.folder}"
+            verify = f"vla verify {shlex.quote(str(self._cache.folder))}"
+            return f"{what}; {kept}. The cause: {cause}; look closer: {verify}"
         return f"{what}; {kept}. The cache is finite; lower the rate: --set train.lr=1e-4 --resume"
 
     def step(self, meter: Meter) -> None:

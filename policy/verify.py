@@ -1,5 +1,6 @@
 """Check a run: its configuration, its figures, and every checkpoint's bytes, shapes and values."""
 
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,13 +35,14 @@ def run_problems(path: Path) -> list[str]:
     folders = sorted(folder for folder in (path / "checkpoints").glob("[0-9]*") if folder.name.isdigit())
     with Progress("verify", len(folders), unit="checkpoints") as progress:
         for folder in folders:
-            advice = f"remove it, and --resume goes on from the one before: rm -r {folder}"
+            advice = f"remove it, and --resume goes on from the one before: rm -r {shlex.quote(str(folder))}"
             problems += [f"{what}; {advice}" for what in checkpoint_problems(folder)]
             progress.update()
     for name in ("last", "best"):
         link = path / "checkpoints" / name
         if link.is_symlink() and not link.exists():
-            problems.append(f"{link} leads to a checkpoint that is gone; remove the link: rm {link}")
+            remove = f"remove the link: rm {shlex.quote(str(link))}"
+            problems.append(f"{link} leads to a checkpoint that is gone; {remove}")
     return problems
 
 

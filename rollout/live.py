@@ -3,6 +3,7 @@
 The same preprocessing and the same encoder as in stage one; the policy refuses any other.
 """
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -139,5 +140,5 @@ def require_same_encoder(trained_on: AgentConfig | CacheMetadata, encoder: Froze
         return
     raise EncoderError(
         f"the policy was trained on features of {trained.describe()}, the encoder named is "
-        f"{found.describe()}; roll out with --encoder {trained.id}"
+        f"{found.describe()}; roll out with --encoder {shlex.quote(trained.id)}"
     )

@@ -1,6 +1,7 @@
 """Say what a path is: a dataset, a feature cache, a run, or a policy."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def _dataset(path: Path) -> dict[str, Any]:
         "tasks": sorted({episode.task for episode in source.episodes}),
     }
     hint = "" if says_fps else " --set dataset.fps=50"
-    return {**described, "next": f"vla embed --dataset {path}{hint}"}
+    return {**described, "next": f"vla embed --dataset {shlex.quote(str(path))}{hint}"}
 
 
 def _cache(path: Path) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def _cache(path: Path) -> dict[str, Any]:
         "mib": round(cache.nbytes / 2**20, 1),
         "state_dim": metadata.state_dim,
         "action_dim": metadata.action_dim,
-        "next": f"vla train --cache {cache.folder}",
+        "next": f"vla train --cache {shlex.quote(str(cache.folder))}",
     }
 
 
@@ -120,7 +121,7 @@ def _suite(path: Path) -> dict[str, Any]:
     states = {
         name: f"{run['state']}, step {run['step']}/{run['steps']}" for name, run in status["runs"].items()
     }
-    return {"kind": "suite", "name": status["name"], **states, "next": f"vla report {path}"}
+    return {"kind": "suite", "name": status["name"], **states, "next": f"vla report {shlex.quote(str(path))}"}
 
 
 def _policy(path: Path) -> dict[str, Any]:
@@ -148,5 +149,5 @@ def _policy(path: Path) -> dict[str, Any]:
         "horizons": [policy.obs_horizon, policy.pred_horizon, policy.num_action_steps],
         "encoder": agent.config.encoder.describe(),
         "cache_fingerprint": agent.config.cache_fingerprint,
-        "next": f"vla rollout {folder}",
+        "next": f"vla rollout {shlex.quote(str(folder))}",
     }

@@ -26,7 +26,7 @@ def with_encoder_of(settings: "PipelineConfig", cache: "FeatureCache") -> "Pipel
     if made_by.id != named.id:
         raise CacheError(
             f"{cache.folder} holds features of encoder '{made_by.id}', the configuration names "
-            f"'{named.id}'; add --encoder {made_by.id}, or name another --cache"
+            f"'{named.id}'; add --encoder {shlex.quote(made_by.id)}, or name another --cache"
         )
     return settings
 

@@ -3,6 +3,7 @@
 Stages talk through files; the only thing passed along here is where they lie.
 """
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -244,7 +245,7 @@ def share(
         "policy": str(folder),
         "evaluations": len(evaluations),
         **({"url": url} if url else {}),
-        "next": f"vla rollout {out}",
+        "next": f"vla rollout {shlex.quote(str(out))}",
     }
 
 

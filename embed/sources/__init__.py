@@ -1,6 +1,7 @@
 """Readers of demonstrations. `open_source` chooses one by looking at the path."""
 
 import os
+import shlex
 
 from vla.embed.config import DatasetConfig
 from vla.embed.sources.folder import DatasetFolder
@@ -39,5 +40,5 @@ def _choose(folder: DatasetFolder, config: DatasetConfig, workers: int) -> Frame
         return Hdf5Source(folder, config, workers)
     raise DatasetError(
         f"no dataset at {folder.name}: it has neither {INFO} (LeRobot) nor episode_*.hdf5 (ACT, ALOHA); "
-        f"record some: vla record --task sim_transfer --out {folder.name}"
+        f"record some: vla record --task sim_transfer --out {shlex.quote(folder.name)}"
     )

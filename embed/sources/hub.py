@@ -6,6 +6,7 @@ a Hub id too, and must not become somebody else's dataset.
 
 import glob
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -37,7 +38,7 @@ def find_dataset(config: DatasetConfig) -> DatasetFolder:
         hint = "; if it is on the Hub, name the revision: --set dataset.revision=main" if is_id else ""
         raise DatasetError(
             f"no dataset at {config.path} (there is no such directory); "
-            f"record one: vla record --task sim_transfer --out {config.path}{hint}"
+            f"record one: vla record --task sim_transfer --out {shlex.quote(config.path)}{hint}"
         )
     root = _metadata(config.path, config.revision)
     folder = DatasetFolder(config.path, root, revision=root.name)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import struct
 from pathlib import Path
 
@@ -148,6 +149,20 @@ def test_an_unfinished_cache_says_how_to_go_on(tmp_path: Path) -> None:
 def test_a_missing_cache_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="make one: vla embed --dataset DIR --out"):
         FeatureCache(tmp_path / "nowhere")
+
+
+def test_a_path_with_a_space_is_quoted_in_commands(tmp_path: Path) -> None:
+    folder = tmp_path / "my features"
+    for step in (lambda: None, folder.mkdir):
+        step()
+        with pytest.raises(CacheError) as caught:
+            FeatureCache(folder)
+        assert shlex.split(str(caught.value))[-2:] == ["--out", str(folder)]
+    for name in "ab":
+        write_cache(folder / name)
+    with pytest.raises(CacheError) as caught:
+        FeatureCache(folder)
+    assert shlex.split(str(caught.value))[-2:] == ["--cache", str(folder / "a")]
 
 
 def test_a_future_format_version_is_named(tmp_path: Path) -> None:

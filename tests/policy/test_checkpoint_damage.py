@@ -1,6 +1,7 @@
 """Checkpoints that are damaged or come from strangers: named, never run, and they take no memory."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,20 @@ def test_a_damaged_checkpoint_is_named_by_verify_and_by_resume(
         raise CheckpointError("\n".join(run_problems(run)))
     with pytest.raises(CheckpointError, match=rf"{message}.*rm -r .*000008"):
         train(RunDirectory(run), trained[1], POLICY, settings())
+
+
+def test_the_command_that_removes_a_checkpoint_means_that_one_whatever_the_runs_name(
+    run: Path, trained: tuple[Path, FeatureCache]
+) -> None:
+    run = run.rename(run.with_name("all my runs; 2"))
+    flip_bit(run / WEIGHTS)
+    (run / "checkpoints/best").symlink_to("000006")
+    with pytest.raises(CheckpointError) as caught:
+        train(RunDirectory(run), trained[1], POLICY, settings())
+    damaged, dangling = run_problems(run)
+    for line in (str(caught.value), damaged):
+        assert shlex.split(line.rpartition(": ")[2]) == ["rm", "-r", str(run / STEP)]
+    assert shlex.split(dangling.rpartition(": ")[2]) == ["rm", str(run / "checkpoints/best")]
 
 
 def test_without_the_damaged_checkpoint_resume_goes_on_from_the_one_before(

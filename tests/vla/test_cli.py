@@ -1,15 +1,18 @@
 """The command line: help, one-line errors, JSON, and the whole path on a small dataset."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import write_dataset, write_vision_checkpoint
+from fakes import write_cache, write_dataset, write_vision_checkpoint
 
 from vla.cli import app, main
+from vla.policy.agent import VLAAgent
+from vla.policy.config import PolicyConfig
 
 Cli = Callable[..., tuple[int, str, str]]
 """Arguments in; exit code, stdout and stderr out."""
@@ -173,6 +176,17 @@ def test_an_existing_run_is_refused(cli: Cli, dataset: Path, encoder_dir: Path) 
     Path("run/checkpoints").mkdir(parents=True)
     line = refused(cli("train", "--cache", "features", "--encoder", encoder_dir, "--out", "run"))
     assert "run directory run exists; continue it with --resume, or choose another --out" in line
+
+
+def test_the_command_that_comes_next_can_be_pasted(cli: Cli, tmp_path: Path) -> None:
+    demos = write_dataset(tmp_path / "my demos", (2,), (16, 16), 3, cameras={"top": "image"})
+    cache = write_cache(tmp_path / "my features")
+    policy = tmp_path / "my policy"
+    VLAAgent.for_cache(PolicyConfig(n_emb=16, n_layer=1, n_head=2), cache.metadata).save_pretrained(policy)
+    share = ("share", policy, "--out", tmp_path / "my shared")
+    for ran in (("inspect", demos), ("inspect", cache.folder), ("inspect", policy), share):
+        *_, last = shlex.split(result(cli(*ran, "--json"))["next"])
+        assert last == str(ran[-1])
 
 
 def test_nothing_to_inspect_says_what_could_be(cli: Cli) -> None:
