@@ -58,9 +58,12 @@ def push(folder: Path, repo_id: str, *, private: bool) -> str:
             commit_message="Policy trained with vla",
         )
     except HUB_ERRORS as error:
+        # No more than would have been published, and to no more people.
+        again = ["hf", "upload", *(["--private"] if private else []), repo_id, str(folder)]
+        again += [f"--include={name}" for name in SHARED_FILES]
         raise CheckpointError(
             f"{folder} was written, pushing it to '{repo_id}' failed ({first_line(error)}); log in with "
-            f"`hf auth login` and push again: hf upload {repo_id} {folder}"
+            f"`hf auth login` and push again: {shlex.join(again)}"
         ) from error
     return str(commit.commit_url)
 

@@ -1,6 +1,7 @@
 """Policies for others: a folder with a model card, the same actions after loading, the Hub."""
 
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -261,14 +262,25 @@ def test_push_publishes_the_folder(run: Path, tmp_path: Path, monkeypatch: pytes
     assert card_of(tmp_path / "shared")[0]["model-index"][0]["name"] == "policy"
 
 
+@pytest.mark.parametrize("private", [False, True])
 def test_a_push_that_fails_keeps_the_folder_and_says_how_to_go_on(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    private: bool, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("no route")
 
     monkeypatch.setattr("vla.policy.hub.HfApi", lambda: SimpleNamespace(create_repo=fail))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    with pytest.raises(CheckpointError, match=r"pushing it to 'me/policy' failed \(no route\); log in"):
-        share(run, tmp_path / "shared", push="me/policy")
-    assert (tmp_path / "shared/README.md").is_file()
+    out = tmp_path / "my shared"
+    with pytest.raises(
+        CheckpointError, match=r"pushing it to 'me/policy' failed \(no route\); log in"
+    ) as caught:
+        share(run, out, push="me/policy", private=private)
+    assert (out / "README.md").is_file()
+    *options, repository, folder = (
+        word for word in shlex.split(str(caught.value).rpartition(": ")[2]) if "--include" not in word
+    )
+    assert (options, repository) == (["hf", "upload"] + ["--private"] * private, "me/policy")
+    assert folder == str(out)
+    for path in out.iterdir():
+        assert f" --include={path.name}" in str(caught.value)
