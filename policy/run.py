@@ -90,6 +90,8 @@ class RunDirectory:
 
         Args:
             name: "best", "last" or a step; None takes best if there were validation rollouts, else last.
+                The last one is the newest, wherever the link leads: its checkpoint may have been removed
+                as damaged, or training killed before it was set.
 
         Raises:
             CheckpointError: there is no such checkpoint; the message lists those there are.
@@ -97,9 +99,10 @@ class RunDirectory:
         folder = self.path / "checkpoints"
         if name is None:
             name = "best" if (folder / "best").exists() else "last"
-        chosen = folder / (f"{int(name):06d}" if name.isdigit() else name)
+        step = self.last_step() if name == "last" else int(name) if name.isdigit() else None
+        chosen = folder / name if step is None else self.checkpoint(step)
         if not (chosen / POLICY_FOLDER).is_dir():
-            there = ", ".join(sorted(p.name for p in folder.glob("[!.]*"))) or "none yet"
+            there = ", ".join(sorted(p.name for p in folder.glob("[!.]*") if p.exists())) or "none yet"
             raise CheckpointError(f"{self.path} has no checkpoint '{name}'; checkpoints: {there}")
         return chosen.resolve() / POLICY_FOLDER
 

@@ -4,7 +4,6 @@ Started by torchrun, N processes share each batch (DistributedDataParallel): the
 times as one process would see, so the same losses but for the order of sums.
 """
 
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ from vla.policy.agent import VLAAgent
 from vla.policy.batch import Batch
 from vla.policy.checkpoint import initial_state, load_checkpoint, save_checkpoint
 from vla.policy.config import PolicyConfig, TrainConfig
+from vla.policy.links import link_best, restore_links
 from vla.policy.meter import Meter, NotFiniteError
+from vla.policy.not_finite import explain_not_finite
 from vla.policy.optimizer import clip_gradients, learning_rate, set_learning_rate
 from vla.policy.run import RunDirectory
 from vla.policy.run_log import RunLog, read_metrics
@@ -162,6 +163,8 @@ class Trainer:
             log: where figures go; None in every process but rank 0.
         """
         config, state, started = self._config, self.state, time.monotonic()
+        if log is not None:
+            restore_links(self._run)
         self._rollout_if_due(log)  # killed between a checkpoint and its rollouts
         quiet = log is None
         with Progress("train", config.steps, done=state.step, unit="steps", quiet=quiet) as progress:
@@ -213,7 +216,8 @@ class Trainer:
         self._require_finite()
         for name, weight in self.state.agent.named_parameters():
             if not torch.isfinite(weight).all():
-                raise VlaError(self._explain(f"weight '{name}' is not finite at step {self.state.step}"))
+                what = f"weight '{name}' is not finite at step {self.state.step}"
+                raise VlaError(explain_not_finite(what, self._run, self._cache))
         save_checkpoint(self._run, self.state)
 
     def _read_figures(self) -> dict[str, float]:
@@ -224,17 +228,7 @@ class Trainer:
         try:
             self.state.meter.require_finite(self.state.step)
         except NotFiniteError as error:
-            raise VlaError(self._explain(str(error))) from error
-
-    def _explain(self, what: str) -> str:
-        """Add to a figure that is not finite where that comes from, what is kept, and what to do."""
-        last = self._run.last_step()
-        kept = "there is no checkpoint yet" if last is None else f"the last checkpoint, {last:06d}, is kept"
-        cause = self._cache.not_finite()
-        if cause is not None:
-            verify = f"vla verify {shlex.quote(str(self._cache.folder))}"
-            return f"{what}; {kept}. The cause: {cause}; look closer: {verify}"
-        return f"{what}; {kept}. The cache is finite; lower the rate: --set train.lr=1e-4 --resume"
+            raise VlaError(explain_not_finite(str(error), self._run, self._cache)) from error
 
     def step(self, meter: Meter) -> None:
         """Make one update on the next batch."""
@@ -301,6 +295,5 @@ class Trainer:
         self._save()
         with self._signals.at_once():  # rollouts that are cut short are made up for by --resume
             figures = self._rollout(self.state.ema_agent, step)
-        if all(figures["avg_reward"] > row["avg_reward"] for row in rows):
-            self._run.link("best", step)
+        link_best(self._run, [*rows, {"step": step, **figures}])
         log.write("rollout", step, figures)

@@ -132,6 +132,36 @@ def test_rollouts_choose_the_best_checkpoint(cache: FeatureCache, tmp_path: Path
     assert run.policy_folder() == run.checkpoint(4) / "pretrained_model"
 
 
+def test_the_last_checkpoint_is_the_newest_wherever_the_link_leads(
+    cache: FeatureCache, tmp_path: Path
+) -> None:
+    run = trained(tmp_path / "run", cache)
+    run.link("last", 4)  # as if killed before the link was set
+    assert run.policy_folder("last") == run.checkpoint(8) / "pretrained_model"
+    train(run, cache, POLICY, settings())
+    assert (run.path / "checkpoints/last").readlink() == Path("000008")
+    shutil.rmtree(run.checkpoint(8))  # as `vla verify` advises of a damaged one
+    assert run.policy_folder() == run.checkpoint(4) / "pretrained_model"
+
+
+def test_a_best_checkpoint_that_is_gone_counts_as_absent_until_training_goes_on(
+    cache: FeatureCache, tmp_path: Path
+) -> None:
+    rewards = {4: 2.0, 8: 1.0, 12: 0.5}
+
+    def rollout(agent: VLAAgent, step: int) -> Mapping[str, float]:
+        return {"avg_reward": rewards[step]}
+
+    run = RunDirectory.create(tmp_path / "run")
+    train(run, cache, POLICY, settings(rollout_every=4), rollout)
+    shutil.rmtree(run.checkpoint(4))
+    assert run.policy_folder() == run.checkpoint(8) / "pretrained_model"
+    with pytest.raises(CheckpointError, match=r"no checkpoint 'best'; checkpoints: 000008, last$"):
+        run.policy_folder("best")
+    train(run, cache, POLICY, settings(rollout_every=4, steps=12), rollout)
+    assert (run.path / "checkpoints/best").readlink() == Path("000008")
+
+
 def test_rollouts_missed_by_a_kill_are_made_up_for(cache: FeatureCache, tmp_path: Path) -> None:
     run, calls = RunDirectory.create(tmp_path / "run"), []
 
