@@ -124,17 +124,3 @@ def _differences(
 def _rms(values: np.ndarray) -> float:
     """Return the root mean square over the last axis, the largest of all vectors."""
     return float(np.sqrt(np.mean(values**2, axis=-1)).max())
-
-
-def dataset_of(cache: FeatureCache, named: str | None) -> DatasetConfig:
-    """Return the configuration of a cache's dataset, from what the cache says of it."""
-    made = cache.metadata.dataset
-    return DatasetConfig(
-        path=named or made.path,
-        revision=None if named else made.revision,
-        cameras=cache.camera_names,
-        state_key=made.state_key,
-        action_key=made.action_key,
-        episodes=made.episodes or (),
-        fps=made.fps,
-    )

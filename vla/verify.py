@@ -60,7 +60,8 @@ def _cache(
         return report
     from vla.cache import FeatureCache
     from vla.embed.config import EncoderConfig
-    from vla.embed.verify import dataset_of, reencode_problems
+    from vla.embed.made_from import dataset_of
+    from vla.embed.verify import reencode_problems
 
     cache = FeatureCache(path)
     made_by = cache.metadata.encoder

@@ -8,10 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fake_datasets import write_hdf5
 from fake_faults import flip_bit
-from fakes import write_dataset, write_vision_checkpoint
+from fakes import fake_spec, write_cache, write_dataset, write_vision_checkpoint
 
 from vla.cli import main
+from vla.embed.made_from import dataset_of
+from vla.errors import ConfigError
 
 TABLE = "data/chunk-000/file-001.parquet"
 
@@ -59,6 +62,43 @@ def test_a_whole_cache_encoded_again_gives_what_is_stored(
     report = verified(capsys, cache, "--reencode", 5)
     assert (report["kind"], report["problems"], report["reencoded_frames"]) == ("feature cache", [], 5)
     assert report["largest_difference"] < 0.5
+
+
+def test_frames_are_read_again_as_they_were_for_the_cache(
+    tmp_path: Path, encoder_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_with = ["--set", "dataset.fps=50", "--set", "dataset.color=bgr"]
+    swapped = embedded(write_hdf5(tmp_path / "hdf5", (3,)), encoder_dir, capsys, *made_with)
+    assert verified(capsys, swapped, "--reencode", 2)["problems"] == []
+
+
+def test_times_are_held_against_the_tolerance_that_the_cache_was_made_with(
+    demos: Path, encoder_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (demos / "data").rglob("*.parquet"):
+        table = pq.read_table(path)
+        where, field = table.column_names.index("timestamp"), table.schema.field("timestamp")
+        late = pa.array(np.asarray(table["timestamp"]) + np.float32(0.001), field.type)
+        pq.write_table(table.set_column(where, field, late), path)
+    cache = embedded(demos, encoder_dir, capsys, "--set", "dataset.tolerance_s=0.01")
+    assert verified(capsys, cache, "--reencode", 2)["problems"] == []
+
+
+def test_the_dataset_of_a_cache_is_the_commit_that_was_read(tmp_path: Path) -> None:
+    spec = fake_spec()
+    hub = spec.dataset.model_copy(update={"path": "me/demos", "revision": "c" * 40})
+    cache = write_cache(tmp_path / "cache", fake_spec(dataset=hub))
+    without_settings = dataset_of(cache)
+    assert (without_settings.path, without_settings.revision) == ("me/demos", "c" * 40)
+    settings = cache.folder / "pipeline.toml"
+    settings.write_text('[dataset]\npath = "me/demos"\nrevision = "main"\ntolerance_s = 0.5\n')
+    found = dataset_of(cache)
+    assert (found.revision, found.tolerance_s, found.cameras) == ("c" * 40, 0.5, spec.camera_names)
+    moved = dataset_of(cache, "elsewhere")
+    assert (moved.path, moved.revision, moved.tolerance_s) == ("elsewhere", None, 0.5)
+    settings.write_text("[dataset]\ncolour = 1\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'dataset\.colour'; did you mean 'color'"):
+        dataset_of(cache)
 
 
 def test_features_of_other_frames_do_not_pass_for_the_stored_ones(
