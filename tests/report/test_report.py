@@ -6,14 +6,20 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
+from fake_datasets import CAMERAS, camera_images, write_hdf5
+from fake_language import make_bench
 from fakes import fake_spec, write_cache
 
+from vla.cache import FeatureCache
 from vla.config import PipelineConfig
 from vla.errors import VlaError
+from vla.policy.agent import VLAAgent
 from vla.report.charts import Series, line_chart, ticks
-from vla.report.episode import principal_components
+from vla.report.episode import chunks_section, frames_section, principal_components
 from vla.report.report import report
 from vla.rollout.summary import EpisodeResult, summarise
 from vla.stages import train
@@ -51,6 +57,7 @@ def add_rollout(run: Path, video: bytes, *, told: bool = True) -> None:
     (folder / "videos").mkdir(parents=True)
     (folder / "videos/eval_episode_0.mp4").write_bytes(video)
     info = summarise(episodes, latency, 1.0, ["videos/eval_episode_0.mp4"])
+    info["per_episode"][0]["seed"] = "<final>"  # written by somebody else
     (folder / "eval_info.json").write_text(json.dumps(info))
 
 
@@ -93,6 +100,34 @@ def test_success_that_was_not_measured_is_said_and_no_bar_of_zero(run: Path, tmp
     page = text_of(copy, tmp_path / "page.html")
     assert "not measured, n = 4" in page and 'class="bar"' not in page
     assert "seed 0</figcaption>" in page
+
+
+def test_frames_have_the_colours_that_were_embedded_and_names_are_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demos, name = write_hdf5(tmp_path / "demos", (5, 4)), '<b>"top"'
+    for path in demos.iterdir():
+        with h5py.File(path, "r+") as file:
+            file.move("observations/images/top", f"observations/images/{name}")
+    made = {"path": str(demos), "format": "hdf5-act", "state_key": "observations/qpos"}
+    spec = fake_spec((5, 4), camera_names=(name,), dataset=fake_spec().dataset.model_copy(update=made))
+    cache = write_cache(tmp_path / "cache", spec)
+    (cache.folder / "pipeline.toml").write_text('[dataset]\ncolor = "bgr"\n')
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr("vla.report.episode._jpeg", lambda image: shown.append(np.asarray(image)))
+    page = frames_section(cache, cache.metadata.episodes[1]).body
+    stored = camera_images(1, CAMERAS.index("top"), 4, (48, 64))[..., ::-1]
+    assert [np.array_equal(image, stored[k]) for image, k in zip(shown, (0, 2, 3), strict=True)] == [True] * 3
+    assert "<b>" not in page and 'alt="&lt;b&gt;&quot;top&quot;"' in page and ">&lt;b&gt;" in page
+
+
+def test_chunks_of_a_policy_with_language_are_shown(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    cache = FeatureCache(tmp_path / "features")
+    policy = bench.settings(**{"policy.language": True}).policy
+    VLAAgent.for_cache(policy, cache.metadata, cache.language()).save_pretrained(tmp_path / "policy")
+    section = chunks_section(cache, cache.metadata.episodes[0], tmp_path / "policy")
+    assert 'class="line"' in section.body
 
 
 def test_a_path_without_run_or_suite_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """One demonstration through a policy's eyes: camera frames, features over time, predicted chunks."""
 
 import base64
+import html
 import io
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from vla.cache import FeatureCache
 from vla.cache.metadata import Episode
-from vla.embed.config import DatasetConfig
+from vla.embed.made_from import dataset_of
 from vla.embed.sources import open_source
 from vla.errors import VlaError
 from vla.policy.agent import VLAAgent
@@ -31,31 +32,24 @@ def choose_episode(cache: FeatureCache, val_episodes: int) -> Episode:
 
 def frames_section(cache: FeatureCache, episode: Episode) -> Section:
     """Show each camera at the start, the middle and the end of an episode."""
-    dataset = cache.metadata.dataset
-    config = DatasetConfig(
-        path=dataset.path,
-        cameras=cache.camera_names,
-        state_key=dataset.state_key,
-        action_key=dataset.action_key,
-        episodes=dataset.episodes or (),
-        fps=dataset.fps,
-    )
     try:
-        source = open_source(config)
+        # This episode alone: of a dataset on the Hub no more is downloaded.
+        source = open_source(dataset_of(cache).model_copy(update={"episodes": (episode.index,)}))
         rows = ""
         for share, word in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
-            number = episode.first_frame + round(share * (episode.length - 1))
+            number = round(share * (episode.length - 1))
             block = next(iter(source.read(range(number, number + 1), 1)))
             figures = ""
             for camera in cache.camera_names:
+                name, picture = html.escape(camera), _jpeg(Image.fromarray(block.images[camera][0]))
                 figures += (
-                    f'<figure><img alt="{camera}" src="{_jpeg(Image.fromarray(block.images[camera][0]))}">'
-                    f"<figcaption>{camera}, {word}</figcaption></figure>"
+                    f'<figure><img alt="{name}" src="{picture}">'
+                    f"<figcaption>{name}, {word}</figcaption></figure>"
                 )
             rows += grid(figures, kind="shots")
     except (VlaError, OSError, StopIteration) as error:
         return Section(title="Cameras", body=absent(f"The demonstrations cannot be read any more: {error}"))
-    note = f"Episode {episode.index} of {dataset.path}: {episode.task}"
+    note = f"Episode {episode.index} of {cache.metadata.dataset.path}: {episode.task}"
     return Section(title="Cameras", body=rows, note=note)
 
 
@@ -100,13 +94,17 @@ def chunks_section(cache: FeatureCache, episode: Episode, policy: Path) -> Secti
         obs_horizon=settings.obs_horizon,
         pred_horizon=settings.pred_horizon,
         resident=False,
+        language=settings.language,
     )
     action = cache.action()[episode.first_frame : episode.first_frame + episode.length]
     starts = torch.linspace(0, max(0, episode.length - settings.pred_horizon), CHUNKS).long().unique()
     batch = windows.batch(episode.first_frame + starts)
     random = torch.Generator().manual_seed(0)
     chunks = agent.predict_action_chunk(
-        batch.features, batch.state, noise=lambda: torch.randn(batch.action.shape, generator=random)
+        batch.features,
+        batch.state,
+        noise=lambda: torch.randn(batch.action.shape, generator=random),
+        language=batch.language,
     )
     cards = []
     for dim in sorted(action.std(dim=0).argsort(descending=True)[:SHOWN_ACTIONS].tolist()):

@@ -1,6 +1,7 @@
 """The evaluations of a run: success with its interval, latency, videos."""
 
 import base64
+import html
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,6 @@ def video_section(evaluations: list[Evaluation]) -> Section:
             told = f"seed {one.get('seed')}{ended}"
             figures += (
                 f'<figure><video controls muted loop playsinline src="data:video/mp4;base64,{data}"></video>'
-                f"<figcaption>{told}</figcaption></figure>"
+                f"<figcaption>{html.escape(told)}</figcaption></figure>"
             )
     return Section(title="Videos", body=grid(figures, kind="shots"), note=f"Episodes of {latest.name}.")

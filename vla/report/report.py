@@ -1,5 +1,6 @@
 """Write the page of a run or of a suite. What a run lacks is said on its page."""
 
+import html
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
@@ -130,7 +131,7 @@ def _environment(run: RunDirectory, config: dict[str, Any]) -> str:
     return (
         card("trackers", told)
         + folded("pipeline.toml", run.config.read_text())
-        + f'<details><summary>Versions</summary><p class="note">{machine}</p>'
+        + f'<details><summary>Versions</summary><p class="note">{html.escape(machine)}</p>'
         + table(["package", "version"], versions)
         + "</details>"
     )
