@@ -46,11 +46,31 @@ def embed(settings: PipelineConfig) -> "EmbedReport":
     """Encode `dataset` into a cache below `cache.path`; see `vla.embed.engine`."""
     from vla.embed import embed as run
 
-    made_by = settings.to_toml(
-        ["dataset", "encoder", "augment", "cache"], without=["cache.path", "encoder.workers"]
-    )
-    notes = {"pipeline.toml": made_by}
+    notes = {"pipeline.toml": _made_by(settings)}
     return run(settings.dataset, settings.encoder, settings.cache, settings.augment, notes)
+
+
+def _made_by(settings: PipelineConfig) -> bytes:
+    """Return the settings that the command which mends a cache names.
+
+    They make the same cache from any directory and on any device, where `auto` would be other arithmetic.
+    """
+    from vla.device import choose_device, choose_dtype
+
+    dataset, encoder = settings.dataset, settings.encoder
+    dtype = choose_dtype(encoder.dtype, choose_device(encoder.device))
+    path = Path(dataset.path)
+    place = str(path.absolute()) if path.is_dir() else dataset.path
+    resolved = settings.model_copy(
+        update={
+            "dataset": dataset.model_copy(update={"path": place}),
+            "encoder": encoder.model_copy(update={"dtype": dtype}),
+        }
+    )
+    return resolved.to_toml(
+        ["dataset", "encoder", "augment", "cache"],
+        without=["cache.path", "encoder.workers", "encoder.device"],
+    )
 
 
 def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":

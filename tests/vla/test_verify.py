@@ -1,6 +1,7 @@
 """`vla verify`: what it finds in caches, runs and datasets, and how it ends."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fake_datasets import write_hdf5
 from fake_faults import flip_bit
 from fakes import fake_spec, write_cache, write_dataset, write_vision_checkpoint
 
+from vla.cache.shard import repair_command
 from vla.cli import main
 from vla.embed.made_from import dataset_of
 from vla.errors import ConfigError
@@ -128,6 +130,23 @@ def test_damage_is_printed_with_the_command_that_mends_it(
     assert vla(capsys, *command)[0] == 0
     assert (cache / "shards/00001.safetensors").read_bytes() == before
     assert vla(capsys, "verify", cache)[0] == 0
+
+
+def test_the_command_that_mends_a_cache_does_so_from_anywhere_and_on_any_device(
+    demos: Path, encoder_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = embedded(demos.relative_to(Path.cwd()), encoder_dir, capsys).absolute()
+    before = {path: path.read_bytes() for path in (cache / "pipeline.toml", *cache.glob("shards/*"))}
+    flip_bit(cache / "shards/00001.safetensors")
+    (elsewhere := demos.with_name("elsewhere")).mkdir()
+    monkeypatch.chdir(elsewhere)
+    # As on a GPU: what is not said is bfloat16.
+    monkeypatch.setattr(
+        "vla.embed.encoder.choose_dtype", lambda name, device: "bfloat16" if name == "auto" else name
+    )
+    assert vla(capsys, *shlex.split(repair_command(cache))[1:])[0] == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert [path.parent for path in cache.parent.glob("*/cache.json")] == [cache]
 
 
 @pytest.mark.parametrize("changed", ["dataset", "encoder"])
