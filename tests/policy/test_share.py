@@ -142,7 +142,12 @@ def test_the_card_falls_back_to_validation_rollouts_with_the_runs_own_sampling(
 
 def test_rollouts_that_differ_go_to_different_folders(run: Path) -> None:
     plain = {"env.id": "my/Env-v3"}
-    changes = [{}, {"rollout.weights": "raw"}, {"env.id": "pkg:Other/Env-v0"}, {"rollout.num_steps": 2}]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"rollout.weights": "raw"},
+        {"env.id": "pkg:Other/Env-v0"},
+        {"rollout.num_steps": 2},
+    ]
     settings = [PipelineConfig.load(None, {**plain, **change}, [], base={}) for change in changes]
     names = [default_rollout_folder(one, find_policy(run)).name for one in settings]
     own = "rollout_000004_seed1000_episodes50"
