@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from vla.cache import CacheMetadata
 from vla.embed import EncoderConfig, FrozenEncoder
-from vla.policy.agent import VLAAgent
+from vla.policy.agent import AgentConfig, VLAAgent
 from vla.policy.run import RunDirectory
 from vla.rollout.config import EnvConfig, RolloutConfig
 from vla.rollout.evaluate import evaluate
@@ -22,7 +22,7 @@ class ValidationRollouts:
         env: the environment.
         config: seeds, environments side by side, sampling steps.
         encoder: the encoder of the cache, loaded now, so that a missing one is found before hours of work.
-        cache: what the agent is trained on.
+        trained_on: the cache.
         episodes: of each evaluation.
 
     Raises:
@@ -35,7 +35,7 @@ class ValidationRollouts:
         env: EnvConfig,
         config: RolloutConfig,
         encoder: EncoderConfig,
-        cache: CacheMetadata,
+        trained_on: AgentConfig | CacheMetadata,
         episodes: int,
     ) -> None:
         self._run, self._env = run, env
@@ -43,7 +43,7 @@ class ValidationRollouts:
         changes = {"episodes": episodes, "videos": min(1, config.videos), "seed": config.seed + SEEDS_APART}
         self._config = config.model_copy(update=changes)
         self._encoder = FrozenEncoder.load(encoder)
-        require_same_encoder(cache, self._encoder)
+        require_same_encoder(trained_on, self._encoder)
 
     def __call__(self, agent: VLAAgent, step: int) -> Mapping[str, float]:
         """Roll out and return `avg_reward` and its companions; no `pc_success` where it was not measured."""

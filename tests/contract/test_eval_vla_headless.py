@@ -125,7 +125,8 @@ def test_validation_rollouts_log_no_success_that_was_not_measured(
         "vla.rollout.validation.evaluate", lambda *_: {"avg_reward": 1.0, "aggregated": aggregated}
     )
     encoder = EncoderConfig(id=str(encoder_dir), device="cpu")
-    rollouts = ValidationRollouts(RunDirectory(tmp_path), EnvConfig(), RolloutConfig(), encoder, 2)
+    run, trained_on = RunDirectory(tmp_path), policy.agent.config
+    rollouts = ValidationRollouts(run, EnvConfig(), RolloutConfig(), encoder, trained_on, 2)
     assert rollouts(policy.agent, 10) == {"avg_reward": 1.0, "avg_max_reward": 2.0, "eval_s": 3.0}
 
 
@@ -140,9 +141,8 @@ def test_validation_rollouts_have_no_seed_in_common_with_the_evaluation(
 
     monkeypatch.setattr("vla.rollout.validation.evaluate", fake)
     encoder = EncoderConfig(id=str(encoder_dir), device="cpu")
-    ValidationRollouts(RunDirectory(tmp_path), EnvConfig(), RolloutConfig(seed=7), encoder, 2)(
-        policy.agent, 10
-    )
+    run, trained_on = RunDirectory(tmp_path), policy.agent.config
+    ValidationRollouts(run, EnvConfig(), RolloutConfig(seed=7), encoder, trained_on, 2)(policy.agent, 10)
     assert [(config.seed, config.episodes) for config in asked] == [(1_000_007, 2)]
 
 
