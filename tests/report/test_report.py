@@ -99,7 +99,7 @@ def test_success_that_was_not_measured_is_said_and_no_bar_of_zero(run: Path, tmp
     add_rollout(copy, b"", told=False)
     page = text_of(copy, tmp_path / "page.html")
     assert "not measured, n = 4" in page and 'class="bar"' not in page
-    assert "seed 0</figcaption>" in page
+    assert "seed &lt;final&gt;</figcaption>" in page
 
 
 def test_frames_have_the_colours_that_were_embedded_and_names_are_text(
