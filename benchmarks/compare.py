@@ -194,7 +194,7 @@ class Comparison:
                     "mib": round(sum(shard.stat().st_size for shard in shards) / 2**20, 1),
                 }
             command = " ".join(["python", *sys.argv])
-            write_json(self._file, {"command": command, "machine": machine(), **saved})
+            write_json(self._file, {**saved, "command": command, "machine": machine()})
 
     def table(self) -> str:
         """Return a Markdown table, seeds pooled."""
