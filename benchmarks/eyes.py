@@ -19,7 +19,8 @@ from vla.files import write_json
 from vla.policy.run import find_policy
 from vla.rollout.evaluate import evaluate
 from vla.rollout.live import LivePolicy
-from vla.stages import load_live, saved_tables
+from vla.saved import saved_tables
+from vla.stages import load_live
 
 
 class SwappedEyes(LivePolicy):

@@ -24,7 +24,8 @@ from vla.config import PipelineConfig
 from vla.files import write_json
 from vla.policy.run import find_policy
 from vla.rollout.summary import percentiles_ms
-from vla.stages import load_live, saved_tables
+from vla.saved import saved_tables
+from vla.stages import load_live
 
 SIZES = ((256, 256), (480, 640))
 WARM_UP = 5

@@ -26,7 +26,6 @@ from vla.policy.agent_config import read_config as read_config
 from vla.policy.batch import Batch
 from vla.policy.config import PolicyConfig
 from vla.policy.heads import build_head
-from vla.policy.heads.ddpm import RANGE
 from vla.policy.heads.head import Draws, Noise
 from vla.policy.language import LanguageProjector
 from vla.policy.normalize import Standardize
@@ -34,8 +33,6 @@ from vla.policy.projector import ViewProjector
 from vla.policy.sampling import RowRandom
 
 WEIGHTS_FILE = "model.safetensors"
-LATER_TENSORS = {f"head.{name}" for name in RANGE}
-"""What a head can do without, because policies were saved before it was there."""
 
 
 class VLAAgent(nn.Module):
@@ -241,7 +238,6 @@ def require_shapes(config: AgentConfig, path: Path) -> None:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from error
-    due = {name: shape for name, shape in due.items() if name in found or name not in LATER_TENSORS}
     for name in sorted(due.keys() | found.keys()):
         if due.get(name) != found.get(name):
             shapes = [

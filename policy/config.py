@@ -45,8 +45,7 @@ class DdpmConfig(StrictModel):
     levels: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Noise levels of training, K."""
     clip: NotNegative = 1.0
-    """Bound of a denoised action, as a multiple of the demonstrations' range about their mean; 0 is none.
-    Of policies saved before they knew that range, as a multiple of the standard deviation."""
+    """Bound of a denoised action, as a multiple of the demonstrations' range about their mean; 0 is none."""
     eta: Share = 0.0
     """Fresh noise of each sampling step; 0 is deterministic, 1 is DDPM's."""
 

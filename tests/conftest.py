@@ -1,9 +1,10 @@
-"""Fixtures: one small dataset and one small encoder for the whole session."""
+"""Fixtures: one small dataset, encoder and cache with task texts for the whole session."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from fake_language import Bench, make_bench
 from fakes import write_dataset, write_vision_checkpoint
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
@@ -19,3 +20,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a small vision-only checkpoint; read it, do not change it."""
     return write_vision_checkpoint(tmp_path_factory.mktemp("encoder") / "siglip-small")
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Return two tasks that only their words tell apart, embedded; camera `top`, 3 state, 2 actions."""
+    return make_bench(tmp_path_factory.mktemp("language"))
+
+
+@pytest.fixture(scope="session")
+def trained(bench: Bench) -> tuple[Path, float]:
+    """Return a policy of both tasks, which takes their words, and its loss on held-out episodes."""
+    return bench.train("with", **{"policy.language": True})

@@ -19,8 +19,7 @@ from vla.matching import (
     with_encoder_of,
     with_rollouts_that_fit,
 )
-from vla.saved import default_rollout_folder
-from vla.saved import saved_tables as saved_tables
+from vla.saved import default_rollout_folder, saved_tables
 
 if TYPE_CHECKING:
     from vla.cache import FeatureCache

@@ -11,7 +11,6 @@ B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
 """
 
 import math
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,9 +19,6 @@ from torch import Tensor, nn
 from vla.policy.config import DdpmConfig
 from vla.policy.heads.head import ActionHead, Draws, Noise, masked_mean_square
 from vla.policy.sampling import RowRandom
-
-RANGE = ("lowest", "highest")
-"""Buffers that policies saved earlier have not."""
 
 
 class DdpmHead(ActionHead):
@@ -107,12 +103,6 @@ class DdpmHead(ActionHead):
         if self.config.eta and noise is not None:
             x_next = x_next + sigma * noise()
         return x_next
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Load; a policy from before the range was kept was bounded in standard deviations."""
-        for name, bound in zip(RANGE, (-1.0, 1.0), strict=True):
-            state_dict.setdefault(f"{prefix}{name}", torch.full_like(getattr(self, name), bound))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _time(self, level: Tensor) -> Tensor:
         return (level + 1) / self.config.levels

@@ -20,7 +20,6 @@ from fake_language import (
     act,
     first_observation,
     live,
-    make_bench,
     with_other_text_tower,
     write_two_tasks,
 )
@@ -38,16 +37,6 @@ from vla.stages import export
 from vla.wire import pack
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return make_bench(tmp_path_factory.mktemp("language"))
-
-
-@pytest.fixture(scope="module")
-def trained(bench: Bench) -> tuple[Path, float]:
-    return bench.train("with", **{"policy.language": True})
 
 
 def message(error: pytest.ExceptionInfo[Exception]) -> str:

@@ -15,7 +15,6 @@ from fake_language import (
     Bench,
     act,
     live,
-    make_bench,
     with_other_text_tower,
     write_two_tasks,
 )
@@ -35,16 +34,6 @@ from vla.rollout.live import LivePolicy
 from vla.stages import train
 
 STANDING_STILL = {"avg_reward": 0.0, "aggregated": {"avg_max_reward": 0.0, "pc_success": 0.0, "eval_s": 0.0}}
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return make_bench(tmp_path_factory.mktemp("language"))
-
-
-@pytest.fixture(scope="module")
-def trained(bench: Bench) -> tuple[Path, float]:
-    return bench.train("with", **{"policy.language": True})
 
 
 @pytest.fixture

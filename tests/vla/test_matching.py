@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from fake_env import ENV_ID
-from fake_language import Bench, make_bench
+from fake_language import Bench
 from fakes import write_two_tower_checkpoint
 
 from vla.config import PipelineConfig
@@ -13,12 +13,6 @@ from vla.errors import ConfigError, EncoderError, EnvironmentSetupError
 from vla.policy.run import RunDirectory
 from vla.policy.run_log import read_metrics
 from vla.stages import train
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """One camera `top`, three state and two action values: not what `sim_transfer` has."""
-    return make_bench(tmp_path_factory.mktemp("own"))
 
 
 def test_own_data_without_an_environment_is_trained_on_without_validation_rollouts(
