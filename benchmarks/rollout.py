@@ -3,20 +3,24 @@
     python benchmarks/rollout.py                 # on a CPU at reduced size, in at most 10 minutes
     python benchmarks/rollout.py --device cuda   # at full size
 
-parallel      `vla rollout`: a process an environment, in one group or in two, as it chooses for the device
-one group     all are rendered, then all are encoded
-two groups    one is rendered while the other is encoded
+parallel      `vla rollout`: a process an environment, driven as it chooses for the device
+one group     all are rendered, then all are encoded, with all cores
+two groups    one is rendered while the other is encoded (on a GPU)
+side by side  a thread an environment, each with its share of the cores (on a CPU)
 serial        one environment in the policy's own process, with all cores for rendering and for the network
+plain         the same through Gymnasium's own interface: every step is rendered, also those nobody looks at
 
 The policy is untrained: an episode of `sim_transfer` lasts 200 steps whatever it does. Rendered at 480 x 640.
 """
 
 import os
 import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from statistics import median
-from typing import Any
 
+import numpy as np
 import torch
 from demonstrations import FULL, SMALL, load_encoder, untrained_agent
 from measure import paired_ratio, parser, rounded, save, take_turns
@@ -24,8 +28,9 @@ from measure import paired_ratio, parser, rounded, save, take_turns
 from vla.policy.config import PolicyConfig
 from vla.rollout.chunk_env import ChunkEnv
 from vla.rollout.config import EnvConfig
-from vla.rollout.episodes import take_turns as run_episodes
-from vla.rollout.evaluate import group_sizes, make_vector_env
+from vla.rollout.episodes import run_side_by_side
+from vla.rollout.episodes import take_turns as run_in_turns
+from vla.rollout.evaluate import group_sizes, make_groups
 from vla.rollout.live import LivePolicy
 from vla.rollout.make_env import make_env
 
@@ -48,39 +53,46 @@ def main() -> None:
         serial = make_env(env, policy.obs_horizon, policy.num_action_steps)
         stack.callback(serial.close)
         run_serial(policy, serial, 0)
-        sizes = {"one_group": [cores], "two_groups": [cores - cores // 2, cores // 2]}
-        groups = {name: [make_vector_env(policy, env, size) for size in sizes[name]] for name in sizes}
-        for group in (*groups["one_group"], *groups["two_groups"]):
+        chosen = "two_groups" if gpu else "side_by_side"
+        ways = {"one_group": [cores], chosen: group_sizes(cores, device)}
+        groups = {name: make_groups(policy, env, sizes) for name, sizes in ways.items()}
+        for group in (group for way in groups.values() for group in way):
             stack.callback(group.close)
-        chosen = "one_group" if len(group_sizes(cores, device)) == 1 else "two_groups"
 
-        def parallel(vectors: list[Any]) -> float:
+        def parallel(name: str) -> float:
             """Return seconds an episode; the latency figures are not of interest here."""
             latency: dict[str, list[float]] = {"render": [], "encode": [], "head": []}
+            run_episodes = run_side_by_side if name == "side_by_side" else run_in_turns
             began = time.perf_counter()
-            for _ in run_episodes(policy, vectors, iter(range(1000, 1000 + 2 * cores)), {}, latency):
+            for _ in run_episodes(policy, groups[name], iter(range(1000, 1000 + 2 * cores)), {}, latency):
                 pass
             return (time.perf_counter() - began) / (2 * cores)
 
-        seconds = take_turns(
-            {
-                "one_group": lambda: parallel(groups["one_group"]),
-                "two_groups": lambda: parallel(groups["two_groups"]),
-                "serial": lambda: run_serial(policy, serial, 1000),
-            },
-            rounds,
-        )
+        cores_busy: list[float] = []
+
+        def alone() -> float:
+            used, seconds = time.process_time(), run_serial(policy, serial, 1000)
+            cores_busy.append((time.process_time() - used) / seconds)
+            return seconds
+
+        variants: dict[str, Callable[[], float]] = {
+            "one_group": lambda: parallel("one_group"),
+            chosen: lambda: parallel(chosen),
+            "serial": alone,
+            "plain": lambda: run_plain(policy, serial, 1000),
+        }
+        seconds = take_turns(variants, rounds)
     figures = {
         "cores": cores,
         "environments": cores,
         "steps_an_episode": steps,
         "encoder": encoder.identity.describe(),
-        "episodes_per_s_one_group": rounded(1 / median(seconds["one_group"])),
-        "episodes_per_s_two_groups": rounded(1 / median(seconds["two_groups"])),
-        "episodes_per_s_serial": rounded(1 / median(seconds["serial"])),
+        **{f"episodes_per_s_{name}": rounded(1 / median(taken)) for name, taken in seconds.items()},
         "parallel": chosen,
         "parallel_over_serial": rounded(paired_ratio(seconds["serial"], seconds[chosen])),
-        "two_groups_over_one": rounded(paired_ratio(seconds["one_group"], seconds["two_groups"])),
+        "cores_busy_serial": rounded(median(cores_busy), 3),
+        "parallel_over_plain": rounded(paired_ratio(seconds["plain"], seconds[chosen])),
+        "parallel_over_one_group": rounded(paired_ratio(seconds["one_group"], seconds[chosen])),
     }
     save(arguments, "rollout", figures, REDUCED)
 
@@ -95,6 +107,27 @@ def run_serial(policy: LivePolicy, env: ChunkEnv, seed: int) -> float:
         low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
         observation, _, terminated, truncated, _ = env.step(actions[0].clip(low, high))
         over = terminated or truncated
+    return time.perf_counter() - began
+
+
+def run_plain(policy: LivePolicy, env: ChunkEnv, seed: int) -> float:
+    """Drive one environment step by step, as a script would that knows Gymnasium only; return seconds."""
+    began, over = time.perf_counter(), False
+    steps = env.env
+    env.unwrapped.render_observations = True  # type: ignore[attr-defined]
+    observation, _ = steps.reset(seed=seed)
+    history = deque([observation] * policy.obs_horizon, maxlen=policy.obs_horizon)
+    low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
+    while not over:
+        cameras = history[-1]["pixels"]
+        pixels = {camera: np.stack([seen["pixels"][camera] for seen in history])[None] for camera in cameras}
+        state = np.stack([seen["agent_pos"] for seen in history])[None]
+        actions, _ = policy.act(pixels, state, [seed])
+        for action in actions[0].clip(low, high):
+            observation, _, terminated, truncated, _ = steps.step(action)
+            history.append(observation)
+            if over := terminated or truncated:
+                break
     return time.perf_counter() - began
 
 

@@ -1,8 +1,8 @@
 """From frames on disk to features in memory: decoding, preparing and encoding, all at the same time.
 
     FrameSource.read ─> prepare ──(a thread, a few blocks ahead)──> FrozenEncoder.encode ──> Frames, in order
-     decode              resize,                                     one block at a time; on a GPU two, so
-                         augment                                     that one is uploaded while one computes
+     decode              resize,                                     several blocks at a time, a thread each:
+                         augment                                     see vla.threads
 
 Blocks are cut from the start of each shard, so a shard's bytes do not depend on where an earlier run
 was interrupted.
@@ -10,7 +10,7 @@ was interrupted.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +22,11 @@ from vla.embed.encoder import FrozenEncoder
 from vla.embed.preprocess import resize
 from vla.embed.sources import FrameBlock, FrameSource
 from vla.prefetch import prefetch
+from vla.threads import compute_threads, num_workers
 
 BLOCK_FRAMES = 16
 FRAMES_AHEAD = 128
 """Decoded frames that wait, of all variants together; 75 MB of three cameras at 256 x 256."""
-GPU_IN_FLIGHT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,23 +46,20 @@ def encode_frames(
 
     Args:
         source: the demonstrations.
-        encoder: the frozen encoder; may be called from two threads.
+        encoder: the frozen encoder; called from several threads.
         spec: of the cache.
         shards: numbers of those to encode.
     """
     size = block_frames(encoder.batch_size, len(spec.camera_names))
     ahead = max(2, FRAMES_AHEAD // (size * spec.variants))
     blocks = prefetch(_prepared(source, encoder, spec, shards, size), ahead)
-    if encoder.device.type == "cpu":
-        for prepared in blocks:
-            yield prepared.shard, encode_block(encoder, prepared.block, prepared.variants)
-        return
     waiting: deque[tuple[int, Future[Frames]]] = deque()
-    with ThreadPoolExecutor(GPU_IN_FLIGHT, thread_name_prefix="encode") as pool:
+    workers = num_workers(encoder.device)
+    with compute_threads(encoder.device, workers) as pool:
         for prepared in blocks:
             task = pool.submit(encode_block, encoder, prepared.block, prepared.variants)
             waiting.append((prepared.shard, task))
-            if len(waiting) == GPU_IN_FLIGHT:
+            if len(waiting) > workers:  # one more than can be at work: nobody waits for the consumer
                 shard, frames = waiting.popleft()
                 yield shard, frames.result()
         for shard, frames in waiting:

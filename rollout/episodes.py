@@ -1,21 +1,30 @@
-"""Episodes in groups of environments that take turns: while one is stepped and rendered, another's images
-are encoded.
+"""Episodes in groups of environments, which run in processes of their own.
 
-Environments run in processes of their own. Who waits for whom is fixed by the order of turns, not by
-the clock, so that the same seeds always meet in the same batch.
+    take_turns          one thread: while a group is stepped and rendered, another's images are encoded. For
+                        encoders on a GPU, which want large batches and leave the CPU alone
+    run_side_by_side    a thread a group, with its share of the cores for encoding. For encoders on a CPU: an
+                        operation split over all cores would wait for those that render
+
+An episode's course does not depend on the clock: in turns, the order of turns says which seeds share a batch;
+side by side, each environment is a group of its own.
 """
 
+import queue
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
+import torch
 from gymnasium.vector import AsyncVectorEnv
 from jaxtyping import Float32
 
 from vla.errors import VlaError
 from vla.rollout.live import LivePolicy
 from vla.rollout.summary import EpisodeResult
+from vla.rollout.vector_env import EnvironmentProcesses
+from vla.threads import compute_threads
 
 Latency = dict[str, list[float]]
 """Durations [s] of the parts render, encode and head; extended by whoever runs episodes."""
@@ -47,6 +56,60 @@ def take_turns(
         if ended is not None:
             turns.append(group)
             yield ended
+
+
+def run_side_by_side(
+    policy: LivePolicy,
+    groups: Sequence[EnvironmentProcesses],
+    seeds: Iterator[int],
+    videos: dict[int, str],
+    latency: Latency,
+) -> Iterator[list[EpisodeResult]]:
+    """Run all episodes, each group in a thread of its own; yield those that have ended.
+
+    Whoever stops early, by an error here or in any group, ends the environments' processes.
+
+    Args:
+        policy: chooses the actions; called from all threads, computes on the CPU.
+        groups: of environments, each stepped as one.
+        seeds: of the episodes; whichever group is free takes the next ones.
+        videos: mp4 file by seed, for the episodes to record.
+        latency: extended.
+
+    Raises:
+        EnvironmentSetupError: an environment failed.
+        VlaError: the policy's actions are not finite.
+    """
+    results: queue.Queue[list[EpisodeResult] | BaseException | None] = queue.Queue()
+    stopped = threading.Event()
+
+    def run(group: EnvironmentProcesses) -> None:
+        try:
+            for ended in _run_group(policy, group, seeds, videos, latency):
+                if stopped.is_set():
+                    return
+                results.put(ended)
+            results.put(None)
+        except BaseException as error:
+            results.put(error)
+
+    with compute_threads(torch.device("cpu"), len(groups)) as pool:
+        at_work = len(groups)
+        try:
+            for group in groups:
+                pool.submit(run, group)
+            while at_work:
+                ended = results.get()
+                if isinstance(ended, BaseException):
+                    raise ended
+                if ended is None:
+                    at_work -= 1
+                else:
+                    yield ended
+        finally:
+            stopped.set()
+            for group in groups if at_work else ():
+                group.abort()  # or its thread may wait for an answer that never comes
 
 
 def _run_group(

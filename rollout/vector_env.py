@@ -24,13 +24,22 @@ class EnvironmentProcesses(AsyncVectorEnv):
         make: builds one; called in every process, and once in this one, for its spaces.
         num_envs: how many.
         env_id: what errors call it.
+        first: errors count the processes from here.
+        total: of which errors say there are so many; None is `num_envs`.
 
     Raises:
         EnvironmentSetupError: here or in any method: an environment raised something, or its process ended.
     """
 
-    def __init__(self, make: Callable[[], ChunkEnv], num_envs: int, env_id: str) -> None:
-        self._env_id, self._broken = env_id, False
+    def __init__(
+        self,
+        make: Callable[[], ChunkEnv],
+        num_envs: int,
+        env_id: str,
+        first: int = 1,
+        total: int | None = None,
+    ) -> None:
+        self._env_id, self._first, self._total, self._broken = env_id, first, total or num_envs, False
         with self._named():
             # spawn: a forked child would inherit torch's threads and the GL context in an unusable state.
             # copy=False: observations stay in shared memory; they are encoded before the next step.
@@ -58,6 +67,12 @@ class EnvironmentProcesses(AsyncVectorEnv):
         with self._named():
             return super().step_wait(timeout)
 
+    def abort(self) -> None:
+        """End all processes; whoever waits for an answer gets an error. `close` is still to be called."""
+        self._broken = True
+        for process in self.processes:
+            process.terminate()
+
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """Close the environments; end their processes at once where one has failed or is at work."""
         busy = getattr(self, "_state", None) != AsyncState.DEFAULT
@@ -81,14 +96,14 @@ class EnvironmentProcesses(AsyncVectorEnv):
     def _ended(self, error: Exception) -> str:
         processes = getattr(self, "processes", [])
         wait([process.sentinel for process in processes], SECONDS_TO_END)
-        for number, process in enumerate(processes, 1):
+        for number, process in enumerate(processes, self._first):
             code = process.exitcode
             if code is not None:
                 how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                 return (
-                    f"environment process {number} of {self.num_envs} ('{self._env_id}') ended ({how}); "
+                    f"environment process {number} of {self._total} ('{self._env_id}') ended ({how}); "
                     "if the memory is not enough for all of them, run fewer side by side: "
-                    f"--set rollout.num_envs={max(1, self.num_envs // 2)}"
+                    f"--set rollout.num_envs={max(1, self._total // 2)}"
                 )
         return f"the processes of environment '{self._env_id}' cannot be run: {type(error).__name__}: {error}"
 
@@ -107,6 +122,6 @@ class EnvironmentProcesses(AsyncVectorEnv):
         places = re.findall(r'File "(.+?)", line (\d+)', trace)
         where = " at {}:{}".format(*places[-1]) if places else ""
         raise EnvironmentSetupError(
-            f"environment '{self._env_id}', process {index + 1} of {self.num_envs}, raised "
+            f"environment '{self._env_id}', process {self._first + index} of {self._total}, raised "
             f"{kind.__name__}: {value}{where}"
         )

@@ -87,8 +87,7 @@ def test_episodes_are_evaluated_side_by_side_with_results_by_seed(policy: LivePo
     alone = evaluate(
         policy, EnvConfig(id=ENV_ID), settings.model_copy(update={"num_envs": 1}), tmp_path / "b"
     )
-    rewards = [[e["sum_reward"] for e in result["per_episode"]] for result in (info, alone)]
-    assert rewards[0] == pytest.approx(rewards[1], abs=1e-2)  # another batch: rounded elsewhere
+    assert alone["per_episode"] == info["per_episode"]  # a thread computes for one environment at a time
 
     again = evaluate(policy, EnvConfig(id=ENV_ID), settings, tmp_path / "c")
     assert again["per_episode"] == info["per_episode"]
@@ -150,6 +149,8 @@ def test_a_failing_environment_says_what_of_the_evaluation_is_lost(
     policy: LivePolicy, tmp_path: Path
 ) -> None:
     env = EnvConfig(id=ENV_ID, kwargs={"trouble": "raised"})
-    with pytest.raises(EnvironmentSetupError, match=r"joint is stuck.*; 0 of 2 episodes had ended, none"):
-        evaluate(policy, env, RolloutConfig(episodes=2, num_envs=1), tmp_path)
+    with pytest.raises(
+        EnvironmentSetupError, match=r"process [12] of 2, .*is stuck.*; 0 of 2 episodes had ended"
+    ):
+        evaluate(policy, env, RolloutConfig(episodes=2, num_envs=2), tmp_path)
     assert not (tmp_path / "eval_info.json").exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fakes import fake_images, write_dataset
 
 from vla.cache import CacheConfig, FeatureCache
@@ -61,6 +62,19 @@ def test_embedding_again_encodes_nothing(dataset: Path, encoder_dir: Path, tmp_p
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     run(dataset, encoder_dir, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_several_threads_write_the_bytes_of_one_in_the_same_order(
+    dataset: Path, encoder_dir: Path, tmp_path: Path
+) -> None:
+    one = run(dataset, encoder_dir, tmp_path / "one")
+    torch.set_num_threads(3)
+    try:
+        several = run(dataset, encoder_dir, tmp_path / "several")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    assert digests(several.folder) == digests(one.folder)
 
 
 def test_a_lost_shard_alone_is_encoded_again_with_the_same_bytes(

@@ -1,6 +1,7 @@
-"""Two groups of environments take turns: who works while whom, and which seed goes where."""
+"""Groups of environments, in turns or side by side: who works while whom, and which seed goes where."""
 
 import functools
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,23 +10,23 @@ import pytest
 import torch
 from fake_env import ENV_ID
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv
 
 from vla.errors import EnvironmentSetupError, VlaError
 from vla.rollout.config import EnvConfig
-from vla.rollout.episodes import take_turns
+from vla.rollout.episodes import run_side_by_side, take_turns
 from vla.rollout.evaluate import group_sizes
 from vla.rollout.live import LivePolicy, Timing
 from vla.rollout.make_env import make_env
 from vla.rollout.vector_env import EnvironmentProcesses
 
 
-class FakeGroup(AsyncVectorEnv):
+class FakeGroup(EnvironmentProcesses):
     """Environments that end after two chunks; every call is written down."""
 
     def __init__(self, name: str, num_envs: int, events: list[str]) -> None:
         self.name, self.num_envs, self.events = name, num_envs, events
         self.action_space = spaces.Box(-1, 1, (num_envs, 8, 2), np.float32)
+        self.aborted = threading.Event()
 
     def reset_async(self, seed: Any = None, options: Any = None) -> None:
         self.steps = 0
@@ -51,6 +52,9 @@ class FakeGroup(AsyncVectorEnv):
         over = np.full(self.num_envs, self.steps == 2)
         return self._observation(), ones, over, ~(ones > 0), info
 
+    def abort(self) -> None:
+        self.aborted.set()
+
     def close(self, **kwargs: Any) -> None:
         pass
 
@@ -71,6 +75,21 @@ class FakePolicy(LivePolicy):
         self.events.append("encode")
         assert seeds is not None and len(seeds) == len(state)
         return np.zeros((len(state), 8, 2), np.float32), Timing(encode_s=0.1, head_s=0.1)
+
+
+class StuckGroup(FakeGroup):
+    """Its environment does not answer before it is ended."""
+
+    def step_wait(self, timeout: Any = None) -> Any:
+        assert self.aborted.wait(60)
+        raise EnvironmentSetupError("ended")
+
+
+class FailingGroup(FakeGroup):
+    """Its environment fails in its first step."""
+
+    def step_wait(self, timeout: Any = None) -> Any:
+        raise EnvironmentSetupError("the joint is stuck")
 
 
 class LostPolicy(FakePolicy):
@@ -112,15 +131,40 @@ def test_every_seed_is_run_once_whatever_the_groups() -> None:
         assert sorted(seeds) == list(range(7))
 
 
+def test_side_by_side_every_seed_is_run_once_and_torch_has_its_threads_back() -> None:
+    before = torch.get_num_threads()
+    for groups in (1, 3):
+        events: list[str] = []
+        latency: dict[str, list[float]] = {"render": [], "encode": [], "head": []}
+        found = run_side_by_side(
+            FakePolicy(events),
+            [FakeGroup(str(i), 1, events) for i in range(groups)],
+            iter(range(7)),
+            {},
+            latency,
+        )
+        assert sorted(result.seed for ended in found for result in ended) == list(range(7))
+        assert len(latency["head"]) == 14
+    assert torch.get_num_threads() == before
+
+
+def test_side_by_side_a_failing_group_ends_those_that_wait_for_their_environments() -> None:
+    events: list[str] = []
+    stuck, failing = StuckGroup("A", 1, events), FailingGroup("B", 1, events)
+    with pytest.raises(EnvironmentSetupError, match="the joint is stuck"):
+        list(run_side_by_side(FakePolicy(events), [stuck, failing], iter((7, 8)), {}, {}))
+    assert stuck.aborted.is_set()
+
+
 def test_the_last_episodes_leave_the_other_environments_idle() -> None:
     events, _ = run((2, 2), episodes=3)
     assert [event for event in events if "starts" in event] == ["A starts [0, 1]", "B starts [2]"]
 
 
-def test_environments_are_split_evenly_where_encoding_leaves_the_cpu_alone() -> None:
+def test_environments_are_split_in_two_where_encoding_leaves_the_cpu_alone_and_each_is_alone_on_it() -> None:
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     assert [group_sizes(n, gpu) for n in (1, 2, 3, 8)] == [[1], [1, 1], [2, 1], [4, 4]]
-    assert [group_sizes(n, cpu) for n in (1, 2, 3, 8)] == [[1], [2], [3], [8]]
+    assert [group_sizes(n, cpu) for n in (1, 2, 3, 8)] == [[1], [1] * 2, [1] * 3, [1] * 8]
 
 
 def test_actions_that_are_not_finite_are_refused_naming_the_episode_before_a_robot_gets_them() -> None:

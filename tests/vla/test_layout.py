@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 # What every room may use: it knows no room itself.
 SHARED = {
     *("compiling", "device", "distributed", "errors", "files", "hub", "interrupt", "memory"),
-    *("lock", "prefetch", "progress", "strict", "wire"),
+    *("lock", "prefetch", "progress", "strict", "threads", "wire"),
 }
 ARROWS = {
     "cache": set(),

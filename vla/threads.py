@@ -1,0 +1,40 @@
+"""Threads that compute side by side: on a CPU each with its own share of the cores, on a GPU two.
+
+A batch split over all cores makes them wait for each other at the end of every operation, and whoever
+decodes or renders beside it makes all of them wait. Batches of their own never meet
+(docs/decisions/0009).
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+
+MOST_WORKERS = 16
+"""Each needs memory for the activations of a batch: some 200 MB of SigLIP2-base and 16 images."""
+GPU_WORKERS = 2
+"""One uploads while the other's batch is computed."""
+
+
+def num_workers(device: torch.device) -> int:
+    """Return how many threads keep a device busy; a CPU's are bounded by torch's own number of threads."""
+    return min(torch.get_num_threads(), MOST_WORKERS) if device.type == "cpu" else GPU_WORKERS
+
+
+@contextmanager
+def compute_threads(device: torch.device, workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Give work to so many threads; torch's own threads are shared out among them on a CPU.
+
+    Args:
+        device: where the work is computed.
+        workers: threads; more than `num_workers` only wait for each other.
+    """
+    threads = torch.get_num_threads()
+    share = max(1, threads // workers) if device.type == "cpu" else threads
+    try:
+        # torch counts threads by caller, and remembers the last number for callers that come later.
+        with ThreadPoolExecutor(workers, "compute", torch.set_num_threads, (share,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
