@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from vla.cache.shard import ShardHeader, ShardLayout
-from vla.strict import StrictModel
+from vla.strict import StrictModel, Width
 
 FORMAT_VERSION: Final = 1
 
@@ -24,7 +24,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 class Preprocessing(StrictModel):
     """How a uint8 RGB frame becomes encoder input; see `vla.embed.preprocess`."""
 
-    image_size: tuple[PositiveInt, PositiveInt]
+    image_size: tuple[Width, Width]
     """Height and width [pixel] that the encoder takes."""
     interpolation: Literal["bilinear-antialias-uint8"] = "bilinear-antialias-uint8"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -80,8 +80,8 @@ class EncoderIdentity(StrictModel):
     all patch tokens; `grid2` or `grid4`, means over 2x2 or 4x4 cells; or all `patches`."""
     dtype: Literal["float32", "bfloat16", "float16"]
     """Arithmetic of the forward pass; features are stored in float16 in any case."""
-    feature_dim: PositiveInt
-    tokens: PositiveInt
+    feature_dim: Width
+    tokens: Width
     """Vectors a view; 1 for pooled features."""
 
     def describe(self) -> str:
@@ -94,8 +94,8 @@ class TextIdentity(StrictModel):
 
     weights_sha256: Sha256
     """Over its architecture, its tensors in float32, and what its tokeniser does."""
-    feature_dim: PositiveInt
-    max_length: PositiveInt
+    feature_dim: Width
+    max_length: Width
     """Tokens of a text; what is longer is cut off."""
 
 
@@ -156,8 +156,8 @@ class CacheMetadata(StrictModel):
     camera_names: Annotated[tuple[str, ...], Field(min_length=1)]
     augmentation: Augmentation
     """Every frame has 1 + `augmentation.variants` variants; the first is the frame itself."""
-    state_dim: PositiveInt
-    action_dim: PositiveInt
+    state_dim: Width
+    action_dim: Width
     num_frames: PositiveInt
     frames_per_shard: PositiveInt
     episodes: Annotated[tuple[Episode, ...], Field(min_length=1)]

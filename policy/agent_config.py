@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from vla.cache.metadata import DatasetIdentity, EncoderIdentity, Preprocessing, TextIdentity
 from vla.errors import CheckpointError
 from vla.policy.config import PolicyConfig
-from vla.strict import StrictModel, explain
+from vla.strict import StrictModel, Width, explain
 
 CONFIG_FILE = "config.json"
 
@@ -29,8 +29,8 @@ class AgentConfig(StrictModel):
 
     policy: PolicyConfig
     camera_names: tuple[str, ...]
-    state_dim: Annotated[int, Field(ge=1)]
-    action_dim: Annotated[int, Field(ge=1)]
+    state_dim: Width
+    action_dim: Width
     fps: Annotated[float, Field(gt=0)]
     """Control rate of the demonstrations [Hz]."""
     encoder: EncoderIdentity

@@ -9,12 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from vla.compiling import Compile
-from vla.strict import StrictModel
+from vla.strict import Depth, StrictModel, Width
 
 PositiveInt = Annotated[int, Field(ge=1)]
-# A policy's configuration may come from strangers: no number in it may ask for endless work.
-Width = Annotated[int, Field(ge=1, le=1 << 16)]
-Depth = Annotated[int, Field(ge=1, le=1024)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
-from vla.files import write_json
+from vla.files import write_json, writing
 from vla.rollout.lerobot_stats import Statistics, image_statistics, vector_statistics
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
+TASKS_PATH = "meta/tasks.parquet"
 FILE_MEGABYTES = 100
 FILES_PER_CHUNK = 1000
 INDEX_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
@@ -81,6 +82,9 @@ def write_dataset(
         task: what all episodes are about, in words.
         episodes: consumed one at a time, so that memory holds no more than one.
         robot_type: what moves; None if nobody said.
+
+    Raises:
+        WriteError: the disk is full, or may not be written.
     """
     root.mkdir(parents=True)
     schema = _schema(features)
@@ -118,9 +122,11 @@ def write_dataset(
             frames += len(table)
     whole = {key: image_statistics(totals[key], frames) for key in image_keys}
     whole |= {key: vector_statistics(np.concatenate(parts)) for key, parts in columns.items()}
-    (root / EPISODES_PATH).parent.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows), root / EPISODES_PATH)
-    pd.DataFrame({"task_index": [0]}, index=[task]).to_parquet(root / "meta/tasks.parquet")
+    with writing(root / EPISODES_PATH):
+        (root / EPISODES_PATH).parent.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows), root / EPISODES_PATH)
+    with writing(root / TASKS_PATH):
+        pd.DataFrame({"task_index": [0]}, index=[task]).to_parquet(root / TASKS_PATH)
     write_json(root / "meta/stats.json", {key: whole[key] for key in features})
     write_json(root / "meta/info.json", _info(features, fps, len(rows), frames, robot_type))
     return frames
@@ -132,6 +138,7 @@ class _DataFiles:
     def __init__(self, root: Path, schema: pa.Schema) -> None:
         self._root, self._schema = root, schema
         self._writer: Any = None
+        self._path = root
         self._number = -1
         self._bytes = 0
 
@@ -139,35 +146,40 @@ class _DataFiles:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._close()
 
     def write(self, table: pa.Table) -> tuple[int, int]:
         """Append one row group; return the numbers of chunk and file."""
         if self._writer is None or self._bytes + table.nbytes > FILE_MEGABYTES * 2**20:
             self._open_next()
         self._bytes += table.nbytes
-        self._writer.write_table(table, row_group_size=len(table))
+        with writing(self._path):
+            self._writer.write_table(table, row_group_size=len(table))
         return self._place()
 
     def _place(self) -> tuple[int, int]:
         return divmod(self._number, FILES_PER_CHUNK)
 
-    def _open_next(self) -> None:
+    def _close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with writing(self._path):
+                self._writer.close()
+
+    def _open_next(self) -> None:
+        self._close()
         self._number += 1
         self._bytes = 0
         chunk_index, file_index = self._place()
-        path = self._root / DATA_PATH.format(chunk_index=chunk_index, file_index=file_index)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(
-            path,
-            self._schema,
-            compression="snappy",
-            use_dictionary=False,  # of PNG bytes it would be a second copy
-            write_statistics=list(INDEX_FEATURES),  # those of images would be whole images
-        )
+        self._path = self._root / DATA_PATH.format(chunk_index=chunk_index, file_index=file_index)
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(
+                self._path,
+                self._schema,
+                compression="snappy",
+                use_dictionary=False,  # of PNG bytes it would be a second copy
+                write_statistics=list(INDEX_FEATURES),  # those of images would be whole images
+            )
 
 
 def _complete(frames: pa.Table, episode_index: int, first_index: int) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from vla.errors import DatasetError
-from vla.files import remove_leftovers, sync_folder, write_atomically, write_json
+from vla.files import remove_leftovers, sync_folder, write_atomically, write_json, writing
 from vla.rollout.attempt_table import Outcome, read_outcome
 from vla.rollout.plan import Plan
 
@@ -68,11 +68,16 @@ class Staging:
         return read_outcome(pq.read_schema(self.path(number)))
 
     def publish(self) -> None:
-        """Move the data set to its place in one step, then delete the folder."""
-        for path in [*self.dataset.rglob("*"), self.dataset]:
-            sync_folder(path)  # files are synced in the same way
-        self.dataset.rename(self._out)
-        sync_folder(self._out.parent)
+        """Move the data set to its place in one step, then delete the folder.
+
+        Raises:
+            WriteError: the disk has no room for it after all.
+        """
+        with writing(self._out):
+            for path in [*self.dataset.rglob("*"), self.dataset]:
+                sync_folder(path)  # files are synced in the same way
+            self.dataset.rename(self._out)
+            sync_folder(self._out.parent)
         shutil.rmtree(self._root)
 
     def _check(self, plan: Plan) -> None:

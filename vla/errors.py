@@ -17,12 +17,18 @@ Every message says what was asked, what was found, what would be right and what 
 import difflib
 from collections.abc import Iterable
 
+MAX_HEAD, MAX_TAIL = 1000, 500
+"""Characters of a message that are kept where it quotes an endless name: what was found, and what to do."""
+
 
 class VlaError(Exception):
-    """Something the user can mend; the message is one line, also where it quotes a library's several."""
+    """Something the user can mend; the message is one short line, whatever it quotes."""
 
     def __str__(self) -> str:
-        return " ".join(super().__str__().splitlines())
+        line = " ".join(super().__str__().splitlines())
+        if len(line) > MAX_HEAD + MAX_TAIL:
+            return f"{line[:MAX_HEAD]} ... {line[-MAX_TAIL:]}"
+        return line
 
 
 class ConfigError(VlaError):

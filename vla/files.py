@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,23 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise WriteError(cannot_write(path, error)) from error
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the place where a library writes, whose errors do not.
+
+    Raises:
+        WriteError: the disk is full, or may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(cannot_write(path, error)) from error
+
+
 def cannot_write(path: Path, error: OSError) -> str:
     """Say why a file cannot be written, what is kept, and what to do."""
-    reason = error.strerror or str(error)
+    # Not `strerror`: pyarrow's tells its own story around the system's words.
+    reason = os.strerror(error.errno) if error.errno else str(error)
     advice = "make room or change --out" if error.errno in NO_ROOM else "choose another --out"
     return f"{path} cannot be written ({reason}); finished work is kept: {advice}, then run the same command"
 

@@ -4,9 +4,17 @@ Unknown keys and wrong types are refused. `explain` turns what pydantic found in
 names the key, the value and the nearest valid name.
 """
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vla.errors import nearest
+
+# Metadata and configurations may come from strangers: no number in them may ask for endless work, or for
+# tensors whose size overflows.
+MAX_WIDTH = 1 << 16
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+Depth = Annotated[int, Field(ge=1, le=1024)]
 
 
 class StrictModel(BaseModel):

@@ -7,6 +7,7 @@ action                         float [T, A]
 attributes of the file         task text under one of TASK_ATTRIBUTES, if there is any
 """
 
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from jaxtyping import Float32, UInt8
 from vla.embed.sources.hdf5_file import get_dataset, get_group, open_file
 from vla.embed.sources.images import FrameError, check_size, decode_image
 from vla.errors import DatasetError
+from vla.strict import MAX_WIDTH
 
 IMAGES = "observations/images"
 TASK_ATTRIBUTES = ("task", "language_instruction", "instruction")
 MAX_TASK_BYTES = 64 << 10
-MAX_VECTOR = 1 << 16
 MAX_IMAGE_BYTES = 64 << 20
 """Of one encoded image."""
 # What h5py raises at files that are damaged, or change under it.
@@ -51,6 +52,8 @@ class Hdf5Episode:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = open_file(path)
+        # At the latest before Python ends: libhdf5 crashes where it ends with files open that Python reads.
+        self._finish = weakref.finalize(self, self._file.close)
 
     def __enter__(self) -> "Hdf5Episode":
         return self
@@ -60,7 +63,7 @@ class Hdf5Episode:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._finish()
 
     def layout(self, cameras: tuple[str, ...], state_key: str, action_key: str) -> Hdf5Layout:
         """Check what the file says it holds, without reading frames.
@@ -132,7 +135,7 @@ class Hdf5Episode:
 
     def _vector_shape(self, key: str) -> tuple[int, int]:
         found = get_dataset(self._file, key)
-        if found.dtype.kind not in "fiu" or len(found.shape) != 2 or not 1 <= found.shape[1] <= MAX_VECTOR:
+        if found.dtype.kind not in "fiu" or len(found.shape) != 2 or not 1 <= found.shape[1] <= MAX_WIDTH:
             raise DatasetError(
                 f"{self.path}: '{key}' is {found.dtype} {list(found.shape)}; vla takes numbers [frames, dim]"
             )

@@ -1,13 +1,15 @@
 """Open HDF5 files without letting them reach beyond themselves.
 
 An HDF5 file may hold links and data that live in other files, and may claim any size. Only plain datasets
-that are stored in the file itself, of moderate size, are handed out.
+that are stored in the file itself, of moderate size, are handed out; `hdf5_bytes` holds back what libhdf5
+would not come to an end with.
 """
 
 import math
 from pathlib import Path
 from typing import Any
 
+from vla.embed.sources.hdf5_bytes import Hdf5Bytes
 from vla.errors import DatasetError, nearest
 
 MAX_CHUNK_BYTES = 1 << 30
@@ -27,7 +29,8 @@ def open_file(path: Path) -> Any:
     except ImportError as error:
         raise DatasetError(f"{path} needs h5py to be read: {EXTRA}") from error
     try:
-        return h5py.File(path, "r", locking=False)  # read-only media cannot be locked
+        # Read-only media cannot be locked. The bytes are closed by going out of use with the file.
+        return h5py.File(Hdf5Bytes(path), "r", locking=False)
     except (OSError, RuntimeError) as error:
         raise DatasetError(f"{path} is no HDF5 file that can be read ({error})") from error
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vla.embed.config import DatasetConfig
 from vla.embed.sources.folder import DatasetFolder, fill_template
 from vla.errors import DatasetError, nearest
-from vla.strict import explain
+from vla.strict import MAX_WIDTH, explain
 
 INFO = "meta/info.json"
 VERSIONS = ("v3.0", "v2.1", "v2.0")
@@ -65,9 +65,12 @@ class LeRobotInfo(BaseModel):
         """
         if key not in self.features:
             raise DatasetError(f"{dataset} has no feature '{key}'; {nearest(key, self.features)}")
-        shape = self.features[key].shape
-        if shape is None or len(shape) != 1 or shape[0] < 1 or self.features[key].dtype in ("image", "video"):
-            raise DatasetError(f"{dataset}: feature '{key}' has shape {shape}; vla takes vectors")
+        feature = self.features[key]
+        shape, is_image = feature.shape, feature.dtype in ("image", "video")
+        if shape is None or len(shape) != 1 or not 1 <= shape[0] <= MAX_WIDTH or is_image:
+            raise DatasetError(
+                f"{dataset}: feature '{key}' has shape {shape}; vla takes vectors of up to {MAX_WIDTH}"
+            )
         return shape[0]
 
     def video_file(self, dataset: str, key: str, **place: int) -> str:

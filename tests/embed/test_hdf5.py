@@ -11,6 +11,7 @@ from fake_datasets import CAMERAS, TASK, camera_images, jpeg, vectors, write_hdf
 
 from vla.embed.config import DatasetConfig
 from vla.embed.sources import FrameSource, images, open_source
+from vla.embed.sources.hdf5_bytes import Hdf5Bytes
 from vla.embed.sources.images import decode_image
 from vla.errors import DatasetError
 
@@ -191,6 +192,39 @@ def test_an_encoded_image_of_absurd_size_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(images, "MAX_PIXELS", 48 * 63)
     with pytest.raises(DatasetError, match="camera 'top' at episode 0, frame 0 claims 64 x 48 pixels"):
         list(opened(root, cameras=["top"]).read(range(9), block=4))
+
+
+HEAP_LENGTH, FIRST_ENTRY, WHAT_IS_LEFT = 8, 24, 64
+"""Where lengths stand in the global heap that holds the task text, from its beginning."""
+
+
+@pytest.mark.parametrize(
+    ("field", "length"),
+    [(WHAT_IS_LEFT, 0), (FIRST_ENTRY, 2**64 - 16), (FIRST_ENTRY, 2**64 - 1), (HEAP_LENGTH, 2**40)],
+)
+def test_a_heap_that_libhdf5_would_never_come_to_the_end_of_is_refused(
+    demos: Path, field: int, length: int
+) -> None:
+    path = demos / "episode_1.hdf5"
+    data = bytearray(path.read_bytes())
+    heap = data.index(b"GCOL")
+    data[heap + field : heap + field + 8] = length.to_bytes(8, "little")
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match=rf"episode_1\.hdf5.*the global heap at byte {heap} is damaged"):
+        opened(demos)
+    with Hdf5Bytes(path) as file:
+        file.seek(heap + 2)
+        with pytest.raises(OSError, match=f"heap at byte {heap} is damaged"):
+            file.read(2)  # libhdf5 may have the rest from a read before
+
+
+def test_an_episode_that_is_cut_short_while_it_is_read_is_named(demos: Path) -> None:
+    blocks = opened(demos, cameras=["top"]).read(range(5), block=1)
+    next(blocks)
+    with (demos / "episode_0.hdf5").open("r+b") as file:
+        file.truncate(20_000)
+    with pytest.raises(DatasetError, match=r"cannot be read \(the file ends before byte "):
+        list(blocks)
 
 
 def test_what_is_no_hdf5_is_named(demos: Path) -> None:

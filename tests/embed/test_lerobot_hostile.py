@@ -107,7 +107,7 @@ def test_an_enormous_info_is_not_read(demos: Path, monkeypatch: pytest.MonkeyPat
         opened(demos)
 
 
-@pytest.mark.parametrize("shape", [[], [3, 4], [0], [-1], None])
+@pytest.mark.parametrize("shape", [[], [3, 4], [0], [-1], [65537], None])
 def test_a_state_that_is_no_vector_is_refused(demos: Path, shape: list[int] | None) -> None:
     features = json.loads((demos / "meta/info.json").read_text())["features"]
     features["observation.state"]["shape"] = shape

@@ -2,9 +2,11 @@
 
 Engines: `hypothesis` changes files by their structure, `atheris` follows the coverage of vla's own code.
 Prints one JSON object: cases tried, cases that were taken, and the finding if there is one. Bytes that
-make a finding are left in FOLDER.
+make a finding are left in FOLDER. A case that does not end, or kills the process, leaves its bytes there as
+well, but no JSON.
 """
 
+import faulthandler
 import json
 import resource
 import sys
@@ -19,6 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 MEMORY = 12 << 30
 """Address space [byte]; libraries map some 6 GB, what a header claims must not come on top."""
+
+CASE_S = 30
+"""One case may take so long; most take milliseconds, on a busy machine too."""
 
 
 def main() -> None:
@@ -44,6 +49,8 @@ class Tally:
         self.cases += 1
         # If the process dies, these are the bytes it died of.
         (self._folder / f"{self._name}-{self._engine}.last").write_bytes(data)
+        # A clock of C: it runs out for loops in C as well, says where the process is, and ends it.
+        faulthandler.dump_traceback_later(CASE_S, exit=True)
         try:
             self.taken += self.target(data)
         except Exception as error:
@@ -52,6 +59,8 @@ class Tally:
             self.finding = f"{lines[-1].strip()[:300]} ({Path(place.filename).name}:{place.lineno})"
             (self._folder / f"{self._name}-{self._engine}.finding").write_bytes(data)
             raise
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     def report(self) -> None:
         row: dict[str, Any] = {"target": self._name, "engine": self._engine, "cases": self.cases}

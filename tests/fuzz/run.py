@@ -30,23 +30,42 @@ NAMES = (
     *("config.json", "model.safetensors", "pipeline.toml"),
     *("request", "greeting", "reply", "websocket"),
 )
-START_S = 300
-"""A process may take so long beside its fuzzing: imports, on a busy machine."""
+START_S = 90
+"""A process may take so long beside its fuzzing: 5 s on a quiet machine, up to a minute on a busy one, and
+`CASE_S` of `one.py` for a case that does not end."""
 
 
 def fuzz(name: str, engine: str, seconds: float, folder: Path) -> dict[str, Any]:
     """Fuzz one target with one engine; return its row."""
     one = str(Path(__file__).with_name("one.py"))
     command = [sys.executable, one, name, engine, str(seconds), str(folder)]
+    log = folder / f"{name}-{engine}.log"
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + START_S)
+        with log.open("w") as stderr:
+            ended = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=seconds + START_S
+            )
     except subprocess.TimeoutExpired:
-        return {"target": name, "engine": engine, "cases": 0, "taken": 0, "finding": "does not end"}
+        return _died(name, engine, f"no end after {seconds + START_S:.0f} s", folder)
     rows = [line for line in ended.stdout.splitlines() if line.startswith('{"target"')]
     if rows:
+        log.unlink()
         return dict(json.loads(rows[-1]))
-    died = f"process ended with {ended.returncode}: {ended.stderr.strip().splitlines()[-1:]}"
-    return {"target": name, "engine": engine, "cases": 0, "taken": 0, "finding": died}
+    if "Timeout (" in log.read_text():  # of faulthandler
+        return _died(name, engine, "one case does not end", folder)
+    return _died(name, engine, f"process ended with {ended.returncode}", folder)
+
+
+def _died(name: str, engine: str, how: str, folder: Path) -> dict[str, Any]:
+    """Return the row of a process that could not report; how many cases it tried is not known."""
+    last = folder / f"{name}-{engine}.last"
+    given = f"given {last.name}" if last.exists() else "before its first case"
+    finding = f"{how}, {given}; where it was: {name}-{engine}.log"
+    return {"target": name, "engine": engine, "cases": None, "taken": None, "finding": finding}
+
+
+def _count(number: int | None) -> str:
+    return f"{'?' if number is None else number:>8}"
 
 
 def main() -> None:
@@ -70,10 +89,10 @@ def main() -> None:
     with ThreadPoolExecutor(chosen.jobs) as pool:
         rows = list(pool.map(lambda job: fuzz(job[0], job[1], seconds, folder), work))
     for row in rows:
-        counts = f"{row['cases']:8} {row['taken']:8}"
+        counts = f"{_count(row['cases'])} {_count(row['taken'])}"
         print(f"{row['target']:20} {row['engine']:12} {counts}  {row['finding'] or '-'}")
     findings = sum(row["finding"] is not None for row in rows)
-    cases = sum(row["cases"] for row in rows)
+    cases = sum(row["cases"] or 0 for row in rows)
     print(
         f"{cases} cases, {findings} findings, {time.monotonic() - began:.0f} s; bytes of findings in {folder}"
     )

@@ -1,5 +1,6 @@
 """What `make fuzz` has found, each as a test."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,14 @@ def test_no_error_has_two_lines() -> None:
     assert str(CacheError("shard a cannot be read (no memory\nnor time)")) == (
         "shard a cannot be read (no memory nor time)"
     )
+
+
+def test_an_endless_name_leaves_an_error_short(tmp_path: Path) -> None:
+    info = write_dataset(tmp_path / "demos", (2,), (16, 16), 2) / "meta/info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"data_path": "a" * 5000}))
+    with pytest.raises(DatasetError, match=r"'a{80}' is no file name .* \.\.\. a+") as caught:
+        open_source(DatasetConfig(path=str(tmp_path / "demos")), workers=1).identity()
+    assert len(str(caught.value)) < 2000
 
 
 @pytest.mark.parametrize(

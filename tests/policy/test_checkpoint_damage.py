@@ -1,10 +1,12 @@
 """Checkpoints that are damaged or come from strangers: named, never run, and they take no memory."""
 
+import copy
 import json
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -156,6 +158,55 @@ def test_sizes_that_a_policy_claims_take_no_memory(run: Path) -> None:
     path.write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"model\.safetensors does not fit config\.json: tensor"):
         VLAAgent.from_pretrained(path.parent)
+
+
+TEXT_ENCODER = {"weights_sha256": "c" * 64, "feature_dim": 8, "max_length": 64}
+WIDTHS = (
+    *("state_dim", "action_dim", "encoder.feature_dim", "encoder.tokens", "text_encoder.feature_dim"),
+    *("policy.per_view_dim", "policy.language_dim", "policy.cond_dim", "policy.n_emb", "policy.mlp.width"),
+)
+
+
+def places_of_integers(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted name of each."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from places_of_integers(value, f"{prefix}{key}.")
+        elif type(value) is int:
+            yield prefix + key
+
+
+def put(tree: dict[str, Any], place: str, value: int) -> None:
+    *path, key = place.split(".")
+    for part in path:
+        tree = tree[part]
+    tree[key] = value
+
+
+@pytest.mark.parametrize("head", ["imf", "flow", "ddpm", "mlp"])
+def test_no_size_that_a_policy_claims_is_beyond_what_is_answered_in_one_line(run: Path, head: str) -> None:
+    folder = (run / CONFIG).parent
+    config = json.loads((run / CONFIG).read_bytes()) | {"text_encoder": TEXT_ENCODER}
+    config["policy"] |= {"head": head, "language": True}
+
+    def load(changes: Mapping[str, int]) -> None:
+        changed = copy.deepcopy(config)
+        for place, value in changes.items():
+            put(changed, place, value)
+        (run / CONFIG).write_text(json.dumps(changed))
+        VLAAgent.from_pretrained(folder)
+
+    places = list(places_of_integers(config))
+    assert {*places} >= {*WIDTHS}
+    for place in places:
+        for value in (2**31, 2**63 - 1, 10**30):
+            with pytest.raises(CheckpointError):
+                load({place: value})
+    for place in WIDTHS:
+        with pytest.raises(CheckpointError, match=f"'{place}' = 65537 is not valid"):
+            load({place: 65537})
+    with pytest.raises(CheckpointError, match=r"does not fit config\.json: tensor"):
+        load(dict.fromkeys(WIDTHS, 65536))
 
 
 def test_endless_work_is_not_asked_for(run: Path) -> None:

@@ -10,7 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fake_faults import file_size_limit
 
+from vla.errors import WriteError
 from vla.rollout import lerobot_writer
 from vla.rollout.attempt import encode_png, histogram
 from vla.rollout.attempt_table import Outcome, encode_attempt
@@ -112,3 +114,30 @@ def test_a_full_file_is_followed_by_another(tmp_path: Path, monkeypatch: pytest.
     ]
     rows = pq.read_table(tmp_path / "demos/meta/episodes/chunk-000/file-000.parquet").to_pylist()
     assert [(row["data/chunk_index"], row["data/file_index"]) for row in rows] == [(0, 0), (0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("owner", "function", "file"),
+    [
+        (pq.ParquetWriter, "write_table", "data/chunk-000/file-000.parquet"),
+        (pq.ParquetWriter, "close", "data/chunk-000/file-000.parquet"),
+        (pq, "write_table", "meta/episodes/chunk-000/file-000.parquet"),
+        (pd.DataFrame, "to_parquet", "meta/tasks.parquet"),
+    ],
+)
+def test_a_full_disk_is_one_line_that_names_the_file_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, function: str, file: str
+) -> None:
+    write = getattr(owner, function)
+
+    def full(*arguments: Any, **options: Any) -> None:
+        with file_size_limit(10):
+            write(*arguments, **options)
+
+    monkeypatch.setattr(owner, function, full)
+    with pytest.raises(WriteError) as caught:
+        write_dataset(tmp_path / "demos", FEATURES, 25, "do it", [fake_episode(1, 3)])
+    assert str(caught.value) == (
+        f"{tmp_path / 'demos' / file} cannot be written (File too large); finished work is kept: "
+        "make room or change --out, then run the same command"
+    )
