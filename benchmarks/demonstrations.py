@@ -25,6 +25,7 @@ from vla.compiling import Compile
 from vla.device import DtypeName, choose_dtype
 from vla.embed import EncoderConfig, FrozenEncoder
 from vla.embed.builtin import TINY_SIM
+from vla.embed.encoder import CPU_BATCH, GPU_BATCH
 from vla.embed.engine import plan_cache
 from vla.embed.sources import FrameBlock, FrameSource
 from vla.embed.sources.watch import FileWatch
@@ -65,7 +66,7 @@ def load_encoder(
         PREPROCESSING,
         identity,
         device=device,
-        batch_size=batch or (512 if device.type == "cuda" else 16),
+        batch_size=batch or (GPU_BATCH if device.type == "cuda" else CPU_BATCH),
         compiling=compiling,
     )
 

@@ -86,7 +86,8 @@ ROWS = (
         "1 robot/head, eager/ddim, 100 steps, times as long",
         times,
     ),
-    Row("rollouts in parallel, over serial", "1.7 x", "rollout", "parallel_over_serial", times),
+    Row("rollouts in parallel, over one environment", "1.7 x", "rollout", "parallel_over_serial", times),
+    Row("the same, one that renders every step", "", "rollout", "parallel_over_plain", times),
 )
 
 

@@ -1,8 +1,8 @@
 """From frames on disk to features in memory: decoding, preparing and encoding, all at the same time.
 
     FrameSource.read ─> prepare ──(a thread, a few blocks ahead)──> FrozenEncoder.encode ──> Frames, in order
-     decode              resize,                                     several blocks at a time, a thread each:
-                         augment                                     see vla.threads
+     decode              resize,                                     several batches at a time, a thread
+                         augment                                     each: see vla.threads
 
 Blocks are cut from the start of each shard, so a shard's bytes do not depend on where an earlier run
 was interrupted.
@@ -10,11 +10,11 @@ was interrupted.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float16, UInt8
 
 from vla.cache import Augmentation, CacheSpec, Frames
 from vla.embed.augment import augment
@@ -24,6 +24,7 @@ from vla.embed.sources import FrameBlock, FrameSource
 from vla.prefetch import prefetch
 from vla.threads import compute_threads, num_workers
 
+Features = Float16[np.ndarray, "rows tokens dim"]
 BLOCK_FRAMES = 16
 FRAMES_AHEAD = 128
 """Decoded frames that wait, of all variants together; 75 MB of three cameras at 256 x 256."""
@@ -53,17 +54,29 @@ def encode_frames(
     size = block_frames(encoder.batch_size, len(spec.camera_names))
     ahead = max(2, FRAMES_AHEAD // (size * spec.variants))
     blocks = prefetch(_prepared(source, encoder, spec, shards, size), ahead)
-    waiting: deque[tuple[int, Future[Frames]]] = deque()
     workers = num_workers(encoder.device)
+    waiting: deque[tuple[Prepared, list[list[Future[Features]]]]] = deque()
     with compute_threads(encoder.device, workers) as pool:
         for prepared in blocks:
-            task = pool.submit(encode_block, encoder, prepared.block, prepared.variants)
-            waiting.append((prepared.shard, task))
-            if len(waiting) > workers:  # one more than can be at work: nobody waits for the consumer
-                shard, frames = waiting.popleft()
-                yield shard, frames.result()
-        for shard, frames in waiting:
-            yield shard, frames.result()
+            waiting.append((prepared, [_submit(pool, encoder, images) for images in prepared.variants]))
+            # Enough to do for all while the oldest is waited for.
+            while sum(len(batches) for _, variants in list(waiting)[1:] for batches in variants) >= workers:
+                yield _result(*waiting.popleft())
+        while waiting:
+            yield _result(*waiting.popleft())
+
+
+def _submit(
+    pool: ThreadPoolExecutor, encoder: FrozenEncoder, images: UInt8[np.ndarray, "rows h w 3"]
+) -> list[Future[Features]]:
+    size = encoder.batch_size
+    starts = range(0, len(images), size)
+    return [pool.submit(encoder.encode, images[start : start + size]) for start in starts]
+
+
+def _result(prepared: Prepared, variants: list[list[Future[Features]]]) -> tuple[int, Frames]:
+    features = [np.concatenate([batch.result() for batch in batches]) for batches in variants]
+    return prepared.shard, to_frames(prepared.block, features)
 
 
 def block_frames(batch_size: int, cameras: int) -> int:
@@ -87,13 +100,11 @@ def prepare(
     ]
 
 
-def encode_block(
-    encoder: FrozenEncoder, block: FrameBlock, variants: list[UInt8[np.ndarray, "rows h w 3"]]
-) -> Frames:
-    """Replace a block's images by the features of all their variants, which `prepare` has made."""
+def to_frames(block: FrameBlock, variants: Sequence[Features]) -> Frames:
+    """Replace a block's images by the features of all their variants, in the order that `prepare` gives."""
     cameras = list(block.images)
     # [cameras, n] of each variant; a frame's variants lie next to each other in a shard.
-    features = np.stack([encoder.encode(images) for images in variants], axis=1)
+    features = np.stack(variants, axis=1)
     return Frames(
         features=dict(zip(cameras, np.split(features, len(cameras)), strict=True)),
         state=block.state,

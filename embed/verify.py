@@ -8,7 +8,7 @@ from vla.cache import FeatureCache
 from vla.cache.shard import repair_command
 from vla.embed.config import DatasetConfig, EncoderConfig
 from vla.embed.encoder import FrozenEncoder
-from vla.embed.pipeline import encode_block, prepare
+from vla.embed.pipeline import prepare, to_frames
 from vla.embed.sources import FrameSource, open_source
 from vla.errors import CacheError, DatasetError
 from vla.progress import Progress
@@ -109,7 +109,7 @@ def _differences(
     spread, rounding = TOLERANCE[made.encoder.dtype]
     block = next(source.read(range(frame, frame + 1), 1))
     variants = prepare(block, encoder.preprocessing.image_size, made.augmentation)
-    found = encode_block(encoder, block, variants)
+    found = to_frames(block, [encoder.encode(images) for images in variants])
     row = cache.row(frame)
     at = f"episode {block.episode_index[0]}, frame {block.frame_index[0]}"
     for name, values in (("state", block.state), ("action", block.action)):
