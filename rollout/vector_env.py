@@ -95,8 +95,10 @@ class EnvironmentProcesses(AsyncVectorEnv):
 
     def _ended(self, error: Exception) -> str:
         processes = getattr(self, "processes", [])
-        wait([process.sentinel for process in processes], SECONDS_TO_END)
+        ended = wait([process.sentinel for process in processes], SECONDS_TO_END)
         for number, process in enumerate(processes, self._first):
+            if process.sentinel in ended:
+                process.join(SECONDS_TO_END)  # its pipes close a moment before its exit code is there
             code = process.exitcode
             if code is not None:
                 how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
