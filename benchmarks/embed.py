@@ -42,7 +42,7 @@ from vla.embed.sources import FrameBlock, FrameSource, open_source
 from vla.interrupt import Signals
 from vla.prefetch import prefetch
 
-REDUCED = "fewer images; batches of at most 32; the full-size encoder's end to end from few frames"
+REDUCED = "fewer images; batches of at most 16; the full-size encoder's end to end from few frames"
 
 
 class Sizes:
@@ -51,11 +51,11 @@ class Sizes:
     def __init__(self, device: str, tiny: bool) -> None:
         gpu = device == "cuda"
         self.rounds = 1 if tiny else 5 if gpu else 3
-        self.batches: tuple[int, ...] = (64, 128, 256, 512, 1024) if gpu else (8, 16, 32)
+        self.batches: tuple[int, ...] = (64, 128, 256, 512, 1024) if gpu else (8, 16)
         # Frames of three cameras a turn, by encoder.
         self.frames = {FULL: 16_384 if gpu else 16, SMALL: 32_768 if gpu else 512}
         self.disk_frames = {FULL: 4096 if gpu else 8, SMALL: 4096 if gpu else 400}
-        self.scaling = (2048, 4096, 8192) if gpu else (900, 1800, 3600)
+        self.scaling = (2048, 4096, 8192) if gpu else (600, 1200, 2400)
         if tiny:
             self.batches, self.scaling = (4,), (20, 40, 60)
             self.frames, self.disk_frames = {FULL: 2, SMALL: 16}, {FULL: 2, SMALL: 16}
