@@ -18,13 +18,19 @@ GPU_WORKERS = 2
 
 
 def num_workers(device: torch.device) -> int:
-    """Return how many threads keep a device busy; a CPU's are bounded by torch's own number of threads."""
-    return min(torch.get_num_threads(), MOST_WORKERS) if device.type == "cpu" else GPU_WORKERS
+    """Return how many threads keep a device busy; a CPU's have equal shares of torch's own threads."""
+    if device.type != "cpu":
+        return GPU_WORKERS
+    threads = torch.get_num_threads()
+    share = -(-threads // MOST_WORKERS)
+    return threads // share
 
 
 @contextmanager
 def compute_threads(device: torch.device, workers: int) -> Iterator[ThreadPoolExecutor]:
     """Give work to so many threads; torch's own threads are shared out among them on a CPU.
+
+    Whoever leaves early, by an error or a signal, waits for what is at work, and not for what is queued.
 
     Args:
         device: where the work is computed.
@@ -32,9 +38,10 @@ def compute_threads(device: torch.device, workers: int) -> Iterator[ThreadPoolEx
     """
     threads = torch.get_num_threads()
     share = max(1, threads // workers) if device.type == "cpu" else threads
+    # torch counts threads by caller, and remembers the last number for callers that come later.
+    pool = ThreadPoolExecutor(workers, "compute", torch.set_num_threads, (share,))
     try:
-        # torch counts threads by caller, and remembers the last number for callers that come later.
-        with ThreadPoolExecutor(workers, "compute", torch.set_num_threads, (share,)) as pool:
-            yield pool
+        yield pool
     finally:
+        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
