@@ -46,10 +46,10 @@ class EncoderConfig(StrictModel):
     pool: Pooling = "pooled"
     """What is kept of a view: pooled, mean, grid2, grid4 or patches; see `EncoderIdentity.pooling`."""
     batch_size: Annotated[int, Field(ge=0)] = 0
-    """Images a forward pass; 0 is 16 on a CPU; on a GPU it is measured, large datasets only, else 512."""
+    """Images a forward pass; 0 is 8 on a CPU; on a GPU it is measured, large datasets only, else 512."""
     compile: Compile = "off"
     """off, on (torch.compile) or graphs (CUDA graphs too); see `vla.compiling`."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Threads that decode frames; 0 chooses by cores."""
+    """Threads that decode images, besides one for each camera with videos; 0 chooses by cores."""
     language: bool = False
     """Encode the task texts too, once each, with the text tower of the same checkpoint."""

@@ -1,29 +1,28 @@
 """Read a LeRobotDataset v3.0, v2.1 or v2.0, with images, videos, or some of each."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from jaxtyping import UInt8
 
 from vla.cache.metadata import DatasetIdentity, Episode
 from vla.embed.config import DatasetConfig
 from vla.embed.sources import lerobot_v3, lerobot_v21
 from vla.embed.sources.content import content_sha256
+from vla.embed.sources.decoders import Decoded, Decoders
 from vla.embed.sources.episodes import choose_episodes, locate, number_through, positions
 from vla.embed.sources.folder import DatasetFolder
-from vla.embed.sources.images import decode_image, stack
 from vla.embed.sources.lerobot_check import check_positions, check_times
 from vla.embed.sources.lerobot_info import read_info
 from vla.embed.sources.lerobot_layout import EpisodeFiles
 from vla.embed.sources.lerobot_tables import POSITION_COLUMNS, Rows, rebatch, stream, vectors
 from vla.embed.sources.source import FrameBlock, FrameSource
-from vla.embed.sources.video_track import VideoTrack
 from vla.embed.sources.watch import FileWatch
 from vla.errors import DatasetError
+
+BLOCKS_AHEAD = 2
+"""Begun before the oldest is waited for, so that no thread waits for the slowest image of a block."""
 
 
 class LeRobotSource(FrameSource):
@@ -102,21 +101,19 @@ class LeRobotSource(FrameSource):
     def read(self, frames: range, block: int) -> Iterator[FrameBlock]:
         images = [key for key in self._keys.values() if key not in self._videos.values()]
         columns = [*images, self._state_key, self._action_key, *POSITION_COLUMNS]
-        tracks = {camera: VideoTrack(self._folder, self._config.tolerance_s) for camera in self._videos}
+        tables = (
+            table for rows in self._rows(frames) for table in stream(self._folder, rows, columns, block)
+        )
+        begun: deque[Callable[[], FrameBlock]] = deque()
         first = frames.start
-        try:
-            with ThreadPoolExecutor(self._workers) as pool:
-                tables = (
-                    table
-                    for rows in self._rows(frames)
-                    for table in stream(self._folder, rows, columns, block)
-                )
-                for table in rebatch(tables, block):
-                    yield self._decode(table, range(first, first + len(table)), tracks, pool)
-                    first += len(table)
-        finally:
-            for track in tracks.values():
-                track.close()
+        with Decoders(self._folder, self._config.tolerance_s, self._videos, self._workers) as decoders:
+            for table in rebatch(tables, block):
+                begun.append(self._begin(table, range(first, first + len(table)), decoders))
+                first += len(table)
+                if len(begun) > BLOCKS_AHEAD:
+                    yield begun.popleft()()
+            while begun:
+                yield begun.popleft()()
 
     @cached_property
     def _all(self) -> list[EpisodeFiles]:
@@ -143,9 +140,8 @@ class LeRobotSource(FrameSource):
         if waiting:
             yield waiting
 
-    def _decode(
-        self, table: pa.Table, frames: range, tracks: dict[str, VideoTrack], pool: ThreadPoolExecutor
-    ) -> FrameBlock:
+    def _begin(self, table: pa.Table, frames: range, decoders: Decoders) -> Callable[[], FrameBlock]:
+        """Check the rows of a block and begin to decode its images; return what waits for them."""
         episode_index, frame_index = positions(self.episodes, frames)
         check_positions(table, episode_index, frame_index, self._folder.name)
         check_times(table, episode_index, frame_index, self.fps, self._config.tolerance_s, self._folder.name)
@@ -154,22 +150,19 @@ class LeRobotSource(FrameSource):
             at = f"episode {episode_index[row]}, frame {frame_index[row]}"
             return f"{self._folder.name}: camera '{camera}' at {at}"
 
-        def show(camera: str) -> UInt8[np.ndarray, "n h w 3"]:
+        def begin(camera: str, key: str) -> Decoded:
+            name = partial(where, camera)
+            if camera not in self._videos:
+                return decoders.begin_images(_cells(table, key), name)
             spans = [
-                (self._chosen[span.position].videos[self._videos[camera]], range(span.start, span.stop))
+                (self._chosen[span.position].videos[key], range(span.start, span.stop))
                 for span in locate(self.episodes, frames)
             ]
-            return stack(tracks[camera].frames(spans, self.fps), partial(where, camera))
+            return decoders.begin_video(camera, spans, self.fps, name)
 
-        # Videos first: a camera's video is one task, its images are many.
-        shown = {camera: pool.submit(show, camera) for camera in self._videos}
-        images: dict[str, Any] = {}
-        for camera, key in self._keys.items():
-            if camera not in shown:
-                decoded = pool.map(decode_image, _cells(table, key))
-                images[camera] = stack(decoded, partial(where, camera))
-        return FrameBlock(
-            images={c: shown[c].result() if c in shown else images[c] for c in self._keys},
+        decoded = {camera: begin(camera, key) for camera, key in self._keys.items()}
+        return lambda: FrameBlock(
+            images={camera: wait() for camera, wait in decoded.items()},
             state=vectors(table, self._state_key, self._state_dim, self._folder.name),
             action=vectors(table, self._action_key, self._action_dim, self._folder.name),
             episode_index=episode_index,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from vla.embed.sources.images import MAX_PIXELS, FrameError, check_size
@@ -47,6 +48,8 @@ class VideoFile:
         except FrameError:
             self.close()
             raise
+        # One for all frames: each frame's own would set up its conversion anew, half the time of decoding.
+        self._converter = VideoReformatter()
         self._decoder = self._decode()
         self._ahead: av.VideoFrame | None = None
         self._position_s = 0.0
@@ -63,7 +66,8 @@ class VideoFile:
             FrameError: there is no frame at an instant, or it cannot be decoded.
         """
         for time_s in times_s:
-            yield self._find(time_s, tolerance_s).to_ndarray(format="rgb24")
+            frame = self._find(time_s, tolerance_s)
+            yield self._converter.reformat(frame, format="rgb24").to_ndarray()
 
     def close(self) -> None:
         """Close the file."""

@@ -1,6 +1,7 @@
 """Datasets whose cameras are videos: several episodes a file, files of their own, images beside videos."""
 
 import shutil
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def test_reading_from_any_frame_gives_the_same_frames(videos: Path) -> None:
     for first in range(25):
         (block,) = source.read(range(first, min(first + 3, 25)), block=8)
         assert np.array_equal(block.images["top"], whole[first : first + 3]), first
+
+
+def test_who_stops_reading_in_the_middle_leaves_no_thread_at_work(videos: Path) -> None:
+    before = threading.active_count()
+    blocks = opened(videos).read(range(25), block=2)
+    assert np.array_equal(next(blocks).images["top"], truth("top")[:2])
+    assert threading.active_count() > before
+    blocks.close()  # type: ignore[attr-defined]  # a generator
+    assert threading.active_count() == before
 
 
 def test_chosen_episodes_are_renumbered_and_keep_their_own_number(videos: Path) -> None:

@@ -1,0 +1,62 @@
+"""Decode the images of several blocks at a time: begin, go on to the next block, and wait only then.
+
+Single images share a pool. The videos of a camera have a thread of their own, in which block after block is
+decoded: no file is read twice, and no camera waits for another at the end of a block.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vla.embed.sources.folder import DatasetFolder
+from vla.embed.sources.images import decode_image, stack
+from vla.embed.sources.lerobot_layout import VideoSpan
+from vla.embed.sources.video_track import VideoTrack
+
+Decoded = Callable[[], UInt8[np.ndarray, "n h w 3"]]
+"""Waits for the frames of one camera in a block, RGB; raises DatasetError if one cannot be decoded."""
+Where = Callable[[int], str]
+"""Names camera, episode and frame of a block's k-th frame, for messages."""
+
+
+class Decoders:
+    """The threads and open files of one pass through a dataset; a context manager.
+
+    Args:
+        folder: the dataset.
+        tolerance_s: how far a video's frame may lie from its due time [s].
+        video_cameras: those that have videos.
+        workers: threads for single images.
+    """
+
+    def __init__(
+        self, folder: DatasetFolder, tolerance_s: float, video_cameras: Iterable[str], workers: int
+    ) -> None:
+        self._tracks = {camera: VideoTrack(folder, tolerance_s) for camera in video_cameras}
+        self._threads = {camera: ThreadPoolExecutor(1, f"video {camera}") for camera in self._tracks}
+        self._pool = ThreadPoolExecutor(workers, "images")
+
+    def __enter__(self) -> "Decoders":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with ExitStack() as closing:
+            for track in self._tracks.values():
+                closing.callback(track.close)  # the first to be named is the last: its thread has ended
+            for pool in (self._pool, *self._threads.values()):
+                closing.callback(pool.shutdown, cancel_futures=True)
+
+    def begin_images(self, cells: Sequence[object], where: Where) -> Decoded:
+        """Begin to decode encoded images."""
+        images = self._pool.map(decode_image, cells)
+        return lambda: stack(images, where)
+
+    def begin_video(
+        self, camera: str, spans: Sequence[tuple[VideoSpan, range]], fps: float, where: Where
+    ) -> Decoded:
+        """Begin to decode a camera's next frames; see `VideoTrack.frames`."""
+        track = self._tracks[camera]
+        return self._threads[camera].submit(lambda: stack(track.frames(spans, fps), where)).result
