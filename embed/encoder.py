@@ -18,6 +18,7 @@ from vla.compiling import Compile, compile_module
 from vla.device import choose_device, choose_dtype
 from vla.embed.checkpoint import load_checkpoint, uses_head, weights_sha256
 from vla.embed.config import EncoderConfig
+from vla.embed.layout import lay_out_activations
 from vla.embed.pooling import num_tokens, pool
 from vla.embed.preprocess import normalise, resize
 from vla.errors import EncoderError
@@ -61,6 +62,7 @@ class FrozenEncoder:
         self.device, self.batch_size = device, batch_size
         self._dtype: torch.dtype = getattr(torch, identity.dtype)
         self._model = model.eval().requires_grad_(False).to(device=device, dtype=self._dtype)
+        lay_out_activations(self._model)
         self._pads = compiling != "off"
         self._threads, self._halving = threading.local(), threading.Lock()
         compile_module(self._model, compiling)
