@@ -139,12 +139,7 @@ def _moments(
     for key, tensor in found.items():
         if tensor.shape != (torch.Size() if key == "step" else parameter.shape):
             raise ValueError(f"the optimiser state '{prefix}{key}' has shape {list(tensor.shape)}")
-    return {key: _placed(tensor, key, parameter) for key, tensor in found.items()}
-
-
-def _placed(tensor: torch.Tensor, key: str, parameter: torch.Tensor) -> torch.Tensor:
-    """Put moments where the parameter is; AdamW keeps its step counters on the CPU."""
-    return tensor if key == "step" else tensor.to(parameter.device)
+    return {key: tensor.to(parameter.device) for key, tensor in found.items()}
 
 
 def _optimizer_tensors(state: TrainingState) -> dict[str, torch.Tensor]:

@@ -248,10 +248,10 @@ class Trainer:
         began = time.perf_counter()
         rate = learning_rate(step, config)
         set_learning_rate(state.optimizer, rate)
+        state.optimizer.zero_grad(set_to_none=True)  # before the loss: its memory is free for it
         draws = state.agent.draw(batch, self._random("loss", step))
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             loss, parts = self._model(batch, draws)
-        state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         grad_norm = clip_gradients(state.agent.parameters(), config.grad_clip)
         state.optimizer.step()
