@@ -24,6 +24,7 @@ from vla.commands.train import train
 from vla.commands.verify import verify
 from vla.errors import VlaError
 from vla.interrupt import Interrupted, interruptible
+from vla.malloc import share_one_arena
 
 app = typer.Typer(
     add_completion=False,
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     a line that says how to go on.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    share_one_arena()
     try:
         with interruptible():
             app(words, prog_name="vla")
