@@ -48,7 +48,7 @@ class EncoderConfig(StrictModel):
     batch_size: Annotated[int, Field(ge=0)] = 0
     """Images a forward pass; 0 is 8 on a CPU; on a GPU it is measured, large datasets only, else 512."""
     compile: Compile = "off"
-    """off, on (torch.compile) or graphs (CUDA graphs too); see `vla.compiling`."""
+    """off, on (torch.compile) or graphs (CUDA graphs too, in rollouts); see `vla.compiling`."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Threads that decode images, besides one for each camera with videos; 0 chooses by cores."""
     language: bool = False

