@@ -13,13 +13,14 @@ DtypeName = Literal["float32", "bfloat16", "float16"]
 def choose_device(name: str) -> torch.device:
     """Turn `auto`, `cuda`, `cuda:1`, `mps` or `cpu` into a device that this machine has.
 
+    A GPU without number is that of this process, if torchrun has started several. It always has a number
+    afterwards: "the current one" is another in another thread.
+
     Raises:
         ConfigError: the device does not exist here.
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -31,6 +32,8 @@ def choose_device(name: str) -> torch.device:
     }
     if not available.get(device.type, False):
         raise ConfigError(f"device '{name}' is not available here; use auto or cpu")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
 
 
