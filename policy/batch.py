@@ -14,6 +14,7 @@ first action belongs to the first observation; the current observation is the la
     executed             a0  a1 … a7         num_action_steps = 8
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jaxtyping import Bool, Float, Float16
@@ -30,3 +31,10 @@ class Batch:
     action_is_pad: Bool[Tensor, "B T"]
     language: Float[Tensor, "B D"] | None = None
     """Only of policies that take it."""
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield all of them, in no promised order."""
+        yield from self.features.values()
+        yield from (self.state, self.action, self.action_is_pad)
+        if self.language is not None:
+            yield self.language

@@ -19,6 +19,7 @@ from vla.distributed import World
 from vla.errors import ConfigError, VlaError
 from vla.interrupt import Signals, deferred
 from vla.policy.agent import VLAAgent
+from vla.policy.ahead import load_ahead
 from vla.policy.batch import Batch
 from vla.policy.checkpoint import initial_state, load_checkpoint, save_checkpoint
 from vla.policy.config import PolicyConfig, TrainConfig
@@ -32,11 +33,7 @@ from vla.policy.sampling import EpochSampler, RowRandom, generator_for
 from vla.policy.trackers import open_tracker
 from vla.policy.validation import validate
 from vla.policy.windows import FeatureWindows, fits_in_memory, split_episodes
-from vla.prefetch import prefetch
 from vla.progress import Progress
-
-BATCHES_AHEAD = 2
-"""Of a cache that stays on disk; one on the device needs none."""
 
 Rollout = Callable[[VLAAgent, int], Mapping[str, float]]
 """Drive the agent live at a step; answers with figures, `avg_reward` among them."""
@@ -151,10 +148,12 @@ class Trainer:
         torch.set_float32_matmul_precision(config.matmul_precision)
         compile_module(self.state.agent, config.compile)
         if world.size > 1:
-            self._model = DistributedDataParallel(self.state.agent)
+            # Or else it would cut the compiled loss in pieces, in the middle of the forward-mode derivative.
+            torch._dynamo.config.optimize_ddp = False
+            self._model = DistributedDataParallel(self.state.agent, broadcast_buffers=False)  # none changes
         self.batches = self.load(range(self.state.step, config.steps))
         if not self._windows.resident:
-            self.batches = prefetch(self.batches, BATCHES_AHEAD)
+            self.batches = load_ahead(self.batches, self._device)
 
     def run(self, log: RunLog | None) -> None:
         """Train to the end; figures, validation, checkpoints and rollouts on the way.

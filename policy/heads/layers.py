@@ -2,7 +2,7 @@
 
 Only operators with a forward-mode derivative: flash and memory-efficient attention have none, so the
 attention here is an explicit softmax. At 20 tokens it is as quick. RMSNorm instead of LayerNorm:
-the gradient through LayerNorm's tangent is silently wrong, and it breaks under `torch.compile(jvp)`.
+the gradient through LayerNorm's tangent is silently wrong.
 
 B batch, N tokens, D width, H heads.
 """
@@ -16,6 +16,22 @@ from torch.nn import functional
 
 NORM_EPS = 1e-6
 ROPE_BASE = 10_000.0
+
+
+class RMSNorm(nn.RMSNorm):
+    """`nn.RMSNorm`, with statistics in float32 at least and a derivative that compiles.
+
+    Where its own operator is one fused kernel, as in CUDA builds, `torch.compile` of a forward-mode
+    derivative breaks ("_fw_primal INTERNAL ASSERT FAILED"), as it does with LayerNorm everywhere. So it is
+    written out for the compiler, which fuses it anyway; eagerly, the one kernel stays.
+    """
+
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        if not torch.compiler.is_compiling():
+            return super().forward(x)
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        inverse_rms = torch.rsqrt(values.square().mean(dim=-1, keepdim=True) + (self.eps or 0.0))
+        return values * inverse_rms * self.weight
 
 
 class RotaryEmbedding(nn.Module):
@@ -47,8 +63,8 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
         # Without these the derivative of MeanFlow heads was reported to diverge.
-        self.query_norm = nn.RMSNorm(head_dim, eps=NORM_EPS)
-        self.key_norm = nn.RMSNorm(head_dim, eps=NORM_EPS)
+        self.query_norm = RMSNorm(head_dim, eps=NORM_EPS)
+        self.key_norm = RMSNorm(head_dim, eps=NORM_EPS)
         self.rotary = rotary
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vla.policy.heads.layers import NORM_EPS
+from vla.policy.heads.layers import NORM_EPS, RMSNorm
 
 
 class PlainStack(nn.Module):
@@ -29,8 +29,8 @@ class PlainStack(nn.Module):
     def __init__(self, sublayers: Sequence[nn.Module], dim: int) -> None:
         super().__init__()
         self.sublayers = nn.ModuleList(sublayers)
-        self.norms = nn.ModuleList(nn.RMSNorm(dim, eps=NORM_EPS) for _ in sublayers)
-        self.final_norm = nn.RMSNorm(dim, eps=NORM_EPS)
+        self.norms = nn.ModuleList(RMSNorm(dim, eps=NORM_EPS) for _ in sublayers)
+        self.final_norm = RMSNorm(dim, eps=NORM_EPS)
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         for norm, sublayer in zip(self.norms, self.sublayers, strict=True):
@@ -50,33 +50,35 @@ class AttnResStack(nn.Module):
     def __init__(self, sublayers: Sequence[nn.Module], dim: int) -> None:
         super().__init__()
         self.sublayers = nn.ModuleList(sublayers)
-        self.norms = nn.ModuleList(nn.RMSNorm(dim, eps=NORM_EPS) for _ in sublayers)
-        self.final_norm = nn.RMSNorm(dim, eps=NORM_EPS)
+        self.norms = nn.ModuleList(RMSNorm(dim, eps=NORM_EPS) for _ in sublayers)
+        self.final_norm = RMSNorm(dim, eps=NORM_EPS)
         self.queries = nn.Parameter(torch.zeros(len(sublayers) + 1, dim))
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         sources, scores = [x], [self._scores(x)]
         for index, (norm, sublayer) in enumerate(zip(self.norms, self.sublayers, strict=True)):
-            output = sublayer(norm(mix(sources, scores, index)))
+            output = sublayer(norm(mix(sources, [score[index] for score in scores])))
             sources.append(output)
             scores.append(self._scores(output))
-        return self.final_norm(mix(sources, scores, len(self.sublayers)))
+        return self.final_norm(mix(sources, [score[-1] for score in scores]))
 
-    def _scores(self, source: Float[Tensor, "B N D"]) -> Float[Tensor, "B N Q"]:
+    def _scores(self, source: Float[Tensor, "B N D"]) -> tuple[Float[Tensor, "B N"], ...]:
         """Score one source against the queries of all sublayers at once, in float32 at least.
 
-        The key has no parameters, so it is the same for every sublayer that will read it.
+        The key has no parameters, so it is the same for every sublayer that will read it. The scores are
+        taken apart here, once, so that their gradient is put together once.
         """
         values = source.to(torch.promote_types(source.dtype, torch.float32))
         key = values * torch.rsqrt(values.square().mean(dim=-1, keepdim=True) + NORM_EPS)
         with torch.autocast(key.device.type, enabled=False):  # it would multiply in bfloat16
-            return key @ self.queries.to(key.dtype).T
+            return (key @ self.queries.to(key.dtype).T).unbind(-1)
 
 
 def mix(
-    sources: Sequence[Float[Tensor, "B N D"]], scores: Sequence[Float[Tensor, "B N Q"]], sublayer: int
+    sources: Sequence[Float[Tensor, "B N D"]], scores: Sequence[Float[Tensor, "B N"]]
 ) -> Float[Tensor, "B N D"]:
-    """Return the weighted sum of the sources that one sublayer reads."""
-    weights = torch.stack([score[..., sublayer] for score in scores], dim=-1).softmax(dim=-1)
-    values = torch.stack(list(sources), dim=-2)
-    return (weights.to(values.dtype)[..., None, :] @ values).squeeze(-2)
+    """Return the weighted sum of the sources that one sublayer reads, given its score of each."""
+    dtype = sources[-1].dtype  # under autocast the embedding alone is float32, and stacking would make all so
+    weights = torch.stack(list(scores), dim=-1).softmax(dim=-1)
+    values = torch.stack([source.to(dtype) for source in sources], dim=-2)
+    return (weights.to(dtype)[..., None, :] @ values).squeeze(-2)

@@ -77,8 +77,8 @@ def test_scores_over_depth_are_float32_while_the_rest_is_autocast_to_bfloat16() 
     with torch.autocast("cpu", torch.bfloat16):
         scores = stack._scores(x)
         assert stack.sublayers[1](x).dtype == torch.bfloat16
-    assert scores.dtype == torch.float32
-    assert torch.equal(scores, expected)
+    assert all(score.dtype == torch.float32 for score in scores)
+    assert torch.equal(torch.stack(scores), torch.stack(expected))
 
 
 def test_random_queries_change_the_function() -> None:

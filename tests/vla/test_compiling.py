@@ -40,6 +40,7 @@ def test_the_loss_and_its_gradient_are_one_graph_and_the_same_numbers(tmp_path: 
     difference = json.loads(finished.stdout)
     assert difference["loss"] < 1e-5 and difference["gradient"] < 1e-4
     assert difference["du_dt_rms"] > 0.1
+    assert difference["norms"] == []
 
 
 def test_a_compiled_encoder_fills_up_passes_and_gives_the_same_features(

@@ -68,6 +68,26 @@ def test_training_has_the_same_losses_for_any_number_of_processes(head: str, tmp
     assert (tmp_path / "two/checkpoints/last").resolve().name == "000006"
 
 
+def test_a_compiled_loss_is_shared_by_processes_as_it_is(tmp_path: Path) -> None:
+    # More than 1 MiB of weights: DistributedDataParallel then has several buckets of gradients, at whose
+    # borders torch would cut a compiled loss.
+    write_cache(tmp_path / "cache", fake_spec(lengths=(20, 18)))
+    small = ["policy.cond_dim=16", "policy.n_emb=128", "policy.n_layer=2", "policy.n_head=2"]
+    small += ["train.batch_size=4", "train.val_episodes=0", "train.rollout_every=0", "train.log_every=1"]
+    small += ["train.device=cpu", "train.steps=2"]
+    named = ["--cache", "cache", "--encoder", "fake-encoder", *[f"--set={setting}" for setting in small]]
+    script = str(Path(__file__).parents[1] / "compiled_train.py")
+    two = [*TWO[: TWO.index("-m", 1)], script]
+    for how, out, compiling in ((ONE, "plain", "off"), (two, "compiled", "on")):
+        finished = run(how, tmp_path, "train", *named, "--out", out, f"--set=train.compile={compiling}")
+        assert finished.returncode == 0, finished.stderr[-2000:]
+    plain, compiled = (
+        [row["loss"] for row in read_metrics(RunDirectory(tmp_path / out), "train")]
+        for out in ("plain", "compiled")
+    )
+    assert compiled == pytest.approx(plain, rel=1e-4)
+
+
 def process_of_rank(rank: int, launcher: int) -> int:
     """Find the process that a torchrun has started for a rank."""
     for folder in Path("/proc").glob("[0-9]*"):
