@@ -30,6 +30,8 @@ except ImportError as error:
 
 MIB = 1 << 20
 TRY_AGAIN_LATER = 1013
+WARM_UPS = 3
+"""CUDA graphs are made in the second decision and replayed from the third on."""
 Result = TypeVar("Result")
 log = logging.getLogger("vla.serve")
 protocol_log = logging.getLogger("vla.serve.websocket")
@@ -72,7 +74,8 @@ class PolicyServer:
             ServerError: the address cannot be listened on.
         """
         config = self._config
-        self._warm_up()
+        for _ in range(WARM_UPS):
+            await self._work(self._warm_up)  # in the thread that decides: CUDA graphs belong to theirs
         try:
             listening = await listen(
                 self._serve_client,
@@ -173,7 +176,7 @@ class PolicyServer:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function)
 
     def _warm_up(self) -> None:
-        """Decide once: the first decision takes longer, and no client should wait for it."""
+        """Decide for nobody: the first decisions take longer, and no client should wait for them."""
         height, width = self._policy.encoder.eval_image_resize_shape
         frames = np.zeros((1, self.info.obs_horizon, height, width, 3), np.uint8)
         state = np.zeros((1, self.info.obs_horizon, self.info.state_dim), np.float32)

@@ -1,5 +1,6 @@
 """Rollouts during training: drive the agent live and report to the training loop."""
 
+import copy
 from collections.abc import Mapping
 
 from vla.cache import CacheMetadata
@@ -48,7 +49,10 @@ class ValidationRollouts:
     def __call__(self, agent: VLAAgent, step: int) -> Mapping[str, float]:
         """Roll out and return `avg_reward` and its companions; no `pc_success` where it was not measured."""
         chosen = self._config
-        policy = LivePolicy(agent, self._encoder, chosen.num_steps, chosen.compile, chosen.task)
+        # A copy: it is compiled in place, and the agent goes on to be validated and averaged.
+        policy = LivePolicy(
+            copy.deepcopy(agent), self._encoder, chosen.num_steps, chosen.compile, chosen.task
+        )
         info = evaluate(policy, self._env, self._config, self._run.evaluation(step))
         figures = {"avg_reward": info["avg_reward"]}
         figures |= {name: info["aggregated"][name] for name in ("avg_max_reward", "pc_success", "eval_s")}

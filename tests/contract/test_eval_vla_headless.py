@@ -145,6 +145,24 @@ def test_validation_rollouts_have_no_seed_in_common_with_the_evaluation(
     assert [(config.seed, config.episodes) for config in asked] == [(1_000_007, 2)]
 
 
+def test_validation_rollouts_compile_a_copy_and_leave_the_agent_in_training_alone(
+    policy: LivePolicy, encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven: list[LivePolicy] = []
+
+    def fake(policy: LivePolicy, *_: object) -> dict[str, Any]:
+        driven.append(policy)
+        return {"avg_reward": 1.0, "aggregated": {"avg_max_reward": 1.0, "pc_success": 0.0, "eval_s": 1.0}}
+
+    monkeypatch.setattr("vla.rollout.validation.evaluate", fake)
+    encoder = EncoderConfig(id=str(encoder_dir), device="cpu")
+    run, agent = RunDirectory(tmp_path), policy.agent
+    ValidationRollouts(run, EnvConfig(), RolloutConfig(compile="on"), encoder, agent.config, 2)(agent, 10)
+    assert agent.state_dict().keys() == driven[0].agent.state_dict().keys()
+    compiled = [[m._compiled_call_impl is not None for m in a.modules()] for a in (driven[0].agent, agent)]
+    assert any(compiled[0]) and not any(compiled[1])
+
+
 def test_a_failing_environment_says_what_of_the_evaluation_is_lost(
     policy: LivePolicy, tmp_path: Path
 ) -> None:
