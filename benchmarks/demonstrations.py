@@ -25,6 +25,7 @@ from vla.compiling import Compile
 from vla.device import DtypeName, choose_dtype
 from vla.embed import EncoderConfig, FrozenEncoder
 from vla.embed.builtin import TINY_SIM
+from vla.embed.checkpoint import load_checkpoint
 from vla.embed.encoder import CPU_BATCH, GPU_BATCH
 from vla.embed.engine import plan_cache
 from vla.embed.sources import FrameBlock, FrameSource
@@ -69,6 +70,13 @@ def load_encoder(
         batch_size=batch or (GPU_BATCH if device.type == "cuda" else CPU_BATCH),
         compiling=compiling,
     )
+
+
+def bare_tower(name: str, device: torch.device) -> SiglipVisionModel:
+    """Return an encoder's tower as transformers builds it, in the arithmetic that vla takes on the device."""
+    tower = _full_size() if name == FULL else load_checkpoint(name, "main").model
+    dtype = getattr(torch, choose_dtype("auto", device))
+    return copy.deepcopy(tower).eval().requires_grad_(False).to(device=device, dtype=dtype)
 
 
 def untrained_identity(

@@ -3,18 +3,23 @@
     python benchmarks/embed.py                   # on a CPU at reduced size, in at most 10 minutes
     python benchmarks/embed.py --device cuda     # at full size
 
-engine        images/s from frames in memory to shards on disk, over a bare loop `model(x)` on one float
-              batch that is on the device already, at the bare loop's best batch size
+engine        images/s from frames in memory to shards on disk, over a bare loop `model(x)` of the tower as
+              transformers builds it, on one float batch that is on the device already, at that loop's best
+              batch size
 end to end    images/s from PNG and mp4 on disk, over the slower of decoding alone and encoding alone
-scaling       memory and time of whole caches of three sizes
+scaling       memory and time of the command `vla embed` on datasets of three sizes
 
 Encoders: the full-size SigLIP2-base (real shape, random weights) and the small one that comes with vla.
 """
 
+import contextlib
+import io
+import json
 import multiprocessing as mp
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,17 +29,20 @@ from demonstrations import (
     FULL,
     SMALL,
     MemorySource,
+    bare_tower,
     cache_spec,
     load_encoder,
     write_images,
     write_videos,
 )
 from measure import matrix_rate, paired_ratio, parser, rounded, save, synchronise, take_turns
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vla.cache import CacheConfig, CacheSpec, CacheWriter
+from vla.cache import CacheSpec, CacheWriter
+from vla.cli import main as main_of_vla
 from vla.compiling import Compile
-from vla.embed import DatasetConfig, EncoderConfig, FrozenEncoder, embed
+from vla.embed import DatasetConfig, FrozenEncoder
 from vla.embed.batch_size import best_batch_size, measured_rate
 from vla.embed.engine import encode_shards
 from vla.embed.pipeline import block_frames
@@ -50,12 +58,12 @@ class Sizes:
 
     def __init__(self, device: str, tiny: bool) -> None:
         gpu = device == "cuda"
-        self.rounds = 1 if tiny else 5 if gpu else 3
+        self.rounds = 1 if tiny else 3
         self.batches: tuple[int, ...] = (64, 128, 256, 512, 1024) if gpu else (8, 16)
         # Frames of three cameras a turn, by encoder.
-        self.frames = {FULL: 16_384 if gpu else 16, SMALL: 32_768 if gpu else 512}
+        self.frames = {FULL: 8192 if gpu else 16, SMALL: 16_384 if gpu else 512}
         self.disk_frames = {FULL: 4096 if gpu else 8, SMALL: 4096 if gpu else 400}
-        self.scaling = (2048, 4096, 8192) if gpu else (600, 1200, 2400)
+        self.scaling = (600, 1200, 2400)
         if tiny:
             self.batches, self.scaling = (4,), (20, 40, 60)
             self.frames, self.disk_frames = {FULL: 2, SMALL: 16}, {FULL: 2, SMALL: 16}
@@ -78,6 +86,10 @@ def main() -> None:
                 frames = range(sizes.disk_frames[name])
                 figures[name][f"from_{kind}"] = end_to_end(source, frames, encoder, sizes.rounds)
             del encoder
+            torch.compiler.reset()  # towers share their code, and so the number of shapes that are compiled
+            save(arguments, "embed", figures, REDUCED, whole=False)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # the command has a process of its own
         figures["scaling"] = scaling(Path(folder), sizes.scaling, arguments.device)
     save(arguments, "embed", figures, REDUCED)
 
@@ -86,8 +98,8 @@ def encoder_figures(name: str, device: torch.device, sizes: Sizes) -> dict[str, 
     """Compare the engine with the bare loop, eager and, on a GPU, compiled."""
     gpu = device.type == "cuda"
     figures: dict[str, Any] = {}
-    eager = load_encoder(name, device)
-    bare_rates = {size: bare_rate(eager, size) for size in sizes.batches}
+    eager, tower = load_encoder(name, device), bare_tower(name, device)
+    bare_rates = {size: bare_rate(tower, pixels_of(eager, size)) for size in sizes.batches}
     best = max(bare_rates, key=lambda size: bare_rates[size])
     chosen = best_batch_size(lambda size: measured_rate(eager, size)) if gpu else eager.batch_size
     figures["bare_images_per_s_by_batch"] = {str(k): rounded(v) for k, v in bare_rates.items()}
@@ -95,7 +107,7 @@ def encoder_figures(name: str, device: torch.device, sizes: Sizes) -> dict[str, 
     for compiling in compilings:
         encoder = load_encoder(name, device, compiling, chosen)
         figures["engine" if compiling == compilings[-1] else "engine_eager"] = engine_figures(
-            encoder, best, sizes.frames[name], sizes.rounds
+            encoder, tower, best, sizes.frames[name], sizes.rounds
         )
     flops = flops_of_an_image(eager)
     peak = matrix_rate(device, torch.bfloat16 if gpu else torch.float32)
@@ -119,18 +131,19 @@ def pixels_of(encoder: FrozenEncoder, batch: int) -> torch.Tensor:
     )
 
 
-def bare_rate(encoder: FrozenEncoder, batch: int) -> float:
+def bare_rate(tower: nn.Module, pixels: torch.Tensor) -> float:
     """Return images/s of the model alone on one batch."""
-    pixels = pixels_of(encoder, batch)
 
     def run() -> None:
-        encoder.tower(pixel_values=pixels)
-        synchronise(encoder.device)
+        tower(pixel_values=pixels)
+        synchronise(pixels.device)
 
-    return batch / min(take_turns({"bare": run}, 2)["bare"])
+    return len(pixels) / min(take_turns({"bare": run}, 2)["bare"])
 
 
-def engine_figures(encoder: FrozenEncoder, bare_batch: int, frames: int, rounds: int) -> dict[str, Any]:
+def engine_figures(
+    encoder: FrozenEncoder, tower: nn.Module, bare_batch: int, frames: int, rounds: int
+) -> dict[str, Any]:
     """Let engine and bare loop take turns on the same number of images."""
     source = MemorySource(frames)
     spec = cache_spec(source, encoder)
@@ -141,7 +154,7 @@ def engine_figures(encoder: FrozenEncoder, bare_batch: int, frames: int, rounds:
     def bare() -> float:
         began = time.perf_counter()
         for _ in range(passes):
-            encoder.tower(pixel_values=pixels)
+            tower(pixel_values=pixels)
         synchronise(encoder.device)
         return (time.perf_counter() - began) / (passes * bare_batch)
 
@@ -227,18 +240,11 @@ def end_to_end(whole: FrameSource, frames: range, encoder: FrozenEncoder, rounds
 
 
 def scaling(folder: Path, counts: tuple[int, ...], device: str) -> dict[str, Any]:
-    """Embed datasets of three sizes, each in a process of its own."""
+    """Embed datasets of three sizes by the command, a process each."""
     seconds, peaks = [], []
     for count in counts:
         dataset = write_videos(folder / f"videos{count}", count)
-        context = mp.get_context("spawn")
-        answers: mp.Queue[tuple[float, float]] = context.Queue()
-        process = context.Process(
-            target=_embed_once, args=(answers, str(dataset), str(folder / f"cache{count}"), device)
-        )
-        process.start()
-        spent, peak = answers.get()
-        process.join()
+        spent, peak = embed_by_command(dataset, folder / f"cache{count}", device)
         seconds.append(spent)
         peaks.append(peak)
     first = (seconds[1] - seconds[0]) / (counts[1] - counts[0])
@@ -253,14 +259,20 @@ def scaling(folder: Path, counts: tuple[int, ...], device: str) -> dict[str, Any
     }
 
 
-def _embed_once(answers: "mp.Queue[tuple[float, float]]", dataset: str, out: str, device: str) -> None:
-    report = embed(
-        DatasetConfig(path=dataset),
-        EncoderConfig(id=SMALL, device=device),
-        CacheConfig(path=out, shard_frames=256),
-    )
+def embed_by_command(dataset: Path, out: Path, device: str) -> tuple[float, float]:
+    """Return the seconds of `vla embed` without its start, and the most memory of its process [MiB]."""
+    options = ["--encoder", SMALL, "--device", device, "--set", "cache.shard_frames=256"]
+    words = ["embed", "--dataset", str(dataset), "--out", str(out), *options, "--json"]
+    with ProcessPoolExecutor(1, mp.get_context("spawn")) as process:
+        return process.submit(_run_command, words).result()
+
+
+def _run_command(words: list[str]) -> tuple[float, float]:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        main_of_vla(words)
     status = Path("/proc/self/status").read_text().split("VmHWM:")[1]
-    answers.put((report.seconds, int(status.split()[0]) / 1024))
+    return float(json.loads(printed.getvalue())["seconds"]), int(status.split()[0]) / 1024
 
 
 def flops_of_an_image(encoder: FrozenEncoder) -> float:

@@ -78,14 +78,17 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / median(take_turns({"mm": multiply}, 10)["mm"]) / 1e12
 
 
-def save(arguments: argparse.Namespace, name: str, figures: Mapping[str, Any], reduced: str) -> None:
-    """Write and print a benchmark's result.
+def save(
+    arguments: argparse.Namespace, name: str, figures: Mapping[str, Any], reduced: str, *, whole: bool = True
+) -> None:
+    """Write a benchmark's result, and print it at the end.
 
     Args:
         arguments: from `parser`.
         name: of the result file.
         figures: what was found.
         reduced: how the CPU's sizes differ from the full ones.
+        whole: nothing more is going to be measured; before, it is kept in case the benchmark is cut short.
     """
     result: dict[str, Any] = {
         "benchmark": name,
@@ -94,15 +97,15 @@ def save(arguments: argparse.Namespace, name: str, figures: Mapping[str, Any], r
         # Over 15 minutes, this benchmark's own among them: other work shows.
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "size": "full" if arguments.device == "cuda" else f"reduced: {reduced}",
+        **({} if whole else {"unfinished": "cut short; what is missing was not measured"}),
         **figures,
     }
     out: Path = arguments.out or RESULTS / f"{name}-{arguments.device}.json"
-    if arguments.tiny and arguments.out is None:
-        print("tiny sizes, so nothing is written")
-    else:
+    if not arguments.tiny or arguments.out is not None:
         write_json(out, result)
-        print(f"written to {out}")
-    show(result)
+    if whole:
+        print("tiny sizes, so nothing is written" if arguments.tiny else f"written to {out}")
+        show(result)
 
 
 def show(value: Any, indent: int = 0) -> None:

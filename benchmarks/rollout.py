@@ -7,8 +7,12 @@ parallel      `vla rollout`: a process an environment, driven as it chooses for 
 one group     all are rendered, then all are encoded, with all cores
 two groups    one is rendered while the other is encoded (on a GPU)
 side by side  a thread an environment, each with its share of the cores (on a CPU)
-serial        one environment in the policy's own process, with all cores for rendering and for the network
-plain         the same through Gymnasium's own interface: every step is rendered, also those nobody looks at
+plain         one environment in the policy's own process, stepped through Gymnasium's interface: every step
+              is rendered, also those that no policy looks at
+serial        the same, but as vla steps it: only what the policy sees is rendered; with all cores for
+              rendering and for the network
+one core      side by side, of one environment and on one core; divided by the cores it is the most that they
+              could do, if nobody ever waited
 
 The policy is untrained: an episode of `sim_transfer` lasts 200 steps whatever it does. Rendered at 480 x 640.
 """
@@ -16,7 +20,7 @@ The policy is untrained: an episode of `sim_transfer` lasts 200 steps whatever i
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from statistics import median
 
@@ -68,6 +72,17 @@ def main() -> None:
                 pass
             return (time.perf_counter() - began) / (2 * cores)
 
+        def on_one_core() -> float:
+            """Return seconds an episode, of which every core could have one at the same time."""
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            latency: dict[str, list[float]] = {"render": [], "encode": [], "head": []}
+            began = time.perf_counter()
+            for _ in run_side_by_side(policy, groups[chosen][:1], iter([1000]), {}, latency):
+                pass
+            torch.set_num_threads(threads)
+            return time.perf_counter() - began
+
         cores_busy: list[float] = []
 
         def alone() -> float:
@@ -81,6 +96,8 @@ def main() -> None:
             "serial": alone,
             "plain": lambda: run_plain(policy, serial, 1000),
         }
+        if not gpu:
+            variants["one_core"] = on_one_core
         seconds = take_turns(variants, rounds)
     figures = {
         "cores": cores,
@@ -92,9 +109,21 @@ def main() -> None:
         "parallel_over_serial": rounded(paired_ratio(seconds["serial"], seconds[chosen])),
         "cores_busy_serial": rounded(median(cores_busy), 3),
         "parallel_over_plain": rounded(paired_ratio(seconds["plain"], seconds[chosen])),
+        **at_most(seconds, chosen, cores),
         "parallel_over_one_group": rounded(paired_ratio(seconds["one_group"], seconds[chosen])),
     }
     save(arguments, "rollout", figures, REDUCED)
+
+
+def at_most(seconds: Mapping[str, list[float]], chosen: str, cores: int) -> dict[str, float]:
+    """Compare with cores that never wait for each other; on a GPU the network needs none of them."""
+    if "one_core" not in seconds:
+        return {}
+    ideal = [one / cores for one in seconds["one_core"]]
+    return {
+        "parallel_over_ideal": rounded(paired_ratio(ideal, seconds[chosen])),
+        "ideal_over_serial": rounded(paired_ratio(seconds["serial"], ideal)),
+    }
 
 
 def run_serial(policy: LivePolicy, env: ChunkEnv, seed: int) -> float:

@@ -34,6 +34,7 @@ class Row:
     path: str
     """Keys in the result, joined by slashes."""
     form: Callable[[float], str] = "{:.2f}".format
+    gpu_only: bool = False
 
 
 def percent(value: float) -> str:
@@ -70,12 +71,34 @@ ROWS = (
     Row("data loading in a training step", "at most 2 %", "train", "step/dataloading_share", percent),
     Row("training from the cache, over from images", "", "train", "from_images/factor", times),
     Row("training from disk, over from memory", "", "train", "from_disk/share_of_in_memory_rate"),
-    Row("50,000 steps, eager", "", "train", "compiled/eager/minutes_for_50000_steps", minutes),
-    Row("50,000 steps, graphs", "10 min", "train", "compiled/graphs/minutes_for_50000_steps", minutes),
+    Row("50,000 steps of 256", "", "train", "compiled/eager/minutes_for_50000_steps", minutes, True),
+    Row(
+        "50,000 steps of 256, CUDA graphs",
+        "10 min",
+        "train",
+        "compiled/graphs/minutes_for_50000_steps",
+        minutes,
+        True,
+    ),
+    Row(
+        "50,000 steps of 256, CUDA graphs and TF32",
+        "10 min",
+        "train",
+        "compiled/graphs, tf32/minutes_for_50000_steps",
+        minutes,
+        True,
+    ),
     Row("1 robot: encode 3 views", "", "latency", f"1 robot/{BASE}, eager/encode_ms", milliseconds),
-    Row("the same, graphs", "", "latency", f"1 robot/{BASE}, graphs/encode_ms", milliseconds),
+    Row("the same, CUDA graphs", "", "latency", f"1 robot/{BASE}, graphs/encode_ms", milliseconds, True),
     Row("1 robot: one-step head", "", "latency", f"{HEAD}/imf, 1 step, ms", milliseconds),
-    Row("the same, graphs", "2 ms", "latency", "1 robot/head, graphs/imf, 1 step, ms", milliseconds),
+    Row(
+        "one-step head, CUDA graphs",
+        "2 ms",
+        "latency",
+        "1 robot/head, graphs/imf, 1 step, ms",
+        milliseconds,
+        True,
+    ),
     Row(
         "10 steps of DDIM over one", "", "latency", "1 robot/head, eager/ddim, 10 steps, times as long", times
     ),
@@ -86,8 +109,9 @@ ROWS = (
         "1 robot/head, eager/ddim, 100 steps, times as long",
         times,
     ),
-    Row("rollouts in parallel, over one environment", "1.7 x", "rollout", "parallel_over_serial", times),
-    Row("the same, one that renders every step", "", "rollout", "parallel_over_plain", times),
+    Row("rollouts in parallel, over one through Gymnasium", "1.7 x", "rollout", "parallel_over_plain", times),
+    Row("over one that renders only what is seen", "1.7 x", "rollout", "parallel_over_serial", times),
+    Row("over cores that never wait", "", "rollout", "parallel_over_ideal", times),
 )
 
 
@@ -107,24 +131,38 @@ def find(results: Results, benchmark: str, device: str, path: str) -> float | No
 
 
 def speed_table(results: Results) -> str:
-    """Return the table of the README."""
-    lines = ["| SigLIP2-base if not said otherwise | goal | CPU, reduced size | GPU |", "|---|---|---|---|"]
-    missing = set()
-    for row in ROWS:
-        cells = []
-        for device in DEVICES:
-            value = find(results, row.benchmark, device, row.path)
-            cells.append(MISSING if value is None else row.form(value))
-            if value is None and device == "cuda":
-                missing.add(row.benchmark)
-        lines.append(f"| {row.what} | {row.goal} | {cells[0]} | {cells[1]} |")
+    """Return the table of the README: what has been measured, and below it what has not."""
+    values = {row: {d: find(results, row.benchmark, d, row.path) for d in DEVICES} for row in ROWS}
+    shown = [device for device in DEVICES if any(found[device] is not None for found in values.values())]
+    names = {"cpu": "CPU, reduced size", "cuda": "GPU"}
+    lines = [
+        f"| SigLIP2-base if not said otherwise | goal | {' | '.join(names[device] for device in shown)} |",
+        "|---|---|" + "---|" * len(shown),
+    ]
+    for row, found in values.items():
+        cells = [row.form(v) if (v := found[device]) is not None else MISSING for device in shown]
+        if cells.count(MISSING) < len(cells):
+            lines.append(f"| {row.what} | {row.goal} | {' | '.join(cells)} |")
     lines += ["", machines(results)]
+    missing = [row for row, found in values.items() if found["cuda"] is None]
     if missing:
-        commands = ", ".join(f"`python benchmarks/{name}.py --device cuda`" for name in sorted(missing))
-        lines.append(
-            f"Still missing, because no GPU was at hand: all figures in the last column; {commands}."
+        commands = ", ".join(
+            f"`python benchmarks/{name}.py --device cuda`"
+            for name in sorted({row.benchmark for row in missing})
         )
+        lines += [
+            "",
+            f"Not measured on a GPU yet, for want of one: {listed(missing)}. To measure: {commands}.",
+        ]
     return "\n".join(lines)
+
+
+def listed(missing: list[Row]) -> str:
+    """Name the figures that are missing."""
+    if len(missing) == len(ROWS):
+        wanted = [f"{row.what} ({row.goal})" for row in ROWS if row.goal and row.gpu_only]
+        return f"everything above, and {', '.join(wanted)}"
+    return ", ".join(row.what for row in missing)
 
 
 def machines(results: Results) -> str:

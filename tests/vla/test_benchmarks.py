@@ -21,11 +21,22 @@ def test_tables_in_the_documents_are_what_was_measured() -> None:
 
 def test_a_table_says_which_gpu_figures_are_missing_and_how_to_get_them() -> None:
     machine = {"cpu": "a CPU", "cores": 2, "gpu": None, "torch": "2", "date": "2026-01-01"}
-    results = {"rollout-cpu": {"machine": machine, "parallel_over_serial": 1.75}}
+    results = {"rollout-cpu": {"machine": machine, "parallel_over_plain": 1.75}}
     table = tables()["speed_table"](results)
-    assert "| 1.7 x | 1.75 x | ? |" in table
+    assert "| 1.7 x | 1.75 x |\n" in table
+    assert "CUDA graphs |" not in table  # nothing is known of it
+    assert "50,000 steps of 256, CUDA graphs (10 min)" in table
     assert "python benchmarks/rollout.py --device cuda" in table
     assert "rollout: a CPU, 2 cores, torch 2, 2026-01-01." in table
+
+
+def test_a_table_has_a_column_for_a_gpu_that_was_measured() -> None:
+    machine = {"cpu": "a CPU", "cores": 2, "gpu": "a GPU", "torch": "2", "date": "2026-01-01"}
+    results = {"train-cuda": {"machine": machine, "compiled": {"graphs": {"minutes_for_50000_steps": 9.5}}}}
+    table = tables()["speed_table"](results)
+    assert "| goal | GPU |" in table
+    assert "| 50,000 steps of 256, CUDA graphs | 10 min | 9.5 min |" in table
+    assert "not measured on a gpu yet" in table.lower() and "over a bare loop" in table
 
 
 def test_storage_is_computed_from_the_format() -> None:
