@@ -29,13 +29,16 @@ class Decoders:
         folder: the dataset.
         tolerance_s: how far a video's frame may lie from its due time [s].
         video_cameras: those that have videos.
-        workers: threads for single images.
+        workers: threads for single images; videos share as many, at least one a camera.
     """
 
     def __init__(
         self, folder: DatasetFolder, tolerance_s: float, video_cameras: Iterable[str], workers: int
     ) -> None:
-        self._tracks = {camera: VideoTrack(folder, tolerance_s) for camera in video_cameras}
+        cameras = list(video_cameras)
+        # More threads than cores only get in each other's way.
+        each = max(1, workers // max(1, len(cameras)))
+        self._tracks = {camera: VideoTrack(folder, tolerance_s, each) for camera in cameras}
         self._threads = {camera: ThreadPoolExecutor(1, f"video {camera}") for camera in self._tracks}
         self._pool = ThreadPoolExecutor(workers, "images")
 
@@ -52,11 +55,11 @@ class Decoders:
     def begin_images(self, cells: Sequence[object], where: Where) -> Decoded:
         """Begin to decode encoded images."""
         images = self._pool.map(decode_image, cells)
-        return lambda: stack(images, where)
+        return lambda: stack(images, len(cells), where)
 
     def begin_video(
         self, camera: str, spans: Sequence[tuple[VideoSpan, range]], fps: float, where: Where
     ) -> Decoded:
         """Begin to decode a camera's next frames; see `VideoTrack.frames`."""
-        track = self._tracks[camera]
-        return self._threads[camera].submit(lambda: stack(track.frames(spans, fps), where)).result
+        track, count = self._tracks[camera], sum(len(frames) for _, frames in spans)
+        return self._threads[camera].submit(lambda: stack(track.frames(spans, fps), count, where)).result

@@ -168,6 +168,7 @@ class Hdf5Source(FrameSource):
             images={
                 camera: stack(
                     episode.images(camera, frames, self._config.color, pool),
+                    len(frames),
                     partial(where, camera),
                 )
                 for camera in self.camera_names

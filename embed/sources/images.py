@@ -1,7 +1,7 @@
 """Decode single images that a dataset holds as encoded bytes or pixels."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -54,22 +54,29 @@ def check_size(width: int, height: int) -> None:
         )
 
 
-def stack(images: Iterator[np.ndarray], where: Callable[[int], str]) -> UInt8[np.ndarray, "n h w 3"]:
-    """Collect decoded frames of one camera.
+def stack(
+    images: Iterable[np.ndarray], count: int, where: Callable[[int], str]
+) -> UInt8[np.ndarray, "count h w 3"]:
+    """Collect decoded frames of one camera, each as soon as it is there: it is still in the core's cache.
 
     Args:
         images: the frames; may raise FrameError in place of one.
+        count: how many there are.
         where: names camera, episode and frame of the k-th, for messages.
 
     Raises:
         DatasetError: a frame could not be decoded, or its size is not that of those before it.
     """
-    stacked: list[np.ndarray] = []
+    stacked, done = np.empty((0, 0, 0, 3), np.uint8), 0
     try:
         for image in images:
-            if stacked and image.shape != stacked[0].shape:
-                raise FrameError(f"is {image.shape[:2]} pixels, those before it {stacked[0].shape[:2]}")
-            stacked.append(image)
+            if not done:
+                stacked = np.empty((count, *image.shape), np.uint8)
+            elif image.shape != stacked.shape[1:]:
+                raise FrameError(f"is {image.shape[:2]} pixels, those before it {stacked.shape[1:3]}")
+            stacked[done] = image
+            done += 1
     except FrameError as error:
-        raise DatasetError(f"{where(len(stacked))} {error}") from error
-    return np.stack(stacked)
+        raise DatasetError(f"{where(done)} {error}") from error
+    assert done == count
+    return stacked

@@ -26,12 +26,13 @@ class VideoFile:
 
     Args:
         path: an absolute path: FFmpeg would take other strings for protocols.
+        threads: that decode it; 0 lets FFmpeg choose.
 
     Raises:
         FrameError: it is no video that can be decoded, or its frames are absurdly large.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 0) -> None:
         try:
             # The demuxer is named: guessing would also accept playlists, which name further files and hosts.
             self._container = av.open(str(path), format="mp4")
@@ -45,6 +46,7 @@ class VideoFile:
             # The header's size is what it claims; this holds for every frame.
             self._stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             self._stream.thread_type = "AUTO"
+            self._stream.codec_context.thread_count = threads
         except FrameError:
             self.close()
             raise

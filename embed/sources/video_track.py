@@ -16,10 +16,11 @@ class VideoTrack:
     Args:
         folder: the dataset.
         tolerance_s: how far a frame may lie from its due time [s]; less than half a frame period.
+        threads: that decode a file; 0 lets FFmpeg choose.
     """
 
-    def __init__(self, folder: DatasetFolder, tolerance_s: float) -> None:
-        self._folder, self._tolerance_s = folder, tolerance_s
+    def __init__(self, folder: DatasetFolder, tolerance_s: float, threads: int = 0) -> None:
+        self._folder, self._tolerance_s, self._threads = folder, tolerance_s, threads
         self._name = ""
         self._file: VideoFile | None = None
 
@@ -45,5 +46,5 @@ class VideoTrack:
     def _open(self, name: str) -> VideoFile:
         if self._file is None or name != self._name:
             self.close()
-            self._file, self._name = VideoFile(self._folder.file(name)), name
+            self._file, self._name = VideoFile(self._folder.file(name), self._threads), name
         return self._file
