@@ -33,7 +33,7 @@ from vla.policy.sampling import EpochSampler, RowRandom, generator_for
 from vla.policy.trackers import open_tracker
 from vla.policy.validation import validate
 from vla.policy.windows import FeatureWindows, fits_in_memory, split_episodes
-from vla.progress import Progress
+from vla.progress import Progress, say
 
 Rollout = Callable[[VLAAgent, int], Mapping[str, float]]
 """Drive the agent live at a step; answers with figures, `avg_reward` among them."""
@@ -97,6 +97,15 @@ def train(
     return trainer.report()
 
 
+def advise(config: TrainConfig, device: torch.device) -> None:
+    """Say what is likely to be worth switching on."""
+    if device.type == "cuda" and config.compile == "off":
+        say(
+            "the loss is not compiled: most of a step on a GPU is then the launching of kernels. For a long "
+            "training try --set train.compile=graphs (docs/scale.md); it compiles for minutes first"
+        )
+
+
 class Trainer:
     """One training run, from where its last checkpoint stands to the last step.
 
@@ -122,6 +131,8 @@ class Trainer:
         if config.batch_size % world.size:
             raise ConfigError(f"batch_size {config.batch_size} cannot be shared by {world.size} processes")
         self._device = choose_device(config.device)
+        if world.is_main:
+            advise(config, self._device)
         training, held_out = split_episodes(len(cache.metadata.episodes), config.val_episodes)
         resident = fits_in_memory(cache, self._device, config.max_cache_gib)
         if resident and world.is_main:
