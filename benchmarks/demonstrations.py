@@ -129,6 +129,7 @@ class MemorySource(FrameSource):
     """
 
     format, fps, camera_names, state_dim, action_dim = "memory", float(FPS), CAMERAS, 16, 16
+    state_key, action_key = "observation.state", "action"
 
     def __init__(self, frames: int, size: tuple[int, int] = (256, 256)) -> None:
         self._episodes = tuple(
@@ -154,8 +155,8 @@ class MemorySource(FrameSource):
             format=self.format,
             content_sha256="0" * 64,
             fps=self.fps,
-            state_key="observation.state",
-            action_key="action",
+            state_key=self.state_key,
+            action_key=self.action_key,
         )
 
     def read(self, frames: range, block: int) -> Iterator[FrameBlock]:

@@ -100,10 +100,12 @@ def save(
         **({} if whole else {"unfinished": "cut short; what is missing was not measured"}),
         **figures,
     }
-    out: Path = arguments.out or RESULTS / f"{name}-{arguments.device}.json"
+    final: Path = arguments.out or RESULTS / f"{name}-{arguments.device}.json"
+    out = final if whole else final.with_suffix(".part")
     if not arguments.tiny or arguments.out is not None:
         write_json(out, result)
     if whole:
+        final.with_suffix(".part").unlink(missing_ok=True)
         print("tiny sizes, so nothing is written" if arguments.tiny else f"written to {out}")
         show(result)
 

@@ -11,108 +11,19 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from speed_figures import BASE, ROWS, SMALL, TITLES, Row
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-FILES = ("README.md", "docs/scale.md")
+FILES = ("README.md", "docs/scale.md", "docs/speed.md")
 DEVICES = ("cpu", "cuda")
+DEVICE_NAMES = {"cpu": "CPU, reduced size", "cuda": "GPU"}
 MISSING = "?"
 Results = Mapping[str, Mapping[str, Any]]
 """Result files by name, such as embed-cpu."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure and what it should be."""
-
-    what: str
-    goal: str
-    benchmark: str
-    path: str
-    """Keys in the result, joined by slashes."""
-    form: Callable[[float], str] = "{:.2f}".format
-    gpu_only: bool = False
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.2g} %"
-
-
-def times(value: float) -> str:
-    return f"{value:.3g} x"
-
-
-def milliseconds(value: float) -> str:
-    return f"{value:.3g} ms"
-
-
-def minutes(value: float) -> str:
-    return f"{value:.3g} min"
-
-
-BASE, SMALL, HEAD = "siglip2-base", "siglip2-tiny-sim", "1 robot/head, eager"
-ROWS = (
-    Row("embed in memory, over a bare loop `model(x)`", "0.95", "embed", f"{BASE}/engine/engine_over_bare"),
-    Row("the same, the small encoder", "0.95", "embed", f"{SMALL}/engine/engine_over_bare"),
-    Row("embed PNG, over the slower of both parts", "0.90", "embed", f"{BASE}/from_images/over_slower"),
-    Row("embed mp4, over the slower of both parts", "0.90", "embed", f"{BASE}/from_mp4/over_slower"),
-    Row("PNG, the small encoder on the decoder's cores", "0.90", "embed", f"{SMALL}/from_images/over_slower"),
-    Row("mp4, the same", "0.90", "embed", f"{SMALL}/from_mp4/over_slower"),
-    Row("memory with 4 x the frames", "1 x", "embed", "scaling/largest_over_smallest_memory", times),
-    Row("time of a further frame, late over early", "1 x", "embed", "scaling/late_over_early", times),
-    Row("embed, images/s", "", "embed", f"{BASE}/engine/images_per_s", "{:,.4g}".format),
-    Row(
-        "share of the matrix product's rate", "", "embed", f"{BASE}/compute/share_of_matrix_product", percent
-    ),
-    Row("training step, over one on a fixed batch", "at most 1.05", "train", "step/over_fixed_batch"),
-    Row("data loading in a training step", "at most 2 %", "train", "step/dataloading_share", percent),
-    Row("training from the cache, over from images", "", "train", "from_images/factor", times),
-    Row("training from disk, over from memory", "", "train", "from_disk/share_of_in_memory_rate"),
-    Row("50,000 steps of 256", "", "train", "compiled/eager/minutes_for_50000_steps", minutes, True),
-    Row(
-        "50,000 steps of 256, CUDA graphs",
-        "10 min",
-        "train",
-        "compiled/graphs/minutes_for_50000_steps",
-        minutes,
-        True,
-    ),
-    Row(
-        "50,000 steps of 256, CUDA graphs and TF32",
-        "10 min",
-        "train",
-        "compiled/graphs, tf32/minutes_for_50000_steps",
-        minutes,
-        True,
-    ),
-    Row("1 robot: encode 3 views", "", "latency", f"1 robot/{BASE}, eager/encode_ms", milliseconds),
-    Row("the same, CUDA graphs", "", "latency", f"1 robot/{BASE}, graphs/encode_ms", milliseconds, True),
-    Row("1 robot: one-step head", "", "latency", f"{HEAD}/imf, 1 step, ms", milliseconds),
-    Row(
-        "one-step head, CUDA graphs",
-        "2 ms",
-        "latency",
-        "1 robot/head, graphs/imf, 1 step, ms",
-        milliseconds,
-        True,
-    ),
-    Row(
-        "10 steps of DDIM over one", "", "latency", "1 robot/head, eager/ddim, 10 steps, times as long", times
-    ),
-    Row(
-        "100 steps of DDIM over one",
-        "",
-        "latency",
-        "1 robot/head, eager/ddim, 100 steps, times as long",
-        times,
-    ),
-    Row("rollouts in parallel, over one through Gymnasium", "1.7 x", "rollout", "parallel_over_plain", times),
-    Row("over one that renders only what is seen", "1.7 x", "rollout", "parallel_over_serial", times),
-    Row("over cores that never wait", "", "rollout", "parallel_over_ideal", times),
-)
 
 
 def load_results(folder: Path = RESULTS) -> Results:
@@ -130,39 +41,78 @@ def find(results: Results, benchmark: str, device: str, path: str) -> float | No
     return float(value)
 
 
+def headline(results: Results) -> str:
+    """Return the sentence at the top of the README."""
+    factor = find(results, "train", "cpu", "from_images/factor")
+    if factor is None:
+        return "not measured yet"
+    result = results["train-cpu"]
+    cores, batch = result["machine"]["cores"], result["from_images"]["batch_size"]
+    return (
+        f"On {cores} CPU cores, training from the cache processes **{factor:.0f} times** as many samples per "
+        f"second as training on images (SigLIP2-base, three cameras, batches of {batch}; "
+        "`python benchmarks/train.py`)."
+    )
+
+
 def speed_table(results: Results) -> str:
-    """Return the table of the README: what has been measured, and below it what has not."""
-    values = {row: {d: find(results, row.benchmark, d, row.path) for d in DEVICES} for row in ROWS}
-    shown = [device for device in DEVICES if any(found[device] is not None for found in values.values())]
-    names = {"cpu": "CPU, reduced size", "cuda": "GPU"}
+    """Return the table of the README: the main figures, as far as they have been measured."""
+    shown = measured_on(results)
     lines = [
-        f"| SigLIP2-base if not said otherwise | goal | {' | '.join(names[device] for device in shown)} |",
-        "|---|---|" + "---|" * len(shown),
+        f"| SigLIP2-base, full-size policy | goal | {' | '.join(DEVICE_NAMES[device] for device in shown)} |",
+        "|---|---|---|" + "---|" * (len(shown) - 1),
     ]
-    for row, found in values.items():
-        cells = [row.form(v) if (v := found[device]) is not None else MISSING for device in shown]
-        if cells.count(MISSING) < len(cells):
-            lines.append(f"| {row.what} | {row.goal} | {' | '.join(cells)} |")
-    lines += ["", machines(results)]
-    missing = [row for row, found in values.items() if found["cuda"] is None]
+    for row in ROWS:
+        cells = cells_of(row, results, shown)
+        if row.in_readme and cells.count(MISSING) < len(cells):
+            # By themselves these names do not say which command they belong to.
+            lines.append(f"| {TITLES[row.benchmark]}: {row.what} | {row.goal} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", machines(results)])
+
+
+def all_speed_tables(results: Results) -> str:
+    """Return the tables of docs/speed.md: every figure, what it means, and what is missing."""
+    shown = measured_on(results)
+    lines: list[str] = []
+    for benchmark, title in TITLES.items():
+        head = " | ".join(DEVICE_NAMES[device] for device in shown)
+        lines += [f"## {title}", "", f"`python benchmarks/{benchmark}.py`", ""]
+        lines += [f"| figure | goal | {head} | what it is |", "|---|---|---|" + "---|" * len(shown)]
+        for row in ROWS:
+            cells = cells_of(row, results, shown)
+            if row.benchmark == benchmark and cells.count(MISSING) < len(cells):
+                lines.append(f"| {row.what} | {row.goal} | {' | '.join(cells)} | {row.meaning} |")
+        lines.append("")
+    lines += ["## Machines", "", machines(results), ""]
+    missing = [
+        row for row in ROWS if not row.cpu_only and find(results, row.benchmark, "cuda", row.path) is None
+    ]
     if missing:
-        commands = ", ".join(
-            f"`python benchmarks/{name}.py --device cuda`"
-            for name in sorted({row.benchmark for row in missing})
-        )
-        lines += [
-            "",
-            f"Not measured on a GPU yet, for want of one: {listed(missing)}. To measure: {commands}.",
-        ]
-    return "\n".join(lines)
+        lines += ["## Not measured on a GPU yet", "", "No GPU was available. Missing:", ""]
+        lines += [f"- {listed(name, missing)}" for name in TITLES if listed(name, missing)]
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
-def listed(missing: list[Row]) -> str:
-    """Name the figures that are missing."""
-    if len(missing) == len(ROWS):
-        wanted = [f"{row.what} ({row.goal})" for row in ROWS if row.goal and row.gpu_only]
-        return f"everything above, and {', '.join(wanted)}"
-    return ", ".join(row.what for row in missing)
+def measured_on(results: Results) -> list[str]:
+    """Return the devices that there is a figure of."""
+    return [d for d in DEVICES if any(find(results, row.benchmark, d, row.path) is not None for row in ROWS)]
+
+
+def cells_of(row: Row, results: Results, devices: list[str]) -> list[str]:
+    """Return a row's figures on some devices."""
+    found = (find(results, row.benchmark, device, row.path) for device in devices)
+    return [MISSING if value is None else row.form(value) for value in found]
+
+
+def listed(benchmark: str, missing: list[Row]) -> str:
+    """Name the figures of a benchmark that are missing, and the command that measures them."""
+    names = [
+        row.what + (f" (goal: {row.goal})" if row.goal else "")
+        for row in missing
+        if row.benchmark == benchmark
+    ]
+    return f"`python benchmarks/{benchmark}.py --device cuda`: {', '.join(names)}" if names else ""
 
 
 def machines(results: Results) -> str:
@@ -227,19 +177,21 @@ def hours_table(results: Results) -> str:
 
 def cores_table(results: Results) -> str:
     """Return how many cores keep one device in images."""
-    lines = ["| images/s | " + " | ".join(OTHER_RATES) + " |", "|---|" + "---|" * len(OTHER_RATES)]
+    lines = ["| cores needed | " + " | ".join(OTHER_RATES) + " |", "|---|" + "---|" * len(OTHER_RATES)]
     for kind, path in (("PNG", "from_images"), ("mp4", "from_mp4")):
         rate = find(results, "embed", "cpu", f"{SMALL}/{path}/decode_images_per_s")
         if rate is None:
             return "not measured yet"
         each = rate / results["embed-cpu"]["machine"]["cores"]
-        cells = " | ".join(f"{wanted / each:.0f} cores" for wanted in OTHER_RATES.values())
-        lines.append(f"| {kind}, {each:,.4g} a core | {cells} |")
+        cells = " | ".join(_cores(wanted / each) for wanted in OTHER_RATES.values())
+        lines.append(f"| {kind}, {each:,.4g} images/s per core | {cells} |")
     return "\n".join(lines)
 
 
 TABLES: dict[str, Callable[[Results], str]] = {
+    "headline": headline,
     "speed": speed_table,
+    "all speed": all_speed_tables,
     "storage": storage_table,
     "hours": hours_table,
     "cores": cores_table,
@@ -251,6 +203,10 @@ def _bytes(size: float) -> str:
         if size >= factor:
             return f"{size / factor:.3g} {unit}"
     return f"{size / 1e6:.3g} MB"
+
+
+def _cores(cores: float) -> str:
+    return f"{cores:.1f}" if cores < 2 else f"{cores:.0f}"
 
 
 def _hours(hours: float) -> str:
@@ -265,7 +221,7 @@ def filled(text: str, results: Results) -> str:
     def fill(match: re.Match[str]) -> str:
         return f"<!-- figures {match[1]} -->\n{TABLES[match[1]](results)}\n<!-- end -->"
 
-    return re.sub(r"<!-- figures (\w+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
+    return re.sub(r"<!-- figures ([\w ]+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
 
 
 def main() -> None:

@@ -43,6 +43,7 @@ class Augmentation(StrictModel):
     offset: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Largest change of each colour channel's brightness, as a share of full scale."""
     seed: Count = 0
+    """Of the variants."""
 
 
 Pooling = Literal["pooled", "mean", "grid2", "grid4", "patches"]

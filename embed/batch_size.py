@@ -42,6 +42,7 @@ def settle_batch_size(encoder: FrozenEncoder, config: EncoderConfig, spec: Cache
         return int(json.loads(path.read_bytes())["batch_size"])
     with torch.compiler.set_stance("force_eager"):  # compiling five sizes would take minutes
         chosen = best_batch_size(lambda size: measured_rate(encoder, size))
+    encoder.forget_passes()  # none of them has compiled anything
     write_json(path, {"batch_size": chosen, "measured_on": torch.cuda.get_device_name(encoder.device)})
     return chosen
 

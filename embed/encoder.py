@@ -139,12 +139,12 @@ class FrozenEncoder:
         return torch.cat(outputs).numpy()
 
     def join(self, pieces: Sequence[UInt8[np.ndarray, "_n h w 3"]]) -> UInt8[np.ndarray, "n h w 3"]:
-        """Return frames of one size as one array; a single piece as it is.
+        """Return frames of one size as one array; a single one is copied only if it is a flipped view.
 
         For a GPU it is page-locked, so that `forward` uploads it as it lies.
         """
         if len(pieces) == 1:
-            return pieces[0]
+            return np.ascontiguousarray(pieces[0])
         rows = sum(len(piece) for piece in pieces)
         gpu = self.device.type == "cuda"
         joined = torch.empty((rows, *pieces[0].shape[1:]), dtype=torch.uint8, pin_memory=gpu).numpy()
@@ -161,12 +161,12 @@ class FrozenEncoder:
         with self._stream(), self._first_pass(rows):
             batch = torch.from_numpy(frames)
             if self.device.type == "cuda":
-                batch = (
-                    batch.pin_memory()
-                )  # only page-locked memory is uploaded beside other work; no copy if it is
-            pixels = normalise(batch.to(self.device, non_blocking=True), self.preprocessing).to(self._dtype)
-            if rows > len(frames):
-                pixels = torch.cat([pixels, pixels[-1:].expand(rows - len(frames), -1, -1, -1)])
+                # Only page-locked memory is uploaded beside other work; what is so already is not copied.
+                batch = batch.pin_memory()
+            batch = batch.to(self.device, non_blocking=True)
+            if rows > len(frames):  # as bytes: padded floats would lie in memory in another order than others
+                batch = torch.cat([batch, batch[-1:].expand(rows - len(frames), -1, -1, -1)])
+            pixels = normalise(batch, self.preprocessing).to(self._dtype)
             tokens = pool(self._model(pixel_values=pixels), self.identity.pooling)[: len(frames)]
             return tokens.to(torch.float16).cpu()
 
@@ -196,6 +196,10 @@ class FrozenEncoder:
         with self._compiling:
             yield
             self._compiled.add(rows)
+
+    def forget_passes(self) -> None:
+        """Take no number of rows for compiled any more."""
+        self._compiled.clear()
 
     def _halve_batch(self, full: int) -> None:
         """Go on with half as many images a pass, and say so.

@@ -119,7 +119,7 @@ def embed(
 def for_large_batches(encoder: EncoderConfig) -> EncoderConfig:
     """Return how an encoder is compiled here: CUDA graphs help small batches, which rollouts have.
 
-    Nor do torch's before 2.13 work in the threads of the pipeline.
+    Before torch 2.13 they do not work in threads that Python starts either, such as the pipeline's.
     """
     return encoder.model_copy(update={"compile": "on"}) if encoder.compile == "graphs" else encoder
 

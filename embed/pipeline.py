@@ -11,7 +11,7 @@ was interrupted.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float16, UInt8
@@ -29,7 +29,8 @@ Views = list[UInt8[np.ndarray, "_n h w 3"]]
 """The frames of each camera, in order."""
 BLOCK_FRAMES = 16
 FRAMES_AHEAD = 128
-"""Decoded frames that wait, of all variants together; 75 MB of three cameras at 256 x 256."""
+"""Frames that wait for the encoder, of all variants together; 75 MB of three cameras at 256 x 256. The
+decoder is a block or two further."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,9 @@ class Prepared:
     """A block at the encoder's size."""
 
     shard: int
-    block: FrameBlock
+    rows: Frames
+    """Without features yet."""
+    cameras: list[str]
     variants: list[Views]
     """The frames themselves, and the augmented variants."""
 
@@ -101,7 +104,7 @@ def cut(views: Views, size: int) -> Iterator[Views]:
 
 def _result(prepared: Prepared, variants: list[list[Future[Features]]]) -> tuple[int, Frames]:
     features = [np.concatenate([batch.result() for batch in batches]) for batches in variants]
-    return prepared.shard, to_frames(prepared.block, features)
+    return prepared.shard, with_features(prepared.rows, prepared.cameras, features)
 
 
 def block_frames(batch_size: int, cameras: int) -> int:
@@ -121,18 +124,22 @@ def prepare(block: FrameBlock, size: tuple[int, int], augmentation: Augmentation
     ]
 
 
-def to_frames(block: FrameBlock, variants: Sequence[Features]) -> Frames:
-    """Replace a block's images by the features of all their variants, in the order that `prepare` gives."""
-    cameras = list(block.images)
-    # [cameras, n] of each variant; a frame's variants lie next to each other in a shard.
-    features = np.stack(variants, axis=1)
+def rows_of(block: FrameBlock) -> Frames:
+    """Return what a cache holds of a block besides features."""
     return Frames(
-        features=dict(zip(cameras, np.split(features, len(cameras)), strict=True)),
+        features={},
         state=block.state,
         action=block.action,
         episode_index=block.episode_index,
         frame_index=block.frame_index,
     )
+
+
+def with_features(rows: Frames, cameras: Sequence[str], variants: Sequence[Features]) -> Frames:
+    """Complete rows by the features of all their variants, in the order that `prepare` gives."""
+    # [cameras, n] of each variant; a frame's variants lie next to each other in a shard.
+    features = np.stack(variants, axis=1)
+    return replace(rows, features=dict(zip(cameras, np.split(features, len(cameras)), strict=True)))
 
 
 def _prepared(
@@ -142,4 +149,5 @@ def _prepared(
     for shard in shards:
         for block in source.read(spec.frame_range(shard), size):
             variants = prepare(block, image_size, spec.augmentation)
-            yield Prepared(shard=shard, block=block, variants=variants)
+            # Not the block: its images have the dataset's own size, which may be large.
+            yield Prepared(shard=shard, rows=rows_of(block), cameras=list(block.images), variants=variants)

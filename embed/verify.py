@@ -8,7 +8,7 @@ from vla.cache import FeatureCache
 from vla.cache.shard import repair_command
 from vla.embed.config import DatasetConfig, EncoderConfig
 from vla.embed.encoder import FrozenEncoder
-from vla.embed.pipeline import prepare, to_frames
+from vla.embed.pipeline import prepare, rows_of, with_features
 from vla.embed.sources import FrameSource, open_source
 from vla.errors import CacheError, DatasetError
 from vla.progress import Progress
@@ -109,7 +109,8 @@ def _differences(
     spread, rounding = TOLERANCE[made.encoder.dtype]
     block = next(source.read(range(frame, frame + 1), 1))
     variants = prepare(block, encoder.preprocessing.image_size, made.augmentation)
-    found = to_frames(block, [encoder.encode(encoder.join(views)) for views in variants])
+    features = [encoder.encode(encoder.join(views)) for views in variants]
+    found = with_features(rows_of(block), list(block.images), features)
     row = cache.row(frame)
     at = f"episode {block.episode_index[0]}, frame {block.frame_index[0]}"
     for name, values in (("state", block.state), ("action", block.action)):

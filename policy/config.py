@@ -28,12 +28,16 @@ class ImfConfig(StrictModel):
     pinned_share: Share = 0.1
     """Of the rows with r < t, those pinned to (t, r) = (1, 0), the only query of one-step sampling."""
     logit_mean: float = -0.4
+    """Mean of the logit-normal times, of the paper."""
     logit_std: Positive = 1.0
+    """Its standard deviation."""
     loss_power: Annotated[float, Field(ge=0, le=1)] = 0.5
     """p of the weight 1 / (loss + c)^p; 0 is faithful to the mixture, 1 seeks modes."""
     loss_offset: Positive = 1e-3
     """c of the same weight."""
     derivative: Literal["jvp", "finite_difference"] = "jvp"
+    """du/dt by forward-mode differentiation, or by central differences: the same gradient to 6e-5, and
+    on a CPU 0.69 of the time."""
 
 
 class DdpmConfig(StrictModel):
@@ -51,7 +55,9 @@ class MlpConfig(StrictModel):
     """Deterministic regression."""
 
     width: Width = 1024
+    """Of the hidden layers."""
     layers: Depth = 3
+    """Hidden layers."""
 
 
 class PolicyConfig(StrictModel):
@@ -66,15 +72,21 @@ class PolicyConfig(StrictModel):
     cond_dim: Width = 384
     """Width of the condition of one observation step, `head.cond_dim`."""
     obs_horizon: Depth = 2
+    """Observations that the policy sees, the newest one included."""
     pred_horizon: Depth = 16
+    """Predicted actions, from the first of these observations on."""
     num_action_steps: Depth = 8
     """Actions executed of each predicted chunk, from the current observation on."""
     head: Literal["imf", "flow", "ddpm", "mlp"] = "imf"
+    """Improved MeanFlow, flow matching, noise prediction, or regression."""
     residual: Literal["attnres", "plain"] = "attnres"
     """Attention Residuals (arXiv 2603.15031), or the ordinary residual stream."""
     n_emb: Width = 384
+    """Width of the head's transformer."""
     n_layer: Depth = 12
+    """Its blocks, an attention and an MLP each."""
     n_head: Depth = 8
+    """Its attention heads."""
     imf: ImfConfig = ImfConfig()
     ddpm: DdpmConfig = DdpmConfig()
     mlp: MlpConfig = MlpConfig()
@@ -95,19 +107,29 @@ class TrainConfig(StrictModel):
     """The training run."""
 
     out: str = "runs/train"
+    """The run directory."""
     steps: Count = 50_000
+    """Updates in all."""
     batch_size: PositiveInt = 256
+    """Windows of an update, of all processes together."""
     seed: Count = 0
+    """Of weights, order, noise and times."""
     device: str = "auto"
+    """auto, cuda, cuda:1, mps, cpu."""
     tracker: Literal["tensorboard", "wandb", "swanlab", "trackio", "none"] = "tensorboard"
     """Where figures go beside `metrics.jsonl`; all but tensorboard are extras: pip install 'vla[wandb]'."""
     lr: Positive = 3e-4
+    """Peak learning rate of AdamW."""
     betas: tuple[Share, Share] = (0.9, 0.95)
+    """AdamW's decay of its two averages."""
     weight_decay: NotNegative = 1e-4
+    """Of matrices; biases, gains and depth queries do not decay."""
     warmup_steps: Count = 500
+    """Steps of the linear rise to `lr`; a cosine follows."""
     min_lr_share: Share = 0.02
     """The cosine ends at this share of `lr`."""
     grad_clip: Positive = 1.0
+    """Largest global norm of the gradients."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Ramped up from 0 as min(decay, (1 + step) / (10 + step))."""
     val_episodes: Count = 2
@@ -119,8 +141,12 @@ class TrainConfig(StrictModel):
     max_cache_gib: NotNegative = 0.0
     """Caches larger than this stay memory-mapped on disk; 0 lets the available memory decide."""
     log_every: PositiveInt = 50
+    """Steps between lines of figures."""
     val_every: PositiveInt = 1000
+    """Steps between losses on the held-out episodes."""
     save_every: PositiveInt = 10_000
+    """Steps between checkpoints."""
     rollout_every: Count = 10_000
     """Steps between validation rollouts; 0 is none."""
     rollout_episodes: PositiveInt = 10
+    """Episodes of each validation rollout."""

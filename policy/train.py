@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vla.cache import FeatureCache
-from vla.compiling import compile_module
+from vla.compiling import advise_compiling, compile_module
 from vla.device import choose_device
 from vla.distributed import World
 from vla.errors import ConfigError, VlaError
@@ -33,7 +33,7 @@ from vla.policy.sampling import EpochSampler, RowRandom, generator_for
 from vla.policy.trackers import open_tracker
 from vla.policy.validation import validate
 from vla.policy.windows import FeatureWindows, fits_in_memory, split_episodes
-from vla.progress import Progress, say
+from vla.progress import Progress
 
 Rollout = Callable[[VLAAgent, int], Mapping[str, float]]
 """Drive the agent live at a step; answers with figures, `avg_reward` among them."""
@@ -97,15 +97,6 @@ def train(
     return trainer.report()
 
 
-def advise(config: TrainConfig, device: torch.device) -> None:
-    """Say what is likely to be worth switching on."""
-    if device.type == "cuda" and config.compile == "off":
-        say(
-            "the loss is not compiled: most of a step on a GPU is then the launching of kernels. For a long "
-            "training try --set train.compile=graphs (docs/scale.md); it compiles for minutes first"
-        )
-
-
 class Trainer:
     """One training run, from where its last checkpoint stands to the last step.
 
@@ -132,7 +123,7 @@ class Trainer:
             raise ConfigError(f"batch_size {config.batch_size} cannot be shared by {world.size} processes")
         self._device = choose_device(config.device)
         if world.is_main:
-            advise(config, self._device)
+            advise_compiling(config.compile, self._device)
         training, held_out = split_episodes(len(cache.metadata.episodes), config.val_episodes)
         resident = fits_in_memory(cache, self._device, config.max_cache_gib)
         if resident and world.is_main:
@@ -159,8 +150,6 @@ class Trainer:
         torch.set_float32_matmul_precision(config.matmul_precision)
         compile_module(self.state.agent, config.compile)
         if world.size > 1:
-            # Or else it would cut the compiled loss in pieces, in the middle of the forward-mode derivative.
-            torch._dynamo.config.optimize_ddp = False
             self._model = DistributedDataParallel(self.state.agent, broadcast_buffers=False)  # none changes
         self.batches = self.load(range(self.state.step, config.steps))
         if not self._windows.resident:

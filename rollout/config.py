@@ -33,11 +33,13 @@ class RecordConfig(StrictModel):
     task: str = "sim_transfer"
     """A task with a scripted expert: sim_transfer, aloha_transfer_cube."""
     episodes: PositiveInt = 50
+    """Episodes of the dataset."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Attempt k is reset with seed + k; failures are left out, so episodes may skip seeds."""
     out: str = "data/sim_transfer"
+    """Folder of the dataset."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes; 0 is one a core."""
+    """Processes; 0 is one per core."""
     image_size: tuple[PositiveInt, PositiveInt] = (256, 256)
     """Height and width [pixel] of the stored frames."""
     keep_failures: bool = False
@@ -50,11 +52,12 @@ class RolloutConfig(StrictModel):
     """`vla rollout`, and the validation rollouts of `vla train`."""
 
     episodes: PositiveInt = 50
+    """Episodes of the evaluation."""
     seed: Annotated[int, Field(ge=0)] = 1000
     """Episode k is reset with seed + k. Validation rollouts, which choose the best checkpoint, take seed +
     1,000,000 + k, so that what is chosen is not measured on what it was chosen by."""
     num_envs: Annotated[int, Field(ge=0)] = 0
-    """Environments side by side, one process each; 0 is one a core."""
+    """Environments side by side, one process each; 0 is one per core."""
     num_steps: Annotated[int, Field(ge=0)] = 0
     """Sampling steps of the action head; 0 takes the head's own: 1 for imf and mlp, 10 for flow and ddpm."""
     task: str = ""
@@ -75,6 +78,7 @@ class ServeConfig(StrictModel):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0 takes a free one."""
     max_clients: PositiveInt = 8
+    """Connections at a time; further ones are told to come back."""
     max_message_mib: Annotated[float, Field(gt=0, le=1024)] = 32.0
     """Larger messages are refused unread; three views of 1080p are 18 MiB."""
     timeout_s: Annotated[float, Field(gt=0)] = 20.0

@@ -72,7 +72,7 @@ def run_side_by_side(
     Args:
         policy: chooses the actions; called from all threads, computes on the CPU.
         groups: of environments, each stepped as one.
-        seeds: of the episodes; whichever group is free takes the next ones. No generator: threads share it.
+        seeds: of the episodes; whichever group is free takes the next. No generator: threads share it.
         videos: mp4 file by seed, for the episodes to record.
         latency: extended.
 

@@ -30,6 +30,7 @@ from vla.rollout.live import LivePolicy
 from vla.rollout.make_env import find_spec, make_env
 from vla.rollout.summary import EpisodeResult, success_rate, summarise
 from vla.rollout.vector_env import EnvironmentProcesses
+from vla.threads import usable_cores
 
 
 def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Path) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Pat
     """
     task = policy.tasks.text()  # refused before an environment is started
     out.mkdir(parents=True, exist_ok=True)
-    num_envs = min(config.num_envs or os.cpu_count() or 1, config.episodes)
+    num_envs = min(config.num_envs or usable_cores(), config.episodes)
     videos = {
         config.seed + k: str(out / "videos" / f"eval_episode_{k}.mp4")
         for k in range(min(config.videos, config.episodes))

@@ -5,7 +5,6 @@ is made of the first successes in order of number, so its bytes depend neither o
 ran nor on how often the recording was interrupted.
 """
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from vla.rollout.expert_tasks import find_task
 from vla.rollout.lerobot_writer import EpisodeTable, make_features, write_dataset
 from vla.rollout.plan import Plan, make_plan
 from vla.rollout.staging import Staging
+from vla.threads import usable_cores
 
 MAX_ATTEMPTS_PER_EPISODE = 4
 """Beyond this the expert is not an expert: with its own noise 99.6 % succeed."""
@@ -127,7 +127,7 @@ def _run_missing(
 ) -> None:
     """Run attempts until enough are kept; `outcomes` grows."""
     missing = attempts_missing(_kept(outcomes, plan), config.episodes)
-    num_workers = min(config.workers or os.cpu_count() or 1, len(missing))
+    num_workers = min(config.workers or usable_cores(), len(missing))
     with (
         Progress("record", config.episodes, done=resumed, unit="episodes") as progress,
         open_pool(plan, num_workers) as pool,

@@ -76,6 +76,8 @@ class PolicyServer:
         config = self._config
         for _ in range(WARM_UPS):
             await self._work(self._warm_up)  # in the thread that decides: CUDA graphs belong to theirs
+            if stop.is_set():
+                break
         try:
             listening = await listen(
                 self._serve_client,

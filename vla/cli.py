@@ -8,6 +8,9 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib import metadata
+from platform import python_version
+from typing import Annotated
 
 import typer
 
@@ -33,6 +36,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train robot manipulation policies on cached features of a frozen vision encoder.",
 )
+
+
+def show_versions(asked: bool) -> bool:
+    """Print what a report of a fault should say, and end; not asked, say so."""
+    if asked:
+        names = ("vla", "torch", "transformers", "mujoco")
+        print(", ".join(f"{name} {metadata.version(name)}" for name in names), f"(python {python_version()})")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_versions, is_eager=True, help="Print versions, for reports, and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 for command in (record, embed, train, rollout, sweep, report, serve, export, share, inspect, verify):
     app.command()(command)
 

@@ -25,15 +25,15 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"no device is called '{name}'; use auto, cuda, cuda:N, mps or cpu") from None
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if not available.get(device.type, False):
-        raise ConfigError(f"device '{name}' is not available here; use auto or cpu")
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        raise ConfigError(f"device '{device}' is not available here; use auto or cpu")
     return device
 
 

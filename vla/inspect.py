@@ -56,8 +56,8 @@ def _dataset(path: Path) -> dict[str, Any]:
         "fps": source.fps if says_fps else "not stored",
         "hours": round(sum(lengths) / source.fps / 3600, 3) if says_fps else "not stored",
         "cameras": list(source.camera_names),
-        "state_dim": source.state_dim,
-        "action_dim": source.action_dim,
+        "state": f"{source.state_key} [{source.state_dim}]",
+        "action": f"{source.action_key} [{source.action_dim}]",
         "tasks": sorted({episode.task for episode in source.episodes}),
     }
     hint = "" if says_fps else " --set dataset.fps=50"

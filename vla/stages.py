@@ -198,10 +198,16 @@ def serve(
         policy: a run, a checkpoint or a policy folder.
         ready: called with `url` and `policy` once clients can connect.
         checkpoint: of a run: best, last or a step; None takes best if there is one, else last.
+
+    Raises:
+        ConfigError: CUDA graphs are asked for, and this torch makes them in the main thread only.
     """
+    from vla.compiling import require_graphs_in_threads
     from vla.policy.run import find_policy
     from vla.rollout.serve import serve as run
 
+    for table, how in (("encoder", settings.encoder.compile), ("rollout", settings.rollout.compile)):
+        require_graphs_in_threads(how, f"{table}.compile")
     folder = find_policy(policy, checkpoint)
     live = load_live(settings, folder)
     run(live, settings.serve, lambda url: ready({"url": url, "policy": str(folder)}))

@@ -5,6 +5,7 @@ decodes or renders beside it makes all of them wait. Batches of their own never 
 (docs/decisions/0009).
 """
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,12 @@ MOST_WORKERS = 16
 """Each needs memory: of 8 images SigLIP2-base's widest activation is 25 MB, and several live at a time."""
 GPU_WORKERS = 2
 """One uploads while the other's batch is computed."""
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: a scheduler such as SLURM allows some of the machine's."""
+    allowed = getattr(os, "sched_getaffinity", None)  # Linux has it
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
 
 
 def num_workers(device: torch.device) -> int:

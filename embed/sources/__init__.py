@@ -1,6 +1,5 @@
 """Readers of demonstrations. `open_source` chooses one by looking at the path."""
 
-import os
 import shlex
 
 from vla.embed.config import DatasetConfig
@@ -10,6 +9,7 @@ from vla.embed.sources.lerobot import LeRobotSource
 from vla.embed.sources.lerobot_info import INFO
 from vla.embed.sources.source import FrameBlock, FrameSource
 from vla.errors import DatasetError
+from vla.threads import usable_cores
 
 __all__ = ["FrameBlock", "FrameSource", "LeRobotSource", "open_source"]
 
@@ -19,13 +19,13 @@ def open_source(config: DatasetConfig, workers: int = 0) -> FrameSource:
 
     Args:
         config: path, cameras, keys and episodes.
-        workers: threads that decode images; 0 is one a core.
+        workers: threads that decode images; 0 is one per core.
 
     Raises:
         DatasetError: nothing readable lies there, or a camera, key or episode is missing.
     """
     folder = find_dataset(config)
-    source = _choose(folder, config, workers or os.cpu_count() or 1)
+    source = _choose(folder, config, workers or usable_cores())
     if folder.revision is not None:
         complete(folder, source.files())
     return source

@@ -6,7 +6,6 @@ decoded: no file is read twice, and no camera waits for another at the end of a 
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,6 +19,7 @@ Decoded = Callable[[], UInt8[np.ndarray, "n h w 3"]]
 """Waits for the frames of one camera in a block, RGB; raises DatasetError if one cannot be decoded."""
 Where = Callable[[int], str]
 """Names camera, episode and frame of a block's k-th frame, for messages."""
+MOST_THREADS = 16
 
 
 class Decoders:
@@ -36,8 +36,8 @@ class Decoders:
         self, folder: DatasetFolder, tolerance_s: float, video_cameras: Iterable[str], workers: int
     ) -> None:
         cameras = list(video_cameras)
-        # More threads than cores only get in each other's way.
-        each = max(1, workers // max(1, len(cameras)))
+        # More threads than cores only get in each other's way, and FFmpeg advises no more than 16 a file.
+        each = min(MOST_THREADS, max(1, workers // max(1, len(cameras))))
         self._tracks = {camera: VideoTrack(folder, tolerance_s, each) for camera in cameras}
         self._threads = {camera: ThreadPoolExecutor(1, f"video {camera}") for camera in self._tracks}
         self._pool = ThreadPoolExecutor(workers, "images")
@@ -46,11 +46,13 @@ class Decoders:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with ExitStack() as closing:
-            for track in self._tracks.values():
-                closing.callback(track.close)  # the first to be named is the last: its thread has ended
-            for pool in (self._pool, *self._threads.values()):
-                closing.callback(pool.shutdown, cancel_futures=True)
+        pools = (self._pool, *self._threads.values())
+        for pool in pools:  # nobody begins anything more, while one is waited for
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in pools:
+            pool.shutdown()
+        for track in self._tracks.values():
+            track.close()  # not if waiting was broken off: its thread may still read the file
 
     def begin_images(self, cells: Sequence[object], where: Where) -> Decoded:
         """Begin to decode encoded images."""

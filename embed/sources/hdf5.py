@@ -87,6 +87,14 @@ class Hdf5Source(FrameSource):
         return self._layout.cameras
 
     @property
+    def state_key(self) -> str:
+        return self._state_key
+
+    @property
+    def action_key(self) -> str:
+        return self._action_key
+
+    @property
     def state_dim(self) -> int:
         return self._layout.state_dim
 

@@ -57,7 +57,7 @@ def check_size(width: int, height: int) -> None:
 def stack(
     images: Iterable[np.ndarray], count: int, where: Callable[[int], str]
 ) -> UInt8[np.ndarray, "count h w 3"]:
-    """Collect decoded frames of one camera, each as soon as it is there: it is still in the core's cache.
+    """Collect decoded frames of one camera, each as soon as it is there: a video's is still in cache.
 
     Args:
         images: the frames; may raise FrameError in place of one.

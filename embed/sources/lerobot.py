@@ -21,8 +21,8 @@ from vla.embed.sources.source import FrameBlock, FrameSource
 from vla.embed.sources.watch import FileWatch
 from vla.errors import DatasetError
 
-BLOCKS_AHEAD = 2
-"""Begun before the oldest is waited for, so that no thread waits for the slowest image of a block."""
+FRAMES_AHEAD = 32
+"""Begun before the oldest block is waited for, so that no thread waits for its slowest image."""
 
 
 class LeRobotSource(FrameSource):
@@ -65,6 +65,14 @@ class LeRobotSource(FrameSource):
     @property
     def camera_names(self) -> tuple[str, ...]:
         return tuple(self._keys)
+
+    @property
+    def state_key(self) -> str:
+        return self._state_key
+
+    @property
+    def action_key(self) -> str:
+        return self._action_key
 
     @property
     def state_dim(self) -> int:
@@ -110,7 +118,7 @@ class LeRobotSource(FrameSource):
             for table in rebatch(tables, block):
                 begun.append(self._begin(table, range(first, first + len(table)), decoders))
                 first += len(table)
-                if len(begun) > BLOCKS_AHEAD:
+                if len(begun) > max(1, FRAMES_AHEAD // block):
                     yield begun.popleft()()
             while begun:
                 yield begun.popleft()()

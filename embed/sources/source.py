@@ -62,6 +62,16 @@ class FrameSource(ABC):
     def action_dim(self) -> int:
         """Size of the action."""
 
+    @property
+    @abstractmethod
+    def state_key(self) -> str:
+        """What the dataset calls the robot state."""
+
+    @property
+    @abstractmethod
+    def action_key(self) -> str:
+        """What it calls the action."""
+
     @abstractmethod
     def files(self) -> list[str]:
         """List the files that decide what `read` delivers, relative to the dataset's directory."""

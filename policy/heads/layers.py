@@ -29,8 +29,9 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         if not torch.compiler.is_compiling():
             return super().forward(x)
+        assert self.eps is not None
         values = x.to(torch.promote_types(x.dtype, torch.float32))
-        inverse_rms = torch.rsqrt(values.square().mean(dim=-1, keepdim=True) + (self.eps or 0.0))
+        inverse_rms = torch.rsqrt(values.square().mean(dim=-1, keepdim=True) + self.eps)
         return values * inverse_rms * self.weight
 
 

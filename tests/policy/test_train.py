@@ -17,7 +17,7 @@ from vla.policy.config import PolicyConfig, TrainConfig
 from vla.policy.optimizer import MovingAverage, build_optimizer, learning_rate
 from vla.policy.run import RunDirectory
 from vla.policy.run_log import read_metrics
-from vla.policy.train import TrainReport, advise, train
+from vla.policy.train import TrainReport, train
 
 POLICY = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
 
@@ -69,17 +69,6 @@ def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(
         expected, found = (load_file(run.checkpoint(8) / name) for run in (whole, stopped))
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[key], found[key]) for key in expected)
-
-
-def test_a_training_on_a_gpu_without_compiling_is_told_what_to_try(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    for config, device in ((settings(), cpu), (settings(compile="graphs"), gpu)):
-        advise(config, device)
-    assert not capsys.readouterr().err
-    advise(settings(), gpu)
-    assert "--set train.compile=graphs" in capsys.readouterr().err
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_seed_others(

@@ -77,6 +77,19 @@ def test_every_command_has_help_with_a_runnable_example_and_json(cli: Cli) -> No
         assert "--json" in out
 
 
+def test_the_versions_that_a_report_needs_are_printed(cli: Cli) -> None:
+    code, out, _ = cli("--version")
+    assert code == 0
+    assert [part.split()[0] for part in out.split(", ")] == ["vla", "torch", "transformers", "mujoco"]
+
+
+def test_inspecting_a_dataset_names_what_can_be_chosen(cli: Cli, dataset: Path) -> None:
+    described = result(cli("inspect", dataset, "--json"))
+    assert described["cameras"] == ["r_vis", "top", "front"]
+    assert described["state"].startswith("observation.state [")
+    assert described["action"].startswith("action [")
+
+
 def test_embed_and_train_need_no_more_than_their_inputs(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

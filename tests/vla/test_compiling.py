@@ -13,9 +13,10 @@ import torch
 from fakes import fake_images
 
 import vla.embed.encoder
-from vla.compiling import compile_module
+from vla.compiling import advise_compiling, compile_module, require_graphs_in_threads
 from vla.embed import EncoderConfig, FrozenEncoder
 from vla.embed.encoder import padded_size
+from vla.errors import ConfigError
 
 
 def test_a_compiled_module_keeps_its_names_weights_and_copies() -> None:
@@ -63,3 +64,23 @@ def test_filled_up_passes_have_few_sizes_and_little_waste() -> None:
     assert all(n <= padded_size(n) <= 1.25 * n for n in sizes)
     assert len({padded_size(n) for n in sizes}) < 40
     assert [padded_size(n) for n in (1, 3, 6, 48, 510)] == [1, 3, 6, 48, 512]
+
+
+def test_graphs_in_a_thread_need_a_torch_that_makes_them_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.12.1+cu130")
+    require_graphs_in_threads("on", "rollout.compile")
+    with pytest.raises(ConfigError, match=r"needs torch 2\.13 or later.*--set rollout\.compile=on"):
+        require_graphs_in_threads("graphs", "rollout.compile")
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cu130")
+    require_graphs_in_threads("graphs", "rollout.compile")
+
+
+def test_a_training_on_a_gpu_that_is_not_compiled_is_told_what_to_try(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    advise_compiling("off", cpu)
+    advise_compiling("graphs", gpu)
+    assert not capsys.readouterr().err
+    advise_compiling("off", gpu)
+    assert "--set train.compile=graphs" in capsys.readouterr().err

@@ -23,6 +23,14 @@ def test_a_gpu_without_number_is_that_of_this_process(
     assert choose_device("cuda:1") == torch.device("cuda", 1)
 
 
+def test_a_process_that_there_is_no_gpu_for_is_refused(
+    four_gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(ConfigError, match="device 'cuda:4' is not available here"):
+        choose_device("auto")
+
+
 def test_a_device_that_is_not_there_or_not_known_is_refused(four_gpus: None) -> None:
     with pytest.raises(ConfigError, match="device 'cuda:4' is not available here; use auto or cpu"):
         choose_device("cuda:4")

@@ -26,7 +26,7 @@ def embed(
 ) -> None:
     """Encode every frame of a dataset once, into a feature cache.
 
-    Interrupted work goes on where it stopped when the same command is run again.
+    Interrupted work continues where it stopped when the same command is run again.
 
     Example: vla embed --dataset data/sim_transfer --encoder siglip2-tiny-sim --out data/features
     """

@@ -15,7 +15,8 @@ Config = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; ./pipeline.toml if there is one.")
 ]
 Assign = Annotated[
-    list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Any setting; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Any key of docs/configuration.md; repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Encoder = Annotated[

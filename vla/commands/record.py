@@ -15,14 +15,14 @@ def record(
     episodes: Annotated[int | None, typer.Option(help="Episodes to keep.")] = None,
     seed: Annotated[int | None, typer.Option(help="Attempt k is reset with seed + k.")] = None,
     out: Annotated[str | None, typer.Option(help="Dataset directory to make.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; 0 is one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; 0 is one per core.")] = None,
     config: Config = None,
     set_: Assign = None,
     json_: Json = False,
 ) -> None:
     """Record expert demonstrations in simulation, as a LeRobotDataset v3.0.
 
-    Interrupted work goes on where it stopped when the same command is run again.
+    Interrupted work continues where it stopped when the same command is run again.
 
     Example: vla record --task sim_transfer --episodes 50 --seed 0 --out data/sim_transfer
     """

@@ -29,7 +29,9 @@ def rollout(
     seed: Annotated[int | None, typer.Option(help="Episode k has seed + k.")] = None,
     task: Task = None,
     num_steps: NumSteps = None,
-    num_envs: Annotated[int | None, typer.Option(help="Environments side by side; 0 is one a core.")] = None,
+    num_envs: Annotated[
+        int | None, typer.Option(help="Environments side by side; 0 is one per core.")
+    ] = None,
     revision: Revision = None,
     checkpoint: Checkpoint = None,
     out: Annotated[Path | None, typer.Option(help="Folder for results; below the run by default.")] = None,

@@ -20,7 +20,7 @@ def sweep(
     status: Annotated[bool, typer.Option("--status", help="Say how the runs stand; start nothing.")] = False,
     json_: Json = False,
 ) -> None:
-    """Train a set of runs from one shared cache, one a device, and keep a table of results.
+    """Train a set of runs from one shared cache, one per device, and keep a table of results.
 
     Run again after any interruption, it goes on: finished runs are skipped.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from vla.device import choose_device
+from vla.threads import usable_cores
 
 
 def choose_slots(devices: Sequence[str], jobs: int) -> list[str]:
@@ -29,7 +30,7 @@ def choose_slots(devices: Sequence[str], jobs: int) -> list[str]:
 def child_environment(slots: Sequence[str]) -> dict[str, str]:
     """Return the environment of the children; on the CPU they share the cores evenly."""
     environment = dict(os.environ)
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     if "cpu" in slots and len(slots) > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(slots))))
     return environment
