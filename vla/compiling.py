@@ -27,8 +27,8 @@ def compile_module(module: nn.Module, how: Compile, backend: str = "inductor") -
     """
     if how == "off":
         return
-    # Or else DistributedDataParallel would have a compiled loss cut where its buckets of gradients end, in the
-    # middle of the forward-mode derivative, which then fails.
+    # Or else DistributedDataParallel would have a compiled loss cut where its buckets of gradients end, in
+    # the middle of the forward-mode derivative, which then fails.
     torch._dynamo.config.optimize_ddp = False
     # Only inductor knows modes.
     mode = "reduce-overhead" if how == "graphs" and backend == "inductor" else None
