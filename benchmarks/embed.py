@@ -61,7 +61,7 @@ class Sizes:
         self.rounds = 1 if tiny else 3
         self.batches: tuple[int, ...] = (64, 128, 256, 512, 1024) if gpu else (8, 16)
         # Frames of three cameras a turn, by encoder.
-        self.frames = {FULL: 8192 if gpu else 16, SMALL: 16_384 if gpu else 512}
+        self.frames = {FULL: 8192 if gpu else 16, SMALL: 16_384 if gpu else 1536}
         self.disk_frames = {FULL: 4096 if gpu else 8, SMALL: 4096 if gpu else 400}
         self.scaling = (600, 1200, 2400)
         if tiny:

@@ -38,7 +38,7 @@ from vla.policy.meter import Meter
 from vla.policy.run import RunDirectory
 from vla.policy.train import Trainer
 
-REDUCED = "batch 32 instead of 256, 4 against training on images; a cache of 512 MiB; no torch.compile"
+REDUCED = "batch 32 instead of 256; a cache of 512 MiB; no torch.compile"
 TINY_POLICY = PolicyConfig(per_view_dim=8, cond_dim=16, n_emb=16, n_layer=1, n_head=2)
 COMPILED: dict[str, dict[str, str]] = {
     "eager": {},
@@ -54,9 +54,9 @@ class Sizes:
         gpu = device == "cuda"
         self.policy = TINY_POLICY if tiny else PolicyConfig()
         self.batch = 256 if gpu else 8 if tiny else 32
-        self.image_batch = 256 if gpu else 2 if tiny else 4
+        self.image_batch = 256 if gpu else 2 if tiny else 32
         self.rounds = 2 if tiny else 100 if gpu else 15
-        self.image_rounds = 1 if tiny else 10 if gpu else 3
+        self.image_rounds = 1 if tiny else 10 if gpu else 2
         self.frames = 2_000 if tiny else 200_000 if gpu else 20_000
         self.disk_frames = 4_096 if tiny else 1_000_000 if gpu else 116_000
         """4.6 kB a frame: 4.3 GiB, or 512 MiB."""

@@ -46,7 +46,8 @@ class EncoderConfig(StrictModel):
     pool: Pooling = "pooled"
     """What is kept of a view: pooled, mean, grid2, grid4 or patches; see `EncoderIdentity.pooling`."""
     batch_size: Annotated[int, Field(ge=0)] = 0
-    """Images a forward pass; 0 is 8 on a CPU; on a GPU it is measured, large datasets only, else 512."""
+    """Images a forward pass; 0 is 8 on a CPU, 16 for small towers; on a GPU it is measured
+    for large datasets, else 512."""
     compile: Compile = "off"
     """off, on (torch.compile) or graphs (CUDA graphs too, in rollouts); see `vla.compiling`."""
     workers: Annotated[int, Field(ge=0)] = 0

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from transformers import SiglipVisionConfig
 
 from vla.embed.batch_size import CANDIDATES, best_batch_size
+from vla.embed.encoder import images_a_pass
 from vla.embed.pipeline import block_frames
 
 
@@ -24,6 +26,13 @@ def test_the_smallest_batch_near_the_best_rate_is_taken(rates: tuple[int, ...], 
         return rates[CANDIDATES.index(size)]
 
     assert best_batch_size(rate) == expected
+
+
+def test_on_a_cpu_small_towers_take_more_images_a_pass_than_large_ones() -> None:
+    base = SiglipVisionConfig(image_size=256, patch_size=16, intermediate_size=3072)
+    small = SiglipVisionConfig(image_size=256, patch_size=32, intermediate_size=512)
+    assert [images_a_pass(tower, torch.device("cpu")) for tower in (base, small)] == [8, 16]
+    assert images_a_pass(small, torch.device("cuda")) == 512
 
 
 def test_a_block_fills_a_pass_without_overflowing_it() -> None:
