@@ -112,7 +112,7 @@ def listed(benchmark: str, missing: list[Row]) -> str:
         for row in missing
         if row.benchmark == benchmark
     ]
-    return f"`python benchmarks/{benchmark}.py --device cuda`: {', '.join(names)}" if names else ""
+    return f"`python benchmarks/{benchmark}.py --device cuda`: {'; '.join(names)}" if names else ""
 
 
 def machines(results: Results) -> str:
