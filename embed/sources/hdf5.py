@@ -67,8 +67,8 @@ class Hdf5Source(FrameSource):
                 "add it, such as ALOHA's: --set dataset.fps=50"
             )
         self._folder, self._config, self._workers, self._fps = folder, config, workers, config.fps
-        self._state_key = config.state_key or "observations/qpos"
-        self._action_key = config.action_key or "action"
+        self.state_key = config.state_key or "observations/qpos"
+        self.action_key = config.action_key or "action"
         self._files = episode_files(folder)
         numbers = choose_episodes(folder.name, self._files, config.episodes)
         self._layout = self._open(numbers[0], config.cameras)
@@ -85,14 +85,6 @@ class Hdf5Source(FrameSource):
     @property
     def camera_names(self) -> tuple[str, ...]:
         return self._layout.cameras
-
-    @property
-    def state_key(self) -> str:
-        return self._state_key
-
-    @property
-    def action_key(self) -> str:
-        return self._action_key
 
     @property
     def state_dim(self) -> int:
@@ -125,8 +117,8 @@ class Hdf5Source(FrameSource):
             ),
             episodes=None if len(chosen) == len(self._files) else chosen,
             fps=self._fps,
-            state_key=self._state_key,
-            action_key=self._action_key,
+            state_key=self.state_key,
+            action_key=self.action_key,
         )
 
     def read(self, frames: range, block: int) -> Iterator[FrameBlock]:
@@ -151,7 +143,7 @@ class Hdf5Source(FrameSource):
         path = self._folder.file(self._files[number])
         try:
             with Hdf5Episode(path) as episode:
-                return episode.layout(cameras, self._state_key, self._action_key)
+                return episode.layout(cameras, self.state_key, self.action_key)
         except HDF5_ERRORS as error:
             raise DatasetError(f"{path} is damaged ({error})") from error
 
@@ -181,8 +173,8 @@ class Hdf5Source(FrameSource):
                 )
                 for camera in self.camera_names
             },
-            state=episode.vectors(self._state_key, frames),
-            action=episode.vectors(self._action_key, frames),
+            state=episode.vectors(self.state_key, frames),
+            action=episode.vectors(self.action_key, frames),
             episode_index=np.full(len(frames), index, np.int32),
             frame_index=np.arange(span.start, span.stop, dtype=np.int32),
         )

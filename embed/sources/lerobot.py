@@ -40,10 +40,10 @@ class LeRobotSource(FrameSource):
     def __init__(self, folder: DatasetFolder, config: DatasetConfig, workers: int) -> None:
         self._folder, self._config, self._workers = folder, config, workers
         self._info = read_info(folder, config)
-        self._state_key = config.state_key or "observation.state"
-        self._action_key = config.action_key or "action"
-        self._state_dim = self._info.vector_dim(folder.name, self._state_key)
-        self._action_dim = self._info.vector_dim(folder.name, self._action_key)
+        self.state_key = config.state_key or "observation.state"
+        self.action_key = config.action_key or "action"
+        self._state_dim = self._info.vector_dim(folder.name, self.state_key)
+        self._action_dim = self._info.vector_dim(folder.name, self.action_key)
         self._keys = self._info.choose_cameras(folder.name, config.cameras)
         self._videos = {
             camera: key for camera, key in self._keys.items() if self._info.features[key].dtype == "video"
@@ -65,14 +65,6 @@ class LeRobotSource(FrameSource):
     @property
     def camera_names(self) -> tuple[str, ...]:
         return tuple(self._keys)
-
-    @property
-    def state_key(self) -> str:
-        return self._state_key
-
-    @property
-    def action_key(self) -> str:
-        return self._action_key
 
     @property
     def state_dim(self) -> int:
@@ -102,13 +94,13 @@ class LeRobotSource(FrameSource):
             content_sha256=content_sha256(self._folder, self.files()),
             episodes=None if len(self._chosen) == len(self._all) else tuple(e.index for e in self._chosen),
             fps=self.fps,
-            state_key=self._state_key,
-            action_key=self._action_key,
+            state_key=self.state_key,
+            action_key=self.action_key,
         )
 
     def read(self, frames: range, block: int) -> Iterator[FrameBlock]:
         images = [key for key in self._keys.values() if key not in self._videos.values()]
-        columns = [*images, self._state_key, self._action_key, *POSITION_COLUMNS]
+        columns = [*images, self.state_key, self.action_key, *POSITION_COLUMNS]
         tables = (
             table for rows in self._rows(frames) for table in stream(self._folder, rows, columns, block)
         )
@@ -171,8 +163,8 @@ class LeRobotSource(FrameSource):
         decoded = {camera: begin(camera, key) for camera, key in self._keys.items()}
         return lambda: FrameBlock(
             images={camera: wait() for camera, wait in decoded.items()},
-            state=vectors(table, self._state_key, self._state_dim, self._folder.name),
-            action=vectors(table, self._action_key, self._action_dim, self._folder.name),
+            state=vectors(table, self.state_key, self._state_dim, self._folder.name),
+            action=vectors(table, self.action_key, self._action_dim, self._folder.name),
             episode_index=episode_index,
             frame_index=frame_index,
         )

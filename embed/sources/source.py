@@ -30,7 +30,15 @@ class FrameBlock:
 
 
 class FrameSource(ABC):
-    """Demonstrations on disk."""
+    """Demonstrations on disk.
+
+    Attributes:
+        state_key: what the dataset calls the robot state.
+        action_key: what it calls the action.
+    """
+
+    state_key: str
+    action_key: str
 
     @property
     @abstractmethod
@@ -61,16 +69,6 @@ class FrameSource(ABC):
     @abstractmethod
     def action_dim(self) -> int:
         """Size of the action."""
-
-    @property
-    @abstractmethod
-    def state_key(self) -> str:
-        """What the dataset calls the robot state."""
-
-    @property
-    @abstractmethod
-    def action_key(self) -> str:
-        """What it calls the action."""
 
     @abstractmethod
     def files(self) -> list[str]:
