@@ -69,7 +69,7 @@ class VideoFile:
         """
         for time_s in times_s:
             frame = self._find(time_s, tolerance_s)
-            # One thread: FFmpeg's own choice starts some for every file, and is slower (20 against 60 us).
+            # One thread: FFmpeg's own choice starts some for every file, and is slower (22 against 70 us).
             yield self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
 
     def close(self) -> None:
