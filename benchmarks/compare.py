@@ -22,17 +22,17 @@ from machine import machine
 from measure import rounded, take_turns
 
 from vla import stages
+from vla.base.files import write_json
 from vla.cache import FeatureCache
 from vla.config import PipelineConfig
 from vla.embed import FrozenEncoder
-from vla.files import write_json
 from vla.policy.agent import VLAAgent
-from vla.policy.checkpoint import load_agent
-from vla.policy.run import RunDirectory
-from vla.policy.train import train
-from vla.rollout.evaluate import evaluate
+from vla.policy.training.checkpoint import load_agent
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.train import train
+from vla.rollout.evaluate.evaluate import evaluate
+from vla.rollout.evaluate.summary import wilson_interval
 from vla.rollout.live import LivePolicy
-from vla.rollout.summary import wilson_interval
 
 LATENCY_ROUNDS = 30
 

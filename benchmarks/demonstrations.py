@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from vla.base.compiling import Compile
+from vla.base.device import DtypeName, choose_dtype
 from vla.cache import (
     CacheConfig,
     CacheSpec,
@@ -21,17 +23,15 @@ from vla.cache import (
     Frames,
 )
 from vla.cache.metadata import Augmentation, Preprocessing
-from vla.compiling import Compile
-from vla.device import DtypeName, choose_dtype
 from vla.embed import EncoderConfig, FrozenEncoder
-from vla.embed.builtin import TINY_SIM
-from vla.embed.checkpoint import load_checkpoint
+from vla.embed.datasets import FrameBlock, FrameSource
+from vla.embed.datasets.watch import FileWatch
 from vla.embed.encoder import CPU_BATCH, GPU_BATCH
+from vla.embed.encoders.builtin import TINY_SIM
+from vla.embed.encoders.siglip_checkpoint import load_checkpoint
 from vla.embed.engine import plan_cache
-from vla.embed.sources import FrameBlock, FrameSource
-from vla.embed.sources.watch import FileWatch
 from vla.policy.agent import AgentConfig, VLAAgent
-from vla.policy.config import PolicyConfig
+from vla.policy.policy_config import PolicyConfig
 
 # Small demonstrations in every format are written by the tests, without vla's own code.
 sys.path.append(str(Path(__file__).parents[1] / "tests"))

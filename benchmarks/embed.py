@@ -39,16 +39,16 @@ from measure import matrix_rate, paired_ratio, parser, rounded, save, synchronis
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from vla.base.compiling import Compile
+from vla.base.interrupt import Signals
+from vla.base.prefetch import prefetch
 from vla.cache import CacheSpec, CacheWriter
 from vla.cli import main as main_of_vla
-from vla.compiling import Compile
 from vla.embed import DatasetConfig, FrozenEncoder
 from vla.embed.batch_size import best_batch_size, measured_rate
+from vla.embed.datasets import FrameBlock, FrameSource, open_source
 from vla.embed.engine import encode_shards
 from vla.embed.pipeline import block_frames
-from vla.embed.sources import FrameBlock, FrameSource, open_source
-from vla.interrupt import Signals
-from vla.prefetch import prefetch
 
 REDUCED = "fewer images; batches of at most 16; the full-size encoder's end to end from few frames"
 

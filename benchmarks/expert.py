@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from machine import machine
 
-from vla.files import write_json
-from vla.progress import Progress
-from vla.rollout.attempt import EXPERT_STREAM, SOLVED
-from vla.rollout.expert_tasks import EXPERT_TASKS, find_task
-from vla.rollout.summary import wilson_interval
+from vla.base.files import write_json
+from vla.base.progress import Progress
+from vla.rollout.evaluate.summary import wilson_interval
+from vla.rollout.record.attempt import EXPERT_STREAM, SOLVED
+from vla.rollout.worlds.expert_tasks import EXPERT_TASKS, find_task
 
 
 def main() -> None:

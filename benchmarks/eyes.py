@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from machine import machine
 
+from vla.base.files import write_json
 from vla.config import PipelineConfig
-from vla.files import write_json
-from vla.policy.run import find_policy
-from vla.rollout.evaluate import evaluate
+from vla.policy.training.run import find_policy
+from vla.rollout.evaluate.evaluate import evaluate
 from vla.rollout.live import LivePolicy
 from vla.saved import saved_tables
 from vla.stages import load_live

@@ -176,8 +176,8 @@ def write_demonstrations(root: Path, log: Path) -> None:
 def _write_demonstrations(root: Path) -> None:
     import pyarrow as pa
 
-    from vla.rollout.attempt import encode_png, histogram
-    from vla.rollout.lerobot_writer import EpisodeTable, make_features, write_dataset
+    from vla.embed.datasets.lerobot.writer import EpisodeTable, make_features, write_dataset
+    from vla.rollout.record.attempt import encode_png, histogram
 
     rng = np.random.default_rng(0)
     names, size, length = ["a", "b", "c"], (32, 32), 40

@@ -230,9 +230,9 @@ def import_everything() -> None:
 
     import vla.config
     import vla.embed
-    import vla.policy.plots
-    import vla.policy.train
-    import vla.rollout.record
+    import vla.policy.training.plots
+    import vla.policy.training.train
+    import vla.rollout.record.record
     import vla.stages
     import vla.suite.sweep
 

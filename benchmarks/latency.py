@@ -20,11 +20,11 @@ import torch
 from demonstrations import CAMERAS, FULL, SMALL, load_encoder, untrained_agent, untrained_identity
 from measure import parser, rounded, save, synchronise, take_turns
 
-from vla.compiling import Compile, compile_module
+from vla.base.compiling import Compile, compile_module
 from vla.embed import FrozenEncoder
 from vla.embed.preprocess import normalise, resize
-from vla.policy.config import DdpmConfig, PolicyConfig
-from vla.rollout.sim_transfer import SimTransferEnv
+from vla.policy.policy_config import DdpmConfig, PolicyConfig
+from vla.rollout.worlds.sim_transfer.env import SimTransferEnv
 
 REDUCED = "few repetitions; the full-size encoder on a CPU; no torch.compile and no CUDA graphs"
 SAMPLERS: tuple[tuple[str, str, int, float], ...] = (

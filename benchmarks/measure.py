@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from machine import machine
 
-from vla.files import write_json
+from vla.base.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 Name = TypeVar("Name")

@@ -17,9 +17,9 @@ import time
 import torch
 from torch import Tensor, nn
 
-from vla.policy.config import ImfConfig, PolicyConfig
 from vla.policy.heads import ActionTransformer, ImfHead
-from vla.policy.sampling import RowRandom
+from vla.policy.policy_config import ImfConfig, PolicyConfig
+from vla.policy.training.sampling import RowRandom
 
 SAMPLES = 10_000
 

@@ -29,14 +29,14 @@ import torch
 from demonstrations import FULL, SMALL, load_encoder, untrained_agent
 from measure import paired_ratio, parser, rounded, save, take_turns
 
-from vla.policy.config import PolicyConfig
-from vla.rollout.chunk_env import ChunkEnv
-from vla.rollout.config import EnvConfig
-from vla.rollout.episodes import run_side_by_side
-from vla.rollout.episodes import take_turns as run_in_turns
-from vla.rollout.evaluate import group_sizes, make_groups
+from vla.policy.policy_config import PolicyConfig
+from vla.rollout.evaluate.chunk_env import ChunkEnv
+from vla.rollout.evaluate.episodes import run_side_by_side
+from vla.rollout.evaluate.episodes import take_turns as run_in_turns
+from vla.rollout.evaluate.evaluate import group_sizes, make_groups
 from vla.rollout.live import LivePolicy
-from vla.rollout.make_env import make_env
+from vla.rollout.rollout_config import EnvConfig
+from vla.rollout.worlds.make_env import make_env
 
 REDUCED = "the small encoder that comes with vla and the demo's policy; two environments a core are not tried"
 DEMO_POLICY = PolicyConfig(per_view_dim=96, cond_dim=192, n_emb=128, n_layer=4, n_head=4)

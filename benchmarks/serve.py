@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from machine import machine
 
+from vla.base.files import write_json
 from vla.client import PolicyClient
 from vla.config import PipelineConfig
-from vla.files import write_json
-from vla.policy.run import find_policy
-from vla.rollout.summary import percentiles_ms
+from vla.policy.training.run import find_policy
+from vla.rollout.evaluate.summary import percentiles_ms
 from vla.saved import saved_tables
 from vla.stages import load_live
 

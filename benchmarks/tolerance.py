@@ -22,9 +22,9 @@ import torch
 from machine import machine
 from torch.nn.functional import interpolate
 
-from vla.embed.config import EncoderConfig
 from vla.embed.encoder import FrozenEncoder
-from vla.embed.verify import TOLERANCE
+from vla.embed.encoders.encoder_config import EncoderConfig
+from vla.embed.reencode import TOLERANCE
 
 RESULTS = Path(__file__).parent / "results/tolerance.json"
 SMALL = ("policy.cond_dim=128", "policy.n_emb=128", "policy.n_layer=4", "policy.n_head=4")

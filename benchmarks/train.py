@@ -28,15 +28,16 @@ from demonstrations import CAMERAS, FULL, camera_images, load_encoder, png, writ
 from measure import matrix_rate, paired_ratio, parser, rounded, save, synchronise, take_turns
 from torch.utils.flop_counter import FlopCounterMode
 
+from vla.base.distributed import World
+from vla.base.interrupt import Signals
 from vla.cache import FeatureCache
 from vla.cache.paging import advise_range
-from vla.distributed import World
-from vla.embed.sources.images import decode_image
-from vla.interrupt import Signals
-from vla.policy.config import PolicyConfig, TrainConfig
-from vla.policy.meter import Meter
-from vla.policy.run import RunDirectory
-from vla.policy.train import Trainer
+from vla.embed.datasets.images import decode_image
+from vla.policy.policy_config import PolicyConfig
+from vla.policy.training.meter import Meter
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.train import Trainer
+from vla.policy.training.train_config import TrainConfig
 
 REDUCED = "batch 32 instead of 256; a cache of 512 MiB; no torch.compile"
 TINY_POLICY = PolicyConfig(per_view_dim=8, cond_dim=16, n_emb=16, n_layer=1, n_head=2)

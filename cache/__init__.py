@@ -3,7 +3,7 @@
 The format is described for strangers in docs/cache-format.md.
 """
 
-from vla.cache.config import CacheConfig
+from vla.cache.cache_config import CacheConfig
 from vla.cache.metadata import (
     Augmentation,
     CacheMetadata,

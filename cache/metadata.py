@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from vla.base.strict import StrictModel, Width
 from vla.cache.shard import ShardHeader, ShardLayout
-from vla.strict import StrictModel, Width
 
 FORMAT_VERSION: Final = 1
 
@@ -137,7 +137,7 @@ class Shard(StrictModel):
 
 
 class Language(StrictModel):
-    """The features of the task texts, in `language.safetensors`; see `vla.cache.language`."""
+    """The features of the task texts, in `language.safetensors`; see `vla.cache.texts`."""
 
     encoder: TextIdentity
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]

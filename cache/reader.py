@@ -12,15 +12,15 @@ from jaxtyping import Float16, Float32, Int64
 from pydantic import ValidationError
 from torch import Tensor
 
+from vla.base.errors import CacheError
+from vla.base.files import sha256_of
+from vla.base.strict import explain
 from vla.cache.finite import values_not_finite
 from vla.cache.header import header_problems
-from vla.cache.language import read_language
 from vla.cache.metadata import FORMAT_VERSION, CacheMetadata
 from vla.cache.paging import expect_random_reads
 from vla.cache.shard import map_shard, repair_command, repair_hint
-from vla.errors import CacheError
-from vla.files import sha256_of
-from vla.strict import explain
+from vla.cache.texts import read_language
 
 MAX_HEADER_BYTES = 256 << 20
 """Of `cache.json`; a million episodes take 100 MB."""

@@ -23,8 +23,8 @@ from jaxtyping import Float16, Float32, Int32
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from vla.errors import CacheError
-from vla.files import write_atomically
+from vla.base.errors import CacheError
+from vla.base.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)

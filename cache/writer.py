@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vla.base.errors import CacheError
+from vla.base.files import remove_leftovers, sha256_of, write_json
 from vla.cache.metadata import (
     FORMAT_VERSION,
     Augmentation,
@@ -27,8 +29,6 @@ from vla.cache.metadata import (
 from vla.cache.reader import checksum_damage, read_metadata
 from vla.cache.shard import Frames, ShardHeader, ShardLayout, damage, map_shard, write_shard
 from vla.cache.statistics import feature_statistics, vector_statistics
-from vla.errors import CacheError
-from vla.files import remove_leftovers, sha256_of, write_json
 
 MAX_SHARD_BYTES = 256 << 20
 NOT_AUGMENTED = Augmentation()

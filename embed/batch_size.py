@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vla.base.files import write_json
 from vla.cache import CacheSpec
-from vla.embed.config import EncoderConfig
 from vla.embed.encoder import FrozenEncoder
-from vla.files import write_json
+from vla.embed.encoders.encoder_config import EncoderConfig
 
 CANDIDATES = (64, 128, 256, 512, 1024)
 WORTH = 1.03

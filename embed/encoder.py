@@ -14,16 +14,16 @@ from jaxtyping import Float16, UInt8
 from torch import nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from vla.base.compiling import Compile, compile_module
+from vla.base.device import choose_device, choose_dtype
+from vla.base.errors import EncoderError
+from vla.base.progress import say
 from vla.cache.metadata import EncoderIdentity, Preprocessing
-from vla.compiling import Compile, compile_module
-from vla.device import choose_device, choose_dtype
-from vla.embed.checkpoint import load_checkpoint, uses_head, weights_sha256
-from vla.embed.config import EncoderConfig
-from vla.embed.layout import lay_out_activations
-from vla.embed.pooling import num_tokens, pool
+from vla.embed.encoders.encoder_config import EncoderConfig
+from vla.embed.encoders.pooling import num_tokens, pool
+from vla.embed.encoders.siglip_activations import lay_out_activations
+from vla.embed.encoders.siglip_checkpoint import load_checkpoint, uses_head, weights_sha256
 from vla.embed.preprocess import normalise, resize
-from vla.errors import EncoderError
-from vla.progress import say
 
 CPU_BATCH, GPU_BATCH = 8, 512
 SMALL_TOWER_BATCH, SMALL_TOWER_BYTES = 16, 1 << 18
@@ -40,7 +40,7 @@ class FrozenEncoder:
         identity: what it is called in caches and policies.
         device: where it runs.
         batch_size: images a forward pass.
-        compiling: how the tower is compiled; see `vla.compiling`.
+        compiling: how the tower is compiled; see `vla.base.compiling`.
 
     Attributes:
         dataset_image_resize_shape: None; dataset frames are stored at the encoder's size, readers do

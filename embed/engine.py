@@ -12,20 +12,21 @@ from pathlib import Path
 
 import numpy as np
 
+from vla.base.distributed import World
+from vla.base.errors import DatasetError
+from vla.base.files import write_atomically
+from vla.base.interrupt import Signals, deferred
+from vla.base.lock import exclusive
+from vla.base.progress import Progress
 from vla.cache import Augmentation, CacheConfig, CacheSpec, CacheWriter, DatasetIdentity, Frames
-from vla.distributed import World
 from vla.embed.batch_size import settle_batch_size
-from vla.embed.config import DatasetConfig, EncoderConfig
+from vla.embed.datasets import FrameSource, open_source
+from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.embed.datasets.watch import FileWatch
 from vla.embed.encoder import FrozenEncoder
-from vla.embed.language import embed_tasks
+from vla.embed.encoders.encoder_config import EncoderConfig
 from vla.embed.pipeline import encode_frames
-from vla.embed.sources import FrameSource, open_source
-from vla.embed.sources.watch import FileWatch
-from vla.errors import DatasetError
-from vla.files import write_atomically
-from vla.interrupt import Signals, deferred
-from vla.lock import exclusive
-from vla.progress import Progress
+from vla.embed.tasks import embed_tasks
 
 
 @dataclass(frozen=True, kw_only=True)

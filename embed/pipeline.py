@@ -2,7 +2,7 @@
 
     FrameSource.read ─> prepare ──(a thread, a few blocks ahead)──> FrozenEncoder.encode ──> Frames, in order
      decode              resize,                                     several batches at a time, a thread
-                         augment                                     each: see vla.threads
+                         augment                                     each: see vla.base.threads
 
 Blocks are cut from the start of each shard, so a shard's bytes do not depend on where an earlier run
 was interrupted.
@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float16, UInt8
 
+from vla.base.prefetch import prefetch
+from vla.base.threads import compute_threads, num_workers
 from vla.cache import Augmentation, CacheSpec, Frames
 from vla.embed.augment import augment
+from vla.embed.datasets import FrameBlock, FrameSource
 from vla.embed.encoder import FrozenEncoder
 from vla.embed.preprocess import resize
-from vla.embed.sources import FrameBlock, FrameSource
-from vla.prefetch import prefetch
-from vla.threads import compute_threads, num_workers
 
 Features = Float16[np.ndarray, "rows tokens dim"]
 Views = list[UInt8[np.ndarray, "_n h w 3"]]

@@ -17,20 +17,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from vla.base.errors import CheckpointError, ConfigError
+from vla.base.files import write_atomically, write_json
 from vla.cache.metadata import CacheMetadata
-from vla.errors import CheckpointError, ConfigError
-from vla.files import write_atomically, write_json
 from vla.policy.agent_config import CONFIG_FILE, TrainingData
 from vla.policy.agent_config import AgentConfig as AgentConfig
 from vla.policy.agent_config import read_config as read_config
 from vla.policy.batch import Batch
-from vla.policy.config import PolicyConfig
 from vla.policy.heads import build_head
 from vla.policy.heads.head import Draws, Noise
-from vla.policy.language import LanguageProjector
-from vla.policy.normalize import Standardize
+from vla.policy.nn.normalize import Standardize
+from vla.policy.policy_config import PolicyConfig
 from vla.policy.projector import ViewProjector
-from vla.policy.sampling import RowRandom
+from vla.policy.training.sampling import RowRandom
+from vla.policy.trunks.text import LanguageProjector
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -215,7 +215,7 @@ class VLAAgent(nn.Module):
         """
         folder = Path(folder)
         if revision is not None or not folder.exists():
-            from vla.policy.hub import locate  # training never talks to the Hub
+            from vla.policy.sharing.hub import locate  # training never talks to the Hub
 
             folder = locate(folder, revision)
         config = read_config(folder)

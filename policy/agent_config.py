@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
+from vla.base.errors import CheckpointError
+from vla.base.strict import StrictModel, Width, explain
 from vla.cache.metadata import DatasetIdentity, EncoderIdentity, Preprocessing, TextIdentity
-from vla.errors import CheckpointError
-from vla.policy.config import PolicyConfig
-from vla.strict import StrictModel, Width, explain
+from vla.policy.policy_config import PolicyConfig
 
 CONFIG_FILE = "config.json"
 

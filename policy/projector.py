@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vla.cache.metadata import FeatureStatistics
-from vla.policy.normalize import Standardize
+from vla.policy.nn.normalize import Standardize
 
 POOL_HEADS = 8
 

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float16, Int64
 from torch import Tensor
 
+from vla.base.errors import ConfigError
+from vla.base.memory import available_memory
 from vla.cache import FeatureCache
-from vla.errors import ConfigError
-from vla.memory import available_memory
 from vla.policy.batch import Batch
-from vla.policy.sampling import RowRandom
+from vla.policy.training.sampling import RowRandom
 
 FREE_MEMORY_SHARE = 0.5
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
+from vla.base.compiling import Compile, compile_module
+from vla.base.errors import EncoderError, EnvironmentSetupError
 from vla.cache import CacheMetadata
-from vla.compiling import Compile, compile_module
 from vla.embed import FrozenEncoder
-from vla.errors import EncoderError, EnvironmentSetupError
 from vla.policy.agent import AgentConfig, VLAAgent
 from vla.policy.heads.head import Noise
-from vla.rollout.language import TaskFeatures
+from vla.rollout.task_features import TaskFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class LivePolicy:
         agent: a trained agent.
         encoder: must be the encoder that the agent was trained on.
         num_steps: sampling steps of the action head; 0 takes the head's own.
-        compiling: how the head's network is compiled; see `vla.compiling`.
+        compiling: how the head's network is compiled; see `vla.base.compiling`.
         task: what to do, in words, where `act` is not told; empty is the only task the agent knows.
 
     Attributes:
@@ -82,7 +82,7 @@ class LivePolicy:
 
         Raises:
             EnvironmentSetupError: a camera that the policy looks through is missing.
-            ConfigError, EncoderError: the task is refused; see `vla.rollout.language`.
+            ConfigError, EncoderError: the task is refused; see `vla.rollout.task_features`.
         """
         language = self.tasks.feature(task)
         missing = [camera for camera in self.agent.camera_names if camera not in pixels]

@@ -19,8 +19,8 @@ from torch import nn
 from torch._dynamo import lookup_backend
 
 from vla.policy.agent import VLAAgent
-from vla.policy.config import PolicyConfig
-from vla.policy.sampling import RowRandom
+from vla.policy.policy_config import PolicyConfig
+from vla.policy.training.sampling import RowRandom
 from vla.policy.windows import FeatureWindows
 
 

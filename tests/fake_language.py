@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from vla.config import PipelineConfig
 from vla.embed import EmbedReport
-from vla.policy.run import find_policy
+from vla.policy.training.run import find_policy
 from vla.rollout.live import LivePolicy
 from vla.stages import embed, load_live, train
 

@@ -14,6 +14,9 @@ from typing import Annotated
 
 import typer
 
+from vla.base.errors import VlaError
+from vla.base.interrupt import Interrupted, interruptible
+from vla.base.malloc import share_one_arena
 from vla.commands.embed import embed
 from vla.commands.export import export
 from vla.commands.inspect import inspect
@@ -25,9 +28,6 @@ from vla.commands.share import share
 from vla.commands.sweep import sweep
 from vla.commands.train import train
 from vla.commands.verify import verify
-from vla.errors import VlaError
-from vla.interrupt import Interrupted, interruptible
-from vla.malloc import share_one_arena
 
 app = typer.Typer(
     add_completion=False,

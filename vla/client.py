@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from vla.errors import MissingPackageError, ServerError
-from vla.wire import Message, PolicyInfo, pack, read_actions, read_hello, unpack
+from vla.base.errors import MissingPackageError, ServerError
+from vla.base.wire import Message, PolicyInfo, pack, read_actions, read_hello, unpack
 
 try:
     from websockets.exceptions import ConnectionClosed, WebSocketException

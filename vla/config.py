@@ -12,14 +12,16 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from vla.cache.config import CacheConfig
+from vla.base.errors import ConfigError
+from vla.base.files import write_atomically
+from vla.base.strict import StrictModel, explain
+from vla.cache.cache_config import CacheConfig
 from vla.cache.metadata import Augmentation
-from vla.embed.config import DatasetConfig, EncoderConfig
-from vla.errors import ConfigError
-from vla.files import write_atomically
-from vla.policy.config import PolicyConfig, TrainConfig
-from vla.rollout.config import EnvConfig, RecordConfig, RolloutConfig, ServeConfig
-from vla.strict import StrictModel, explain
+from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.embed.encoders.encoder_config import EncoderConfig
+from vla.policy.policy_config import PolicyConfig
+from vla.policy.training.train_config import TrainConfig
+from vla.rollout.rollout_config import EnvConfig, RecordConfig, RolloutConfig, ServeConfig
 
 DEFAULT_FILE = Path("pipeline.toml")
 

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from vla.errors import VlaError
+from vla.base.errors import VlaError
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -43,8 +43,8 @@ def _evaluation(path: Path) -> dict[str, Any]:
 
 
 def _dataset(path: Path) -> dict[str, Any]:
-    from vla.embed.config import DatasetConfig
-    from vla.embed.sources import open_source
+    from vla.embed.datasets import open_source
+    from vla.embed.datasets.dataset_config import DatasetConfig
 
     says_fps = (path / "meta/info.json").is_file()
     source = open_source(DatasetConfig(path=str(path), fps=None if says_fps else 1))
@@ -93,8 +93,8 @@ def _cache(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    from vla.policy.run import RunDirectory
-    from vla.policy.run_log import read_metrics
+    from vla.policy.training.run import RunDirectory
+    from vla.policy.training.run_log import read_metrics
 
     run = RunDirectory.open(path)
     rollouts = read_metrics(run, "rollout")
@@ -126,8 +126,8 @@ def _suite(path: Path) -> dict[str, Any]:
 
 def _policy(path: Path) -> dict[str, Any]:
     from vla.policy.agent import VLAAgent
-    from vla.policy.language import name_tasks
-    from vla.policy.run import find_policy
+    from vla.policy.training.run import find_policy
+    from vla.policy.trunks.text import name_tasks
 
     folder = find_policy(path)
     agent = VLAAgent.from_pretrained(folder)

@@ -5,12 +5,12 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vla.errors import CacheError, ConfigError, EnvironmentSetupError
+from vla.base.errors import CacheError, ConfigError, EnvironmentSetupError
 
 if TYPE_CHECKING:
     from vla.cache import FeatureCache
     from vla.config import PipelineConfig
-    from vla.policy.config import PolicyConfig
+    from vla.policy.policy_config import PolicyConfig
 
 
 def with_encoder_of(settings: "PipelineConfig", cache: "FeatureCache") -> "PipelineConfig":
@@ -46,7 +46,7 @@ def require_fit(settings: "PipelineConfig", cache: "FeatureCache") -> None:
 
 def _require_task(settings: "PipelineConfig", cache: "FeatureCache") -> None:
     """Hours later is too late: validation rollouts follow one of the tasks that are trained on."""
-    from vla.policy.language import choose_task, name_tasks
+    from vla.policy.trunks.text import choose_task, name_tasks
 
     asked, known = settings.rollout.task, cache.metadata.tasks
     if not settings.policy.language:
@@ -70,8 +70,8 @@ def with_rollouts_that_fit(settings: "PipelineConfig", cache: "FeatureCache") ->
     Raises:
         EnvironmentSetupError: an environment is named, and it cannot be made or is not that of the cache.
     """
-    from vla.progress import say
-    from vla.rollout.evaluate import require_environment
+    from vla.base.progress import say
+    from vla.rollout.evaluate.evaluate import require_environment
 
     try:
         require_environment(settings.env, settings.policy, cache.metadata)
@@ -90,7 +90,7 @@ def require_same_cache(checkpoint: Path, cache: "FeatureCache") -> None:
         CacheError: it was trained on another one, or with another text tower's features.
     """
     from vla.policy.agent import AgentConfig, read_config
-    from vla.policy.run import POLICY_FOLDER
+    from vla.policy.training.run import POLICY_FOLDER
 
     trained: AgentConfig = read_config(checkpoint / POLICY_FOLDER)
     if trained.cache_fingerprint != cache.metadata.fingerprint:
@@ -115,7 +115,7 @@ def require_same_policy(checkpoint: Path, policy: "PolicyConfig") -> None:
         ConfigError: a setting differs; the message names the first one.
     """
     from vla.policy.agent import read_config
-    from vla.policy.run import POLICY_FOLDER
+    from vla.policy.training.run import POLICY_FOLDER
     from vla.suite.config import flatten
 
     trained = flatten({"policy": read_config(checkpoint / POLICY_FOLDER).policy.model_dump(mode="json")})

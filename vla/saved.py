@@ -4,14 +4,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vla.base.errors import ConfigError
 from vla.config import PipelineConfig, read_tables
-from vla.errors import ConfigError
-from vla.rollout.config import EnvConfig
+from vla.rollout.rollout_config import EnvConfig
 
 
 def default_rollout_folder(settings: PipelineConfig, policy: Path) -> Path:
     """Return where a rollout goes that names no folder: in the run, named by whatever it may differ in."""
-    from vla.policy.run import find_run
+    from vla.policy.training.run import find_run
 
     chosen, run = settings.rollout, find_run(policy)
     own_env = saved_tables(policy).get("env", {}).get("id", EnvConfig().id)
@@ -35,7 +35,7 @@ def _label(text: str) -> str:
 def saved_tables(policy: Path) -> dict[str, Any]:
     """Return the configuration that a policy was trained with, its encoder's name at least."""
     from vla.policy.agent import read_config
-    from vla.policy.run import find_policy, find_run
+    from vla.policy.training.run import find_policy, find_run
 
     folder = find_policy(policy)
     run = find_run(folder)
@@ -52,6 +52,6 @@ def saved_tables(policy: Path) -> dict[str, Any]:
 
 def run_tables(run: Path) -> dict[str, Any]:
     """Return the configuration that an existing run was started with."""
-    from vla.policy.run import RunDirectory
+    from vla.policy.training.run import RunDirectory
 
     return read_tables(RunDirectory.open(run).config)

@@ -9,9 +9,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vla.base.errors import CheckpointError, WriteError
+from vla.base.files import NO_ROOM, cannot_write
 from vla.config import PipelineConfig
-from vla.errors import CheckpointError, WriteError
-from vla.files import NO_ROOM, cannot_write
 from vla.matching import (
     require_fit,
     require_same_cache,
@@ -22,20 +22,20 @@ from vla.matching import (
 from vla.saved import default_rollout_folder, saved_tables
 
 if TYPE_CHECKING:
+    from vla.base.distributed import World
     from vla.cache import FeatureCache
-    from vla.distributed import World
     from vla.embed import EmbedReport
-    from vla.policy.run import RunDirectory
-    from vla.policy.train import TrainReport
-    from vla.rollout.export import ExportReport
+    from vla.policy.training.run import RunDirectory
+    from vla.policy.training.train import TrainReport
+    from vla.rollout.evaluate.validation import ValidationRollouts
+    from vla.rollout.export.onnx_export import ExportReport
     from vla.rollout.live import LivePolicy
-    from vla.rollout.record import RecordReport
-    from vla.rollout.validation import ValidationRollouts
+    from vla.rollout.record.record import RecordReport
 
 
 def record(settings: PipelineConfig) -> "RecordReport":
-    """Record demonstrations into `record.out`; see `vla.rollout.record`."""
-    from vla.rollout.record import record as run
+    """Record demonstrations into `record.out`; see `vla.rollout.record.record`."""
+    from vla.rollout.record.record import record as run
 
     made_by = settings.to_toml(["env", "record"], without=["record.out", "record.workers"])
     return run(settings.env, settings.record, {"pipeline.toml": made_by})
@@ -54,7 +54,7 @@ def _made_by(settings: PipelineConfig) -> bytes:
 
     They make the same cache from any directory and on any device, where `auto` would be other arithmetic.
     """
-    from vla.device import choose_device, choose_dtype
+    from vla.base.device import choose_device, choose_dtype
 
     dataset, encoder = settings.dataset, settings.encoder
     dtype = choose_dtype(encoder.dtype, choose_device(encoder.device))
@@ -73,7 +73,7 @@ def _made_by(settings: PipelineConfig) -> bytes:
 
 
 def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
-    """Train a policy on the cache into `train.out`; see `vla.policy.train`.
+    """Train a policy on the cache into `train.out`; see `vla.policy.training.train`.
 
     Raises:
         CacheError: the cache holds another encoder's features than the configuration names, lacks those of
@@ -83,11 +83,11 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
         EnvironmentSetupError: the environment named for validation rollouts is not that of the cache.
         WriteError: the disk is full; the last checkpoint is kept.
     """
+    from vla.base.distributed import World
+    from vla.base.lock import exclusive
     from vla.cache import FeatureCache
-    from vla.distributed import World
-    from vla.lock import exclusive
-    from vla.policy.run import RunDirectory
-    from vla.policy.trackers import require_tracker
+    from vla.policy.training.run import RunDirectory
+    from vla.policy.training.trackers import require_tracker
 
     require_tracker(settings.train.tracker)
     cache = FeatureCache(Path(settings.cache.path))
@@ -119,10 +119,10 @@ def _train(
     settings: PipelineConfig, cache: "FeatureCache", directory: "RunDirectory", world: "World", resume: bool
 ) -> "TrainReport":
     """Train in a run directory that nobody else writes to."""
-    from vla.interrupt import Interrupted
-    from vla.policy.plots import plot_training
-    from vla.policy.run import RunDirectory
-    from vla.policy.train import train as run
+    from vla.base.interrupt import Interrupted
+    from vla.policy.training.plots import plot_training
+    from vla.policy.training.run import RunDirectory
+    from vla.policy.training.train import train as run
 
     if resume:
         RunDirectory.open(directory.path)
@@ -161,7 +161,7 @@ def rollout(
     out: Path | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Drive a trained policy live and write `eval_info.json`; see `vla.rollout.evaluate`.
+    """Drive a trained policy live and write `eval_info.json`; see `vla.rollout.evaluate.evaluate`.
 
     Args:
         settings: `env`, `encoder` and `rollout` are used.
@@ -170,9 +170,9 @@ def rollout(
         out: folder for results; None makes one below the run.
         force: write over earlier results in that folder.
     """
-    from vla.policy.run import find_policy
-    from vla.rollout.evaluate import evaluate
-    from vla.rollout.plots import plot_evaluation
+    from vla.policy.training.run import find_policy
+    from vla.rollout.evaluate.evaluate import evaluate
+    from vla.rollout.evaluate.plots import plot_evaluation
 
     folder = find_policy(policy, checkpoint)
     target = out or default_rollout_folder(settings, folder)
@@ -191,7 +191,7 @@ def serve(
     *,
     checkpoint: str | None = None,
 ) -> None:
-    """Serve a trained policy to clients until SIGINT or SIGTERM; see `vla.rollout.serve`.
+    """Serve a trained policy to clients until SIGINT or SIGTERM; see `vla.rollout.serve.server`.
 
     Args:
         settings: `encoder`, `rollout` and `serve` are used.
@@ -202,9 +202,9 @@ def serve(
     Raises:
         ConfigError: CUDA graphs are asked for, and this torch makes them in the main thread only.
     """
-    from vla.compiling import require_graphs_in_threads
-    from vla.policy.run import find_policy
-    from vla.rollout.serve import serve as run
+    from vla.base.compiling import require_graphs_in_threads
+    from vla.policy.training.run import find_policy
+    from vla.rollout.serve.server import serve as run
 
     for table, how in (("encoder", settings.encoder.compile), ("rollout", settings.rollout.compile)):
         require_graphs_in_threads(how, f"{table}.compile")
@@ -222,7 +222,7 @@ def export(
     checkpoint: str | None = None,
     force: bool = False,
 ) -> "ExportReport":
-    """Write a policy and its encoder as one ONNX graph; see `vla.rollout.export`.
+    """Write a policy and its encoder as one ONNX graph; see `vla.rollout.export.onnx_export`.
 
     Args:
         settings: `encoder` and `rollout` are used; device and dtype are cpu and float32.
@@ -232,8 +232,8 @@ def export(
         checkpoint: of a run: best, last or a step; None takes best if there is one, else last.
         force: replace an existing file.
     """
-    from vla.policy.run import find_policy
-    from vla.rollout.export import export as run
+    from vla.policy.training.run import find_policy
+    from vla.rollout.export.onnx_export import export as run
 
     folder = find_policy(policy, checkpoint)
     if onnx.exists() and not force:
@@ -247,7 +247,7 @@ def export(
 def share(
     policy: Path, out: Path, *, push: str | None = None, private: bool = False, checkpoint: str | None = None
 ) -> dict[str, Any]:
-    """Write a policy folder with a model card, and publish it if asked; see `vla.policy.share`.
+    """Write a policy folder with a model card, and publish it if asked; see `vla.policy.sharing.share`.
 
     Args:
         policy: a run, a checkpoint or a policy folder.
@@ -256,9 +256,9 @@ def share(
         private: whether only its owner sees it there.
         checkpoint: of a run: best, last or a step; None takes best if there is one, else last.
     """
-    from vla.policy.hub import push as publish
-    from vla.policy.run import find_policy, find_run
-    from vla.policy.share import share as run
+    from vla.policy.sharing.hub import push as publish
+    from vla.policy.sharing.share import share as run
+    from vla.policy.training.run import find_policy, find_run
 
     folder = find_policy(policy, checkpoint)
     alone = find_run(folder) is None and not (folder / "pipeline.toml").is_file()
@@ -277,7 +277,7 @@ def share(
 def load_live(settings: PipelineConfig, folder: Path) -> "LivePolicy":
     """Load a policy folder together with its encoder, on the encoder's device."""
     from vla.embed import FrozenEncoder
-    from vla.policy.checkpoint import load_agent
+    from vla.policy.training.checkpoint import load_agent
     from vla.rollout.live import LivePolicy
 
     agent = load_agent(folder, settings.rollout.weights)
@@ -289,7 +289,7 @@ def load_live(settings: PipelineConfig, folder: Path) -> "LivePolicy":
 def _validation_rollouts(
     settings: PipelineConfig, cache: "FeatureCache", directory: "RunDirectory"
 ) -> "ValidationRollouts":
-    from vla.rollout.validation import ValidationRollouts
+    from vla.rollout.evaluate.validation import ValidationRollouts
 
     encoder = settings.encoder.model_copy(update={"pool": cache.metadata.encoder.pooling})
     episodes = settings.train.rollout_episodes

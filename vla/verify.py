@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from vla.errors import VlaError
+from vla.base.errors import VlaError
 
 
 def verify(
@@ -37,7 +37,7 @@ def verify(
     if reencode:
         raise VlaError(f"{path} is no feature cache; --reencode compares the frames of one")
     if (path / "pipeline.toml").is_file() and (path / "checkpoints").is_dir():
-        from vla.policy.verify import run_problems
+        from vla.policy.training.run_damage import run_problems
 
         return {"kind": "training run", "path": str(path), "problems": run_problems(path)}
     if (path / "meta/info.json").is_file() or list(path.glob("episode*.h*5")):
@@ -52,16 +52,16 @@ def verify(
 def _cache(
     path: Path, reencode: int, dataset: str | None, encoder: str | None, device: str
 ) -> dict[str, Any]:
-    from vla.cache.verify import cache_problems
+    from vla.cache.cache_damage import cache_problems
 
     problems = cache_problems(path)
     report: dict[str, Any] = {"kind": "feature cache", "path": str(path), "problems": problems}
     if not reencode or problems:  # what is damaged already need not be encoded to be known
         return report
     from vla.cache import FeatureCache
-    from vla.embed.config import EncoderConfig
-    from vla.embed.made_from import dataset_of
-    from vla.embed.verify import reencode_problems
+    from vla.embed.datasets.made_from import dataset_of
+    from vla.embed.encoders.encoder_config import EncoderConfig
+    from vla.embed.reencode import reencode_problems
 
     cache = FeatureCache(path)
     made_by = cache.metadata.encoder
@@ -74,8 +74,8 @@ def _cache(
 
 
 def _dataset(path: Path) -> dict[str, Any]:
-    from vla.embed.config import DatasetConfig
-    from vla.embed.verify import dataset_problems
+    from vla.embed.datasets.dataset_config import DatasetConfig
+    from vla.embed.reencode import dataset_problems
 
     says_fps = (path / "meta/info.json").is_file()  # HDF5 episodes do not; any number will do to read them
     problems = dataset_problems(DatasetConfig(path=str(path), fps=None if says_fps else 1))

@@ -8,13 +8,13 @@
 The first three share one network, `ActionTransformer`, on Attention Residuals or plain ones.
 """
 
-from vla.policy.config import PolicyConfig
-from vla.policy.heads.action_transformer import ActionTransformer
 from vla.policy.heads.ddpm import DdpmHead
 from vla.policy.heads.flow import FlowHead
 from vla.policy.heads.head import ActionHead
 from vla.policy.heads.imf import ImfHead
 from vla.policy.heads.mlp import MlpHead
+from vla.policy.nn.action_transformer import ActionTransformer
+from vla.policy.policy_config import PolicyConfig
 
 __all__ = ["ActionHead", "ActionTransformer", "DdpmHead", "FlowHead", "ImfHead", "MlpHead", "build_head"]
 

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vla.policy.config import DdpmConfig
 from vla.policy.heads.head import ActionHead, Draws, Noise, masked_mean_square
-from vla.policy.sampling import RowRandom
+from vla.policy.policy_config import DdpmConfig
+from vla.policy.training.sampling import RowRandom
 
 
 class DdpmHead(ActionHead):

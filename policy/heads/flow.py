@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vla.policy.heads.head import ActionHead, Draws, Noise, masked_mean_square
-from vla.policy.sampling import RowRandom
+from vla.policy.training.sampling import RowRandom
 
 
 class FlowHead(ActionHead):

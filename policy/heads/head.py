@@ -9,7 +9,7 @@ from collections.abc import Callable
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vla.policy.sampling import RowRandom
+from vla.policy.training.sampling import RowRandom
 
 Noise = Callable[[], Float[Tensor, "B T A"]]
 """Each call draws standard normal noise of a chunk's shape."""

@@ -19,11 +19,11 @@ from machine import machine
 from scenes import SceneGenerator
 from torch.nn import functional
 
+from vla.base.files import write_json
+from vla.base.progress import Progress
 from vla.embed import FrozenEncoder
-from vla.embed.config import EncoderConfig
-from vla.files import write_json
-from vla.progress import Progress
-from vla.rollout.task import CAMERAS
+from vla.embed.encoders.encoder_config import EncoderConfig
+from vla.rollout.worlds.sim_transfer.task import CAMERAS
 
 Features = Float32[np.ndarray, "n features"]
 PENALTIES = 10.0 ** np.arange(-3, 6)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from scenes import LABELS, SIZE, SceneGenerator
 
-from vla.progress import Progress
+from vla.base.progress import Progress
 
 
 def render(out: Path, worker: int, first: int, count: int, seed: int, nominal: float) -> None:

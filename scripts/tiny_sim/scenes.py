@@ -18,13 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla.rollout.arm import FINGER_TRAVEL, HOME, JOINT_LIMITS
-from vla.rollout.cameras import CameraRig
-from vla.rollout.gl import mujoco
-from vla.rollout.physics import TransferPhysics
-from vla.rollout.scene import BOX_HALF
-from vla.rollout.sim_transfer_expert import TransferExpert
-from vla.rollout.task import CAMERAS, MAX_EPISODE_STEPS
+from vla.rollout.worlds.cameras import CameraRig
+from vla.rollout.worlds.gl import mujoco
+from vla.rollout.worlds.sim_transfer.arm import FINGER_TRAVEL, HOME, JOINT_LIMITS
+from vla.rollout.worlds.sim_transfer.physics import TransferPhysics
+from vla.rollout.worlds.sim_transfer.scene import BOX_HALF
+from vla.rollout.worlds.sim_transfer.task import CAMERAS, MAX_EPISODE_STEPS
+from vla.rollout.worlds.sim_transfer.transfer_expert import TransferExpert
 
 LABELS = 25
 SIZE = 256

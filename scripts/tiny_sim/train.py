@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
+from vla.base.progress import Progress
 from vla.cache import Preprocessing
 from vla.embed.preprocess import normalise
-from vla.progress import Progress
 
 HELD_OUT = 0.02
 POINTS = 3

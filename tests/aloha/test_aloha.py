@@ -11,12 +11,12 @@ import torch
 from fakes import fake_spec, write_cache
 
 import vla.rollout  # noqa: F401  registers the environments
+from vla.base.errors import ConfigError
 from vla.cli import main
 from vla.embed import EncoderConfig, FrozenEncoder
-from vla.errors import ConfigError
 from vla.policy.agent import VLAAgent
-from vla.policy.config import PolicyConfig
-from vla.rollout.aloha import CAMERAS, STATE_NAMES
+from vla.policy.policy_config import PolicyConfig
+from vla.rollout.worlds.aloha.aloha_env import CAMERAS, STATE_NAMES
 
 pytestmark = [
     pytest.mark.aloha,

@@ -9,11 +9,11 @@ import pytest
 
 from vla.cache import FeatureCache
 from vla.cli import main
-from vla.embed.config import DatasetConfig
-from vla.embed.sources import open_source
-from vla.rollout.aloha import MAX_EPISODE_STEPS, STATE_NAMES, AlohaEnv
-from vla.rollout.aloha_expert import AlohaTransferExpert
-from vla.rollout.expert import Command
+from vla.embed.datasets import open_source
+from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.rollout.worlds.aloha.aloha_env import MAX_EPISODE_STEPS, STATE_NAMES, AlohaEnv
+from vla.rollout.worlds.aloha.aloha_expert import AlohaTransferExpert
+from vla.rollout.worlds.expert import Command
 
 pytestmark = [
     pytest.mark.aloha,

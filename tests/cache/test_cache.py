@@ -11,8 +11,8 @@ import pytest
 import torch
 from fakes import CAMERAS, fake_frames, fake_spec, write_cache
 
+from vla.base.errors import CacheError
 from vla.cache import Augmentation, CacheWriter, FeatureCache
-from vla.errors import CacheError
 
 
 def digests(folder: Path) -> dict[str, str]:

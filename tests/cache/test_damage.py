@@ -13,10 +13,10 @@ from fake_faults import file_size_limit, flip_bit, read_only, truncate
 from fakes import fake_frames, fake_spec, write_cache
 from safetensors.numpy import load_file, save_file
 
+from vla.base.errors import CacheError, VlaError
 from vla.cache import CacheWriter, FeatureCache
 from vla.cache import reader as cache_reader
-from vla.cache.verify import cache_problems
-from vla.errors import CacheError, VlaError
+from vla.cache.cache_damage import cache_problems
 
 FIRST, SECOND = "shards/00000.safetensors", "shards/00001.safetensors"
 

@@ -10,15 +10,15 @@ import torch
 from fake_env import ENDLESS_ID, ENV_ID
 from fakes import CAMERAS, fake_spec, write_cache, write_vision_checkpoint
 
+from vla.base.errors import EncoderError, EnvironmentSetupError
 from vla.embed import EncoderConfig, FrozenEncoder
-from vla.errors import EncoderError, EnvironmentSetupError
 from vla.policy.agent import VLAAgent
-from vla.policy.config import PolicyConfig
-from vla.policy.run import RunDirectory
-from vla.rollout.config import EnvConfig, RolloutConfig
-from vla.rollout.evaluate import evaluate
+from vla.policy.policy_config import PolicyConfig
+from vla.policy.training.run import RunDirectory
+from vla.rollout.evaluate.evaluate import evaluate
+from vla.rollout.evaluate.validation import ValidationRollouts
 from vla.rollout.live import LivePolicy
-from vla.rollout.validation import ValidationRollouts
+from vla.rollout.rollout_config import EnvConfig, RolloutConfig
 
 SMALL = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
 
@@ -121,7 +121,7 @@ def test_validation_rollouts_log_no_success_that_was_not_measured(
 ) -> None:
     aggregated = {"avg_max_reward": 2.0, "pc_success": None, "eval_s": 3.0}
     monkeypatch.setattr(
-        "vla.rollout.validation.evaluate", lambda *_: {"avg_reward": 1.0, "aggregated": aggregated}
+        "vla.rollout.evaluate.validation.evaluate", lambda *_: {"avg_reward": 1.0, "aggregated": aggregated}
     )
     encoder = EncoderConfig(id=str(encoder_dir), device="cpu")
     run, trained_on = RunDirectory(tmp_path), policy.agent.config
@@ -138,7 +138,7 @@ def test_validation_rollouts_have_no_seed_in_common_with_the_evaluation(
         asked.append(config)
         return {"avg_reward": 1.0, "aggregated": {"avg_max_reward": 1.0, "pc_success": 0.0, "eval_s": 1.0}}
 
-    monkeypatch.setattr("vla.rollout.validation.evaluate", fake)
+    monkeypatch.setattr("vla.rollout.evaluate.validation.evaluate", fake)
     encoder = EncoderConfig(id=str(encoder_dir), device="cpu")
     run, trained_on = RunDirectory(tmp_path), policy.agent.config
     ValidationRollouts(run, EnvConfig(), RolloutConfig(seed=7), encoder, trained_on, 2)(policy.agent, 10)
@@ -154,7 +154,7 @@ def test_validation_rollouts_compile_a_copy_and_leave_the_agent_in_training_alon
         driven.append(policy)
         return {"avg_reward": 1.0, "aggregated": {"avg_max_reward": 1.0, "pc_success": 0.0, "eval_s": 1.0}}
 
-    monkeypatch.setattr("vla.rollout.validation.evaluate", fake)
+    monkeypatch.setattr("vla.rollout.evaluate.validation.evaluate", fake)
     encoder = EncoderConfig(id=str(encoder_dir), device="cpu")
     run, agent = RunDirectory(tmp_path), policy.agent
     ValidationRollouts(run, EnvConfig(), RolloutConfig(compile="on"), encoder, agent.config, 2)(agent, 10)

@@ -7,12 +7,12 @@ import torch
 from fakes import CAMERAS, fake_spec, write_cache
 from torch import nn
 
+from vla.base.errors import CheckpointError
 from vla.config import PipelineConfig
-from vla.errors import CheckpointError
 from vla.policy.agent import VLAAgent
 from vla.policy.batch import Batch
-from vla.policy.config import PolicyConfig
 from vla.policy.heads.imf import ImfHead
+from vla.policy.policy_config import PolicyConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import SiglipVisionModel
 
-from vla.embed.builtin import TINY_SIM_FOLDER
-from vla.embed.layout import lay_out_activations
+from vla.embed.encoders.builtin import TINY_SIM_FOLDER
+from vla.embed.encoders.siglip_activations import lay_out_activations
 
 
 @pytest.fixture(params=["checkpoint", "tiny-sim"])

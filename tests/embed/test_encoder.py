@@ -10,9 +10,9 @@ from fakes import VISION, fake_images, write_two_tower_checkpoint, write_vision_
 from safetensors.torch import load_file, save_file
 from transformers import SiglipImageProcessor, SiglipVisionModel
 
+from vla.base.errors import ConfigError, EncoderError
 from vla.embed import EncoderConfig, FrozenEncoder
-from vla.embed.builtin import TINY_SIM_FOLDER
-from vla.errors import ConfigError, EncoderError
+from vla.embed.encoders.builtin import TINY_SIM_FOLDER
 
 
 def load(path: Path | str, **settings: object) -> FrozenEncoder:

@@ -14,11 +14,11 @@ import pytest
 import torch
 from fakes import fake_images, write_dataset
 
+from vla.base.errors import VlaError
+from vla.base.lock import exclusive
+from vla.base.prefetch import prefetch
 from vla.cache import CacheConfig, FeatureCache
 from vla.embed import DatasetConfig, EncoderConfig, FrozenEncoder, embed
-from vla.errors import VlaError
-from vla.lock import exclusive
-from vla.prefetch import prefetch
 
 
 def run(dataset: Path, encoder: Path, out: Path, shard_frames: int = 4, **settings: object) -> FeatureCache:

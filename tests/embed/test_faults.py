@@ -12,10 +12,10 @@ import torch
 from fake_faults import digests, file_size_limit, flip_bit, read_only, truncate
 from fakes import fake_images, write_dataset
 
+from vla.base.errors import CacheError, DatasetError, EncoderError, VlaError
 from vla.cache import CacheConfig, CacheWriter, FeatureCache, Frames
 from vla.embed import DatasetConfig, EncoderConfig, FrozenEncoder, embed
 from vla.embed.batch_size import measured_rate
-from vla.errors import CacheError, DatasetError, EncoderError, VlaError
 
 TABLE = "data/chunk-000/file-000.parquet"
 SECOND = "shards/00001.safetensors"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vla.embed.sources.folder import DatasetFolder, fill_template
-from vla.errors import DatasetError
+from vla.base.errors import DatasetError
+from vla.embed.datasets.folder import DatasetFolder, fill_template
 
 
 @pytest.fixture

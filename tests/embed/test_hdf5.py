@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from fake_datasets import CAMERAS, TASK, camera_images, jpeg, vectors, write_hdf5
 
-from vla.embed.config import DatasetConfig
-from vla.embed.sources import FrameSource, images, open_source
-from vla.embed.sources.hdf5_bytes import Hdf5Bytes
-from vla.embed.sources.images import decode_image
-from vla.errors import DatasetError
+from vla.base.errors import DatasetError
+from vla.embed.datasets import FrameSource, images, open_source
+from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.embed.datasets.hdf5.heaps import Hdf5Bytes
+from vla.embed.datasets.images import decode_image
 
 SIZE = (48, 64)
 

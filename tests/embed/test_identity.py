@@ -10,11 +10,11 @@ import pytest
 from fakes import write_dataset, write_vision_checkpoint
 from safetensors.numpy import load_file, save_file
 
+from vla.base.errors import EncoderError
 from vla.cache import Augmentation, CacheConfig
 from vla.embed import DatasetConfig, EncoderConfig, FrozenEncoder
+from vla.embed.datasets import open_source
 from vla.embed.engine import plan_cache
-from vla.embed.sources import open_source
-from vla.errors import EncoderError
 
 Settings = dict[str, dict[str, Any]]
 

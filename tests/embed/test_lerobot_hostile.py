@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from fake_datasets import write_dataset
 
-from vla.embed.config import DatasetConfig
-from vla.embed.sources import FrameSource, lerobot_info, lerobot_tables, open_source
-from vla.errors import DatasetError
+from vla.base.errors import DatasetError
+from vla.embed.datasets import FrameSource, open_source
+from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.embed.datasets.lerobot import info, tables
 
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 TABLE = "data/chunk-000/file-001.parquet"
@@ -102,7 +103,7 @@ def test_info_of_the_wrong_form_is_answered_with_the_key(
 
 
 def test_an_enormous_info_is_not_read(demos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lerobot_info, "MAX_INFO_BYTES", 100)
+    monkeypatch.setattr(info, "MAX_INFO_BYTES", 100)
     with pytest.raises(DatasetError, match="it describes no dataset"):
         opened(demos)
 
@@ -145,10 +146,10 @@ def test_path_templates_of_v21_do_not_lead_out(demos_v21: Path, changes: dict[st
 
 
 def test_a_feature_name_does_not_lead_out(demos: Path) -> None:
-    info = json.loads((demos / "meta/info.json").read_text())
+    found = json.loads((demos / "meta/info.json").read_text())
     key = "observation.images.../../../../etc"
-    info["features"][key] = info["features"].pop("observation.images.front")
-    change_info(demos, features=info["features"])
+    found["features"][key] = found["features"].pop("observation.images.front")
+    change_info(demos, features=found["features"])
     table = pq.read_table(demos / EPISODES)
     names = [name.replace("observation.images.front", key) for name in table.column_names]
     pq.write_table(table.rename_columns(names), demos / EPISODES)
@@ -241,7 +242,7 @@ def test_formats_that_start_programs_are_not_images(demos: Path) -> None:
 
 
 def test_row_groups_of_absurd_size_are_refused(demos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lerobot_tables, "MAX_ROW_GROUP_BYTES", 100)
+    monkeypatch.setattr(tables, "MAX_ROW_GROUP_BYTES", 100)
     with pytest.raises(DatasetError, match="claims a row group of 0 MiB"):
         everything(demos)
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from fakes import CAMERAS, TASK, fake_images, write_dataset
 
-from vla.embed.config import DatasetConfig
-from vla.embed.sources import FrameSource, open_source
-from vla.embed.sources.lerobot_info import Feature, LeRobotInfo
-from vla.errors import DatasetError
+from vla.base.errors import DatasetError
+from vla.embed.datasets import FrameSource, open_source
+from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.embed.datasets.lerobot.info import Feature, LeRobotInfo
 
 
 def opened(path: Path, **settings: object) -> FrameSource:

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from fake_datasets import FPS, Kind, camera_images, vectors, write_dataset, write_video
 
+from vla.base.errors import DatasetError
 from vla.cache import CacheConfig, FeatureCache
 from vla.embed import DatasetConfig, EncoderConfig, embed
-from vla.embed.sources import FrameBlock, FrameSource, open_source
-from vla.errors import DatasetError
+from vla.embed.datasets import FrameBlock, FrameSource, open_source
 
 LENGTHS = (7, 12, 1, 5)
 SIZE = (48, 64)

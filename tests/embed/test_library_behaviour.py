@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from fake_datasets import jpeg
 
+from vla.embed.datasets.images import decode_image
 from vla.embed.preprocess import resize
-from vla.embed.sources.images import decode_image
 
 
 def sha(array: np.ndarray) -> str:

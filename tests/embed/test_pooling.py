@@ -10,7 +10,7 @@ from fakes import fake_images
 from transformers import SiglipVisionModel
 
 from vla.embed import EncoderConfig, FrozenEncoder
-from vla.embed.pooling import num_tokens, pool
+from vla.embed.encoders.pooling import num_tokens, pool
 
 
 def output_of(side: int, dim: int = 3) -> SimpleNamespace:

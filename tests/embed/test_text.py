@@ -10,9 +10,9 @@ from fakes import WORDS, write_tokenizer, write_two_tower_checkpoint, write_visi
 from tokenizers import Tokenizer, models, normalizers, processors
 from transformers import SiglipModel
 
-from vla.embed.config import EncoderConfig
-from vla.embed.text import FrozenTextEncoder
-from vla.errors import EncoderError
+from vla.base.errors import EncoderError
+from vla.embed.encoders.encoder_config import EncoderConfig
+from vla.embed.encoders.text import FrozenTextEncoder
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from fake_datasets import fake_images, write_video
 
-from vla.embed.sources import video
-from vla.embed.sources.images import FrameError
-from vla.embed.sources.video import VideoFile
+from vla.embed.datasets import video
+from vla.embed.datasets.images import FrameError
+from vla.embed.datasets.video import VideoFile
 
 TOLERANCE_S = 1e-4
 ENCODERS = {
@@ -82,7 +82,7 @@ def test_a_damaged_stream_is_an_error_and_no_other_frame(clip: Path) -> None:
 
 
 def test_absurd_dimensions_are_refused_by_the_header(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vla.embed.sources.images.MAX_PIXELS", 48 * 63)
+    monkeypatch.setattr("vla.embed.datasets.images.MAX_PIXELS", 48 * 63)
     with pytest.raises(FrameError, match="claims 64 x 48 pixels"):
         VideoFile(clip)
 

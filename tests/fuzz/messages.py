@@ -22,15 +22,15 @@ import numpy as np
 import torch
 from fakes import CAMERAS, fake_spec, write_cache, write_vision_checkpoint
 
+from vla.base.wire import PolicyInfo, hello, pack, unpack
 from vla.client import PolicyClient
 from vla.embed import EncoderConfig, FrozenEncoder
 from vla.policy.agent import VLAAgent
-from vla.policy.config import PolicyConfig
-from vla.rollout.config import ServeConfig
+from vla.policy.policy_config import PolicyConfig
 from vla.rollout.live import LivePolicy
-from vla.rollout.serve import PolicyServer
-from vla.rollout.session import Session
-from vla.wire import PolicyInfo, hello, pack, unpack
+from vla.rollout.rollout_config import ServeConfig
+from vla.rollout.serve.server import PolicyServer
+from vla.rollout.serve.session import Session
 
 POLICY = PolicyConfig(per_view_dim=2, cond_dim=4, n_emb=8, n_layer=1, n_head=2)
 PIXELS = {camera: np.zeros((4, 5, 3), np.uint8) for camera in CAMERAS}

@@ -15,14 +15,14 @@ import torch
 from fake_datasets import write_dataset, write_hdf5
 from fakes import fake_spec, write_cache
 
+from vla.base.errors import VlaError
 from vla.cache import FeatureCache
-from vla.cache.verify import cache_problems
+from vla.cache.cache_damage import cache_problems
 from vla.config import PipelineConfig
-from vla.embed.config import DatasetConfig
-from vla.embed.sources import open_source
-from vla.errors import VlaError
+from vla.embed.datasets import open_source
+from vla.embed.datasets.dataset_config import DatasetConfig
 from vla.policy.agent import VLAAgent
-from vla.policy.config import PolicyConfig
+from vla.policy.policy_config import PolicyConfig
 
 LONGEST_MESSAGE = 2000
 

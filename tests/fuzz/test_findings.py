@@ -11,10 +11,10 @@ import pytest
 from fake_datasets import write_dataset
 from messages import GREETING, INFO, REPLY, TIMING, converse
 
-from vla.embed.config import DatasetConfig
-from vla.embed.sources import open_source
-from vla.errors import CacheError, DatasetError, ServerError
-from vla.wire import PROTOCOL, pack
+from vla.base.errors import CacheError, DatasetError, ServerError
+from vla.base.wire import PROTOCOL, pack
+from vla.embed.datasets import open_source
+from vla.embed.datasets.dataset_config import DatasetConfig
 
 
 def test_a_broken_page_of_an_episode_table_is_one_line(tmp_path: Path) -> None:

@@ -11,11 +11,17 @@ import pytest
 import torch
 
 from vla.cli import main
-from vla.embed.config import DatasetConfig
-from vla.embed.sources import open_source
-from vla.rollout.config import EnvConfig, RecordConfig
-from vla.rollout.record import record
-from vla.rollout.task import CAMERAS, CONTROL_HZ, INSTRUCTION, MAX_EPISODE_STEPS, STATE_NAMES
+from vla.embed.datasets import open_source
+from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.rollout.record.record import record
+from vla.rollout.rollout_config import EnvConfig, RecordConfig
+from vla.rollout.worlds.sim_transfer.task import (
+    CAMERAS,
+    CONTROL_HZ,
+    INSTRUCTION,
+    MAX_EPISODE_STEPS,
+    STATE_NAMES,
+)
 
 pytestmark = [
     pytest.mark.interop,

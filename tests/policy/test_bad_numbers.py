@@ -13,13 +13,13 @@ from fakes import fake_frames, fake_spec, write_cache
 from safetensors.numpy import load_file, save_file
 from test_train import POLICY, settings
 
+from vla.base.errors import CacheError, VlaError
 from vla.cache import CacheWriter, FeatureCache
-from vla.errors import CacheError, VlaError
 from vla.policy.agent import VLAAgent
-from vla.policy.meter import Meter
-from vla.policy.run import RunDirectory
-from vla.policy.run_log import read_metrics
-from vla.policy.train import Trainer, train
+from vla.policy.training.meter import Meter
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_log import read_metrics
+from vla.policy.training.train import Trainer, train
 
 LENGTHS = (12, 9, 10)
 

@@ -15,12 +15,12 @@ from fakes import fake_spec, write_cache
 from safetensors.torch import load_file, save_file
 from test_train import POLICY, settings
 
+from vla.base.errors import CheckpointError
 from vla.cache import FeatureCache
-from vla.errors import CheckpointError
 from vla.policy.agent import VLAAgent
-from vla.policy.run import RunDirectory
-from vla.policy.train import train
-from vla.policy.verify import run_problems
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_damage import run_problems
+from vla.policy.training.train import train
 
 STEP = "checkpoints/000008"
 WEIGHTS = f"{STEP}/pretrained_model/model.safetensors"

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from vla.policy.agent import VLAAgent
 from vla.policy.batch import Batch
-from vla.policy.config import DdpmConfig, PolicyConfig
 from vla.policy.heads import DdpmHead, FlowHead
 from vla.policy.heads.ddpm import cosine_alpha_bar
-from vla.policy.sampling import RowRandom
+from vla.policy.policy_config import DdpmConfig, PolicyConfig
+from vla.policy.training.sampling import RowRandom
 
 SPREAD = 0.3
 HEADS = ["imf", "flow", "ddpm", "mlp"]

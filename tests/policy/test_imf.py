@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vla.policy.config import ImfConfig, PolicyConfig
-from vla.policy.heads.action_transformer import ActionTransformer
 from vla.policy.heads.head import masked_mean_square
 from vla.policy.heads.imf import ImfHead, num_flow_rows, sample_times, total_derivative
-from vla.policy.heads.residual import AttnResStack
-from vla.policy.sampling import RowRandom
+from vla.policy.nn.action_transformer import ActionTransformer
+from vla.policy.nn.residual import AttnResStack
+from vla.policy.policy_config import ImfConfig, PolicyConfig
+from vla.policy.training.sampling import RowRandom
 
 SPREAD = 0.3  # of the Gaussian data in the analytic flow
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from vla.policy.heads.layers import Attention, RotaryEmbedding, SwiGLU
-from vla.policy.heads.residual import AttnResStack, PlainStack
+from vla.policy.nn.layers import Attention, RotaryEmbedding, SwiGLU
+from vla.policy.nn.residual import AttnResStack, PlainStack
 
 
 def sublayers(dim: int = 32, blocks: int = 6, tokens: int = 20) -> list[nn.Module]:

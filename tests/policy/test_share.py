@@ -13,12 +13,12 @@ import yaml
 from fakes import awake_agent, write_cache
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from vla.base.errors import CheckpointError
 from vla.config import PipelineConfig
-from vla.errors import CheckpointError
 from vla.policy.agent import VLAAgent
-from vla.policy.config import PolicyConfig
-from vla.policy.hub import locate
-from vla.policy.run import find_policy, find_run
+from vla.policy.policy_config import PolicyConfig
+from vla.policy.sharing.hub import locate
+from vla.policy.training.run import find_policy, find_run
 from vla.saved import default_rollout_folder, saved_tables
 from vla.stages import share
 
@@ -218,7 +218,7 @@ def test_the_hub_is_asked_for_a_revision_and_never_for_pickles(
         asked.update(options, name=name)
         return str(tmp_path / "shared")
 
-    monkeypatch.setattr("vla.policy.hub.snapshot_download", download)
+    monkeypatch.setattr("vla.policy.sharing.hub.snapshot_download", download)
     agent = VLAAgent.from_pretrained("me/policy", revision="v1")
     assert agent.config == VLAAgent.from_pretrained(find_policy(run)).config
     assert (asked["name"], asked["revision"]) == ("me/policy", "v1")
@@ -228,7 +228,7 @@ def test_the_hub_is_asked_for_a_revision_and_never_for_pickles(
 
 
 def test_a_mistyped_directory_is_not_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("vla.policy.hub.snapshot_download")
+    monkeypatch.delattr("vla.policy.sharing.hub.snapshot_download")
     with pytest.raises(CheckpointError, match=r"no run and no policy at runs/dmeo; .* --revision main"):
         locate("runs/dmeo")
 
@@ -237,7 +237,7 @@ def test_offline_says_how_to_get_the_policy(monkeypatch: pytest.MonkeyPatch) -> 
     def download(*_: Any, **__: Any) -> str:
         raise LocalEntryNotFoundError("not cached")
 
-    monkeypatch.setattr("vla.policy.hub.snapshot_download", download)
+    monkeypatch.setattr("vla.policy.sharing.hub.snapshot_download", download)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"HF_HUB_OFFLINE is set; .* hf download me/policy") as caught:
         locate("me/policy", "main")
@@ -258,7 +258,7 @@ class FakeHub:
 
 
 def test_push_publishes_the_folder(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vla.policy.hub.HfApi", FakeHub)
+    monkeypatch.setattr("vla.policy.sharing.hub.HfApi", FakeHub)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     report = share(run, tmp_path / "shared", push="me/policy", private=True)
     assert report["url"] == "https://hub/me/policy/commit/1"
@@ -274,7 +274,7 @@ def test_a_push_that_fails_keeps_the_folder_and_says_how_to_go_on(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("no route")
 
-    monkeypatch.setattr("vla.policy.hub.HfApi", lambda: SimpleNamespace(create_repo=fail))
+    monkeypatch.setattr("vla.policy.sharing.hub.HfApi", lambda: SimpleNamespace(create_repo=fail))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     out = tmp_path / "my shared"
     with pytest.raises(

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from vla.errors import ConfigError
-from vla.policy.run import RunDirectory
-from vla.policy.run_log import RunLog, read_metrics
-from vla.policy.trackers import open_tracker, require_tracker
-from vla.policy.trackers.tracker import Location, OnStderr, Tracker, note_location, read_locations
+from vla.base.errors import ConfigError
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_log import RunLog, read_metrics
+from vla.policy.training.trackers import open_tracker, require_tracker
+from vla.policy.training.trackers.tracker import Location, OnStderr, Tracker, note_location, read_locations
 
 
 @pytest.fixture

@@ -10,14 +10,15 @@ import torch
 from fakes import fake_spec, write_cache
 from safetensors.torch import load_file
 
+from vla.base.errors import CheckpointError, VlaError
 from vla.cache import FeatureCache
-from vla.errors import CheckpointError, VlaError
 from vla.policy.agent import VLAAgent
-from vla.policy.config import PolicyConfig, TrainConfig
-from vla.policy.optimizer import MovingAverage, build_optimizer, learning_rate
-from vla.policy.run import RunDirectory
-from vla.policy.run_log import read_metrics
-from vla.policy.train import TrainReport, train
+from vla.policy.policy_config import PolicyConfig
+from vla.policy.training.optimizer import MovingAverage, build_optimizer, learning_rate
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_log import read_metrics
+from vla.policy.training.train import TrainReport, train
+from vla.policy.training.train_config import TrainConfig
 
 POLICY = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
 

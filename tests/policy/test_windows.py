@@ -6,9 +6,9 @@ import pytest
 import torch
 from fakes import fake_spec, write_cache
 
+from vla.base.errors import ConfigError
 from vla.cache import Augmentation, FeatureCache
-from vla.errors import ConfigError
-from vla.policy.sampling import EpochSampler, RowRandom, generator_for
+from vla.policy.training.sampling import EpochSampler, RowRandom, generator_for
 from vla.policy.windows import FeatureWindows, fits_in_memory, split_episodes
 
 CPU = torch.device("cpu")

@@ -14,14 +14,14 @@ from fake_datasets import CAMERAS, camera_images, write_hdf5
 from fake_language import make_bench
 from fakes import fake_spec, write_cache
 
+from vla.base.errors import VlaError
 from vla.cache import FeatureCache
 from vla.config import PipelineConfig
-from vla.errors import VlaError
 from vla.policy.agent import VLAAgent
 from vla.report.charts import Series, line_chart, ticks
 from vla.report.episode import chunks_section, frames_section, principal_components
 from vla.report.report import report
-from vla.rollout.summary import EpisodeResult, summarise
+from vla.rollout.evaluate.summary import EpisodeResult, summarise
 from vla.stages import train
 
 SMALL = [

@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vla.rollout.attempt import AttemptRunner
-from vla.rollout.attempt_table import Outcome, read_outcome
-from vla.rollout.config import EnvConfig, RecordConfig
-from vla.rollout.expert_tasks import find_task
-from vla.rollout.plan import Plan, make_plan
-from vla.rollout.sim_transfer_expert import TransferExpert
-from vla.rollout.task import MAX_EPISODE_STEPS
+from vla.rollout.record.attempt import AttemptRunner
+from vla.rollout.record.attempt_table import Outcome, read_outcome
+from vla.rollout.record.plan import Plan, make_plan
+from vla.rollout.rollout_config import EnvConfig, RecordConfig
+from vla.rollout.worlds.expert_tasks import find_task
+from vla.rollout.worlds.sim_transfer.task import MAX_EPISODE_STEPS
+from vla.rollout.worlds.sim_transfer.transfer_expert import TransferExpert
 
 ENV = EnvConfig(kwargs={"render_height": 24, "render_width": 32, "cameras": ["top"]})
 CAMERA = "observation.images.top"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from fake_env import ENV_ID, CountEnv
 
-from vla.rollout.chunk_env import ChunkEnv
-from vla.rollout.config import EnvConfig
-from vla.rollout.make_env import make_env
+from vla.rollout.evaluate.chunk_env import ChunkEnv
+from vla.rollout.rollout_config import EnvConfig
+from vla.rollout.worlds.make_env import make_env
 
 
 def chunked(**kwargs: Any) -> ChunkEnv:

@@ -11,13 +11,13 @@ import torch
 from fake_env import ENV_ID
 from gymnasium import spaces
 
-from vla.errors import EnvironmentSetupError, VlaError
-from vla.rollout.config import EnvConfig
-from vla.rollout.episodes import run_side_by_side, take_turns
-from vla.rollout.evaluate import group_sizes
+from vla.base.errors import EnvironmentSetupError, VlaError
+from vla.rollout.evaluate.episodes import run_side_by_side, take_turns
+from vla.rollout.evaluate.evaluate import group_sizes
+from vla.rollout.evaluate.vector_env import EnvironmentProcesses
 from vla.rollout.live import LivePolicy, Timing
-from vla.rollout.make_env import make_env
-from vla.rollout.vector_env import EnvironmentProcesses
+from vla.rollout.rollout_config import EnvConfig
+from vla.rollout.worlds.make_env import make_env
 
 
 class FakeGroup(EnvironmentProcesses):

@@ -13,11 +13,11 @@ import pytest
 import torch
 from fakes import CAMERAS, awake_agent, fake_spec, write_cache
 
+from vla.base.errors import CheckpointError
 from vla.config import PipelineConfig
 from vla.embed import EncoderConfig, FrozenEncoder
-from vla.errors import CheckpointError
 from vla.policy.agent import VLAAgent
-from vla.policy.config import PolicyConfig
+from vla.policy.policy_config import PolicyConfig
 from vla.rollout.live import LivePolicy
 from vla.stages import export
 
@@ -102,6 +102,6 @@ def test_without_its_packages_the_command_that_installs_them_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    monkeypatch.delitem(sys.modules, "vla.rollout.export", raising=False)
+    monkeypatch.delitem(sys.modules, "vla.rollout.export.onnx_export", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'vla\[onnx\]'"):
-        __import__("vla.rollout.export")
+        __import__("vla.rollout.export.onnx_export")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vla.errors import EnvironmentSetupError
-from vla.rollout import gl
-from vla.rollout.sim_transfer import SimTransferEnv
+from vla.base.errors import EnvironmentSetupError
+from vla.rollout.worlds import gl
+from vla.rollout.worlds.sim_transfer.env import SimTransferEnv
 
 NOWHERE = {"egl": ("libNoSuchEGL.so.1",), "osmesa": ("libNoSuchMesa.so.8",)}
 

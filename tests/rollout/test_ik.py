@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vla.rollout.arm import HOME, JOINT_LIMITS, kinematics
-from vla.rollout.ik import ArmKinematics, Pose
-from vla.rollout.physics import TransferPhysics
+from vla.rollout.worlds.sim_transfer.arm import HOME, JOINT_LIMITS, kinematics
+from vla.rollout.worlds.sim_transfer.ik import ArmKinematics, Pose
+from vla.rollout.worlds.sim_transfer.physics import TransferPhysics
 
 
 @pytest.fixture(scope="module", params=["left", "right"])

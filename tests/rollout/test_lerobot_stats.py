@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vla.rollout.lerobot_stats import image_statistics, vector_statistics
+from vla.embed.datasets.lerobot.statistics import image_statistics, vector_statistics
 
 
 def test_image_statistics_are_those_of_the_pixels() -> None:

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from fake_faults import file_size_limit
 
-from vla.errors import WriteError
-from vla.rollout import lerobot_writer
-from vla.rollout.attempt import encode_png, histogram
-from vla.rollout.attempt_table import Outcome, encode_attempt
-from vla.rollout.lerobot_writer import EpisodeTable, make_features, write_dataset
-from vla.rollout.task import STATE_NAMES
+from vla.base.errors import WriteError
+from vla.embed.datasets.lerobot import writer
+from vla.embed.datasets.lerobot.writer import EpisodeTable, make_features, write_dataset
+from vla.rollout.record.attempt import encode_png, histogram
+from vla.rollout.record.attempt_table import Outcome, encode_attempt
+from vla.rollout.worlds.sim_transfer.task import STATE_NAMES
 
 CAMERA = "observation.images.top"
 FEATURES = make_features(["top"], (4, 6), STATE_NAMES)
@@ -103,8 +103,8 @@ def test_the_task_text_is_the_index_of_the_task_table(root: Path) -> None:
 
 
 def test_a_full_file_is_followed_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lerobot_writer, "FILE_MEGABYTES", 0)
-    monkeypatch.setattr(lerobot_writer, "FILES_PER_CHUNK", 2)
+    monkeypatch.setattr(writer, "FILE_MEGABYTES", 0)
+    monkeypatch.setattr(writer, "FILES_PER_CHUNK", 2)
     write_dataset(tmp_path / "demos", FEATURES, 25, "do it", [fake_episode(n, 2) for n in range(3)])
     found = sorted(str(path.relative_to(tmp_path / "demos/data")) for path in tmp_path.rglob("data/*/*"))
     assert found == [

@@ -9,10 +9,10 @@ import pytest
 from fake_env import ENV_ID
 from gymnasium import spaces
 
-from vla.errors import EnvironmentSetupError
-from vla.rollout.config import EnvConfig
-from vla.rollout.make_env import find_spec, make_env
-from vla.rollout.observations import CameraObservations
+from vla.base.errors import EnvironmentSetupError
+from vla.rollout.rollout_config import EnvConfig
+from vla.rollout.worlds.make_env import find_spec, make_env
+from vla.rollout.worlds.observations import CameraObservations
 
 
 class OneCameraEnv(gymnasium.Env[dict[str, Any], np.ndarray]):

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from vla.rollout.physics import (
+from vla.rollout.worlds.sim_transfer.physics import (
     ACTION_LIMITS,
     BOX_X,
     BOX_Y,
     MAX_JOINT_SPEED,
     TransferPhysics,
 )
-from vla.rollout.task import CONTROL_HZ, SIDES
+from vla.rollout.worlds.sim_transfer.task import CONTROL_HZ, SIDES
 
 
 @pytest.fixture

@@ -14,18 +14,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from vla.base.errors import ConfigError, DatasetError, EnvironmentSetupError, VlaError
+from vla.base.lock import exclusive
 from vla.cli import main
-from vla.embed.config import DatasetConfig
-from vla.embed.sources import open_source
-from vla.errors import ConfigError, DatasetError, EnvironmentSetupError, VlaError
-from vla.lock import exclusive
-from vla.rollout.attempt_pool import AttemptPool
-from vla.rollout.attempt_table import Outcome, encode_attempt
-from vla.rollout.config import EnvConfig, RecordConfig
-from vla.rollout.plan import make_plan
-from vla.rollout.record import attempts_missing, record
-from vla.rollout.staging import Staging
-from vla.rollout.task import INSTRUCTION, MAX_EPISODE_STEPS
+from vla.embed.datasets import open_source
+from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.rollout.record.attempt_pool import AttemptPool
+from vla.rollout.record.attempt_table import Outcome, encode_attempt
+from vla.rollout.record.plan import make_plan
+from vla.rollout.record.record import attempts_missing, record
+from vla.rollout.record.staging import Staging
+from vla.rollout.rollout_config import EnvConfig, RecordConfig
+from vla.rollout.worlds.sim_transfer.task import INSTRUCTION, MAX_EPISODE_STEPS
 
 ENV = EnvConfig(kwargs={"render_height": 24, "render_width": 32, "cameras": ["top", "front"]})
 

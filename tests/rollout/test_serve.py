@@ -22,15 +22,15 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
+from vla.base.errors import ServerError
+from vla.base.wire import pack, unpack
 from vla.client import PolicyClient
 from vla.embed import EncoderConfig, FrozenEncoder
-from vla.errors import ServerError
 from vla.policy.agent import VLAAgent
-from vla.policy.config import PolicyConfig
-from vla.rollout.config import ServeConfig
+from vla.policy.policy_config import PolicyConfig
 from vla.rollout.live import LivePolicy
-from vla.rollout.serve import PolicyServer
-from vla.wire import pack, unpack
+from vla.rollout.rollout_config import ServeConfig
+from vla.rollout.serve.server import PolicyServer
 
 ROOT = Path(__file__).parents[2]
 SMALL = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)

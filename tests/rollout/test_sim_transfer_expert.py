@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from vla.rollout.expert import Command
-from vla.rollout.physics import MAX_JOINT_SPEED
-from vla.rollout.sim_transfer import SimTransferEnv
-from vla.rollout.sim_transfer_expert import TransferExpert
-from vla.rollout.task import CONTROL_HZ, MAX_EPISODE_STEPS
+from vla.rollout.worlds.expert import Command
+from vla.rollout.worlds.sim_transfer.env import SimTransferEnv
+from vla.rollout.worlds.sim_transfer.physics import MAX_JOINT_SPEED
+from vla.rollout.worlds.sim_transfer.task import CONTROL_HZ, MAX_EPISODE_STEPS
+from vla.rollout.worlds.sim_transfer.transfer_expert import TransferExpert
 
 
 def run_episode(seed: int, noise: float) -> tuple[list[Command], list[float], bool]:

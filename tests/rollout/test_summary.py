@@ -5,8 +5,14 @@ from pathlib import Path
 import pytest
 
 from vla.commands.rollout import _readable
-from vla.rollout.plots import plot_evaluation
-from vla.rollout.summary import EpisodeResult, percentiles_ms, success_rate, summarise, wilson_interval
+from vla.rollout.evaluate.plots import plot_evaluation
+from vla.rollout.evaluate.summary import (
+    EpisodeResult,
+    percentiles_ms,
+    success_rate,
+    summarise,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(

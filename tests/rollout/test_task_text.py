@@ -24,17 +24,17 @@ from fake_language import (
     write_two_tasks,
 )
 
+from vla.base.errors import ConfigError, EncoderError, ServerError
+from vla.base.wire import pack
 from vla.client import PolicyClient
-from vla.embed.checkpoint import load_checkpoint
-from vla.errors import ConfigError, EncoderError, ServerError
+from vla.embed.encoders.siglip_checkpoint import load_checkpoint
 from vla.inspect import inspect
-from vla.policy.share import share
-from vla.rollout.config import ServeConfig
+from vla.policy.sharing.share import share
 from vla.rollout.live import LivePolicy
-from vla.rollout.serve import PolicyServer
+from vla.rollout.rollout_config import ServeConfig
+from vla.rollout.serve.server import PolicyServer
 from vla.saved import default_rollout_folder
 from vla.stages import export
-from vla.wire import pack
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vla.interrupt import Interrupted
+from vla.base.interrupt import Interrupted
 from vla.suite.folder import SuiteFolder
 from vla.suite.lifeline import holder, is_alive, start
 from vla.suite.scheduler import Scheduler, Stage

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from fakes import fake_spec, write_cache
 
-from vla.errors import CacheError, ConfigError, VlaError
+from vla.base.errors import CacheError, ConfigError, VlaError
 from vla.inspect import inspect
-from vla.policy.run import RunDirectory
-from vla.policy.run_log import read_metrics
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_log import read_metrics
 from vla.suite.config import read_suite
 from vla.suite.folder import SuiteFolder
 from vla.suite.lifeline import holder, send

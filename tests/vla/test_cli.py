@@ -12,7 +12,7 @@ from fakes import write_cache, write_dataset, write_vision_checkpoint
 
 from vla.cli import app, main
 from vla.policy.agent import VLAAgent
-from vla.policy.config import PolicyConfig
+from vla.policy.policy_config import PolicyConfig
 
 Cli = Callable[..., tuple[int, str, str]]
 """Arguments in; exit code, stdout and stderr out."""

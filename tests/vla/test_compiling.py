@@ -13,10 +13,10 @@ import torch
 from fakes import fake_images
 
 import vla.embed.encoder
-from vla.compiling import advise_compiling, compile_module, require_graphs_in_threads
+from vla.base.compiling import advise_compiling, compile_module, require_graphs_in_threads
+from vla.base.errors import ConfigError
 from vla.embed import EncoderConfig, FrozenEncoder
 from vla.embed.encoder import padded_size
-from vla.errors import ConfigError
 
 
 def test_a_compiled_module_keeps_its_names_weights_and_copies() -> None:

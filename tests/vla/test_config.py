@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from vla.base.errors import ConfigError
 from vla.config import PipelineConfig, read_tables
-from vla.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vla.device import choose_device
-from vla.errors import ConfigError
+from vla.base.device import choose_device
+from vla.base.errors import ConfigError
 
 
 @pytest.fixture

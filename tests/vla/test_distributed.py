@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from fakes import fake_spec, write_cache, write_dataset
 
+from vla.base.distributed import World
+from vla.base.errors import VlaError
 from vla.cache import CacheConfig
-from vla.distributed import World
 from vla.embed import DatasetConfig, EncoderConfig, embed
-from vla.errors import VlaError
-from vla.policy.run import RunDirectory
-from vla.policy.run_log import read_metrics
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_log import read_metrics
 
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vla"]
 ONE = ["-m", "vla"]

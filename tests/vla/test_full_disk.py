@@ -9,13 +9,13 @@ import pytest
 from fake_faults import digests, file_size_limit
 from fakes import fake_spec, write_cache
 
+from vla.base.errors import WriteError
+from vla.base.lock import exclusive
 from vla.cli import main
-from vla.errors import WriteError
-from vla.lock import exclusive
-from vla.policy.checkpoint import TrainingState, save_checkpoint
-from vla.policy.run import RunDirectory
-from vla.policy.run_log import RunLog, read_metrics
-from vla.policy.trackers.tensorboard import TensorBoardTracker
+from vla.policy.training.checkpoint import TrainingState, save_checkpoint
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_log import RunLog, read_metrics
+from vla.policy.training.trackers.tensorboard import TensorBoardTracker
 
 SETTINGS = (
     *("policy.per_view_dim=4", "policy.cond_dim=8", "policy.n_emb=16", "policy.n_layer=1", "policy.n_head=2"),
@@ -48,7 +48,7 @@ def refuse_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         with file_size_limit(100 if state.step == 4 else 1 << 30):
             save_checkpoint(run, state)
 
-    monkeypatch.setattr("vla.policy.train.save_checkpoint", full)
+    monkeypatch.setattr("vla.policy.training.train.save_checkpoint", full)
 
 
 def refuse_figures(monkeypatch: pytest.MonkeyPatch) -> None:

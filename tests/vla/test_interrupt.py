@@ -14,13 +14,13 @@ from fake_faults import digests
 from fakes import fake_spec, write_cache, write_dataset
 from safetensors.torch import load_file
 
+from vla.base.interrupt import Interrupted, deferred, interruptible
+from vla.base.lock import exclusive
 from vla.cache import CacheWriter
 from vla.cli import main
-from vla.interrupt import Interrupted, deferred, interruptible
-from vla.lock import exclusive
-from vla.policy.run import RunDirectory
-from vla.policy.run_log import read_metrics
-from vla.policy.train import Trainer
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_log import read_metrics
+from vla.policy.training.train import Trainer
 
 SMALL = ["policy.cond_dim=16", "policy.n_emb=16", "policy.n_layer=1", "policy.n_head=2", "train.device=cpu"]
 SMALL += ["train.batch_size=8", "train.val_episodes=1", "train.rollout_every=0", "train.log_every=4"]

@@ -21,15 +21,15 @@ from fake_language import (
 from fakes import write_vision_checkpoint
 from safetensors.numpy import load_file
 
+from vla.base.errors import CacheError, ConfigError, DatasetError, EncoderError
 from vla.cache import FeatureCache
-from vla.cache.verify import cache_problems
+from vla.cache.cache_damage import cache_problems
 from vla.embed import FrozenEncoder
-from vla.errors import CacheError, ConfigError, DatasetError, EncoderError
 from vla.policy.agent import VLAAgent
-from vla.policy.checkpoint import load_agent
-from vla.policy.language import LanguageProjector
-from vla.policy.run import RunDirectory
-from vla.policy.run_log import read_metrics
+from vla.policy.training.checkpoint import load_agent
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_log import read_metrics
+from vla.policy.trunks.text import LanguageProjector
 from vla.rollout.live import LivePolicy
 from vla.stages import train
 
@@ -292,7 +292,7 @@ def test_validation_rollouts_follow_the_task_that_is_chosen(
         asked.append(policy.tasks.text())
         return STANDING_STILL
 
-    monkeypatch.setattr("vla.rollout.validation.evaluate", evaluate)
+    monkeypatch.setattr("vla.rollout.evaluate.validation.evaluate", evaluate)
     env = {"env.id": ENV_ID, "env.kwargs": {"cameras": ["top"], "state_dim": 3, "action_dim": 2}}
     changes = {"train.steps": 4, "train.rollout_every": 2, "policy.language": True, "rollout.task": HAND}
     bench.train("rollouts", **env, **changes)

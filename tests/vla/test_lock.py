@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from fake_faults import read_only
 
-from vla.errors import VlaError
-from vla.lock import exclusive
+from vla.base.errors import VlaError
+from vla.base.lock import exclusive
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from vla.lock import exclusive
+from vla.base.lock import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

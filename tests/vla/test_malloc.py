@@ -11,7 +11,7 @@ import pytest
 # Threads that are all alive take memory; glibc then lists the arenas that it has.
 COUNT_ARENAS = """
 import ctypes, threading
-from vla.malloc import share_one_arena
+from vla.base.malloc import share_one_arena
 share_one_arena()
 malloc, barrier = ctypes.CDLL(None).malloc, threading.Barrier(5)
 malloc.restype = ctypes.c_void_p

@@ -8,10 +8,10 @@ from fake_env import ENV_ID
 from fake_language import Bench
 from fakes import write_two_tower_checkpoint
 
+from vla.base.errors import ConfigError, EncoderError, EnvironmentSetupError
 from vla.config import PipelineConfig
-from vla.errors import ConfigError, EncoderError, EnvironmentSetupError
-from vla.policy.run import RunDirectory
-from vla.policy.run_log import read_metrics
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_log import read_metrics
 from vla.stages import train
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vla.memory import available_memory
+from vla.base.memory import available_memory
 
 GIB = 1 << 30
 

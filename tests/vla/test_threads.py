@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from vla.threads import MOST_WORKERS, compute_threads, num_workers
+from vla.base.threads import MOST_WORKERS, compute_threads, num_workers
 
 CPU = torch.device("cpu")
 

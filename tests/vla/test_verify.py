@@ -13,10 +13,10 @@ from fake_datasets import write_hdf5
 from fake_faults import flip_bit
 from fakes import fake_spec, write_cache, write_dataset, write_vision_checkpoint
 
+from vla.base.errors import ConfigError
 from vla.cache.shard import repair_command
 from vla.cli import main
-from vla.embed.made_from import dataset_of
-from vla.errors import ConfigError
+from vla.embed.datasets.made_from import dataset_of
 
 TABLE = "data/chunk-000/file-001.parquet"
 

@@ -42,7 +42,7 @@ def export(
     Example: vla export runs/demo --onnx runs/demo/policy.onnx --check 8
     """
     named = {"rollout.task": task, "rollout.num_steps": num_steps, "encoder.id": encoder}
-    from vla.policy.hub import locate
+    from vla.policy.sharing.hub import locate
     from vla.saved import saved_tables
     from vla.stages import export as run
 

@@ -58,7 +58,7 @@ def rollout(
         "encoder.id": encoder,
         "encoder.device": device,
     }
-    from vla.policy.hub import locate
+    from vla.policy.sharing.hub import locate
     from vla.saved import saved_tables
     from vla.stages import rollout as run
 

@@ -50,7 +50,7 @@ def serve(
         "encoder.id": encoder,
         "encoder.device": device,
     }
-    from vla.policy.hub import locate
+    from vla.policy.sharing.hub import locate
     from vla.saved import saved_tables
     from vla.stages import serve as run
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from vla.policy.run import RunDirectory
-from vla.policy.run_log import read_metrics
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_log import read_metrics
 from vla.report.charts import Series, absent, line_chart
 from vla.report.page import Section, card, grid
 

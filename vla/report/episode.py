@@ -10,11 +10,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from vla.base.errors import VlaError
 from vla.cache import FeatureCache
 from vla.cache.metadata import Episode
-from vla.embed.made_from import dataset_of
-from vla.embed.sources import open_source
-from vla.errors import VlaError
+from vla.embed.datasets import open_source
+from vla.embed.datasets.made_from import dataset_of
 from vla.policy.agent import VLAAgent
 from vla.policy.windows import FeatureWindows, split_episodes
 from vla.report.charts import Series, absent, line_chart

@@ -7,13 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vla.base.errors import CheckpointError, VlaError
+from vla.base.files import write_atomically
 from vla.cache import FeatureCache
 from vla.config import read_tables
-from vla.errors import CheckpointError, VlaError
-from vla.files import write_atomically
-from vla.policy.run import RunDirectory
-from vla.policy.run_log import read_metrics
-from vla.policy.trackers.tracker import read_locations
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_log import read_metrics
+from vla.policy.training.trackers.tracker import read_locations
 from vla.report.charts import absent, interval_bars
 from vla.report.curves import curves_section
 from vla.report.episode import choose_episode, chunks_section, features_section, frames_section

@@ -20,8 +20,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from vla.errors import ConfigError
-from vla.strict import StrictModel, explain
+from vla.base.errors import ConfigError
+from vla.base.strict import StrictModel, explain
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Settings = dict[str, Any]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
-from vla.device import choose_device
-from vla.threads import usable_cores
+from vla.base.device import choose_device
+from vla.base.threads import usable_cores
 
 
 def choose_slots(devices: Sequence[str], jobs: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vla.errors import VlaError
+from vla.base.errors import VlaError
 
 MANIFEST = "manifest.json"
 

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vla.errors import VlaError
-from vla.files import write_json
+from vla.base.errors import VlaError
+from vla.base.files import write_json
 from vla.suite.config import SuiteConfig
 from vla.suite.folder import SuiteFolder
 from vla.suite.plan import RunPlan

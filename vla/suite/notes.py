@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from vla.files import write_atomically
+from vla.base.files import write_atomically
 from vla.suite.folder import SuiteFolder
 from vla.suite.manifest import read_manifest
 from vla.suite.results import RunResult, read_result

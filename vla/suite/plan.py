@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vla.base.errors import CacheError, ConfigError
 from vla.config import PipelineConfig
-from vla.errors import CacheError, ConfigError
 from vla.suite.config import Settings, SuiteConfig, flatten, label
 from vla.suite.folder import SuiteFolder
 

@@ -3,8 +3,8 @@
 import json
 from dataclasses import dataclass
 
-from vla.policy.run import RunDirectory
-from vla.policy.run_log import read_metrics
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.run_log import read_metrics
 from vla.suite.folder import SuiteFolder
 
 

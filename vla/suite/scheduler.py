@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
-from vla.interrupt import SIGNALS, Interrupted
+from vla.base.interrupt import SIGNALS, Interrupted
 from vla.suite.folder import SuiteFolder
 from vla.suite.lifeline import holder, is_alive, last_error, send, start
 from vla.suite.status import RunStatus, SuiteStatus, corrected, write_status

@@ -12,9 +12,9 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from vla.errors import VlaError
-from vla.files import write_json
-from vla.strict import StrictModel, explain
+from vla.base.errors import VlaError
+from vla.base.files import write_json
+from vla.base.strict import StrictModel, explain
 from vla.suite.folder import SuiteFolder
 from vla.suite.lifeline import holder, is_alive
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vla.errors import VlaError
-from vla.files import remove_leftovers
-from vla.lock import exclusive
+from vla.base.errors import VlaError
+from vla.base.files import remove_leftovers
+from vla.base.lock import exclusive
 from vla.suite.config import read_suite
 from vla.suite.devices import child_environment, choose_slots
 from vla.suite.folder import SuiteFolder

@@ -1,0 +1,65 @@
+"""The one vocabulary: what is known of an instant is an observation, a dictionary of streams by name.
+
+    name      top, wrist, lidar, imu, state, action, task …: the same in datasets, caches, policies and robots
+    kind      image    uint8  [height, width, 3]   RGB in [0, 255]
+              tokens   float  [tokens, dim]        vectors that an encoder wrote of an image, or of several
+              vector   float  [dim]                state, action, the feature of a text
+              points   float  [points, channels]   a scan: lidar, radar
+              series   float  [time, channels]     samples since the last frame: inertia, force, sound
+    dtype     of the stored array
+    shape     of one frame; a camera whose dataset promises no size has 0 for height and width
+    key       the dataset's own name of it, such as `observation.state`; empty for what an encoder wrote
+    made_by   the digest of the encoder that wrote it; None for what the dataset holds
+
+Arrays have leading axes: [frames] in a shard, [frames, variants] where a stream was computed from images,
+[batch, obs_horizon] in a training batch and for a live policy.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from vla.base.strict import StrictModel
+
+STATE: Final = "state"
+ACTION: Final = "action"
+TASK: Final = "task"
+"""The feature of the instruction; no camera or sensor may have one of these names."""
+
+Kind = Literal["image", "tokens", "vector", "points", "series"]
+DType = Literal["uint8", "float16", "float32"]
+Size = Annotated[int, Field(ge=0, le=1 << 24)]
+Observation = Mapping[str, Any]
+"""Arrays or tensors by stream name, with equal leading axes."""
+
+
+class Stream(StrictModel):
+    """One named array a frame."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    kind: Kind
+    dtype: DType
+    shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=3)]
+    key: str = ""
+    made_by: str | None = None
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.dtype)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+    @property
+    def channels(self) -> int:
+        """Length of the last axis: what statistics are kept of."""
+        return self.shape[-1]
+
+    def describe(self) -> str:
+        """Name it for people: `lidar (points, float32 [64, 4])`."""
+        return f"{self.name} ({self.kind}, {self.dtype} {list(self.shape)})"

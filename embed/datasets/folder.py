@@ -1,0 +1,102 @@
+"""The directory that a dataset may read from, and nothing beside it.
+
+Metadata names files by templates and numbers, and whoever wrote it may be a stranger: absolute paths, `..`
+and links that lead out of the dataset are refused, whatever they lead to.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from vla.base.errors import DatasetError, nearest
+
+FIELD = re.compile(r"\{(\w+)(?::0(\d)d)?\}")
+
+
+@dataclass(frozen=True)
+class DatasetFolder:
+    """A dataset's directory."""
+
+    name: str
+    """As the user named it: a path, or `owner/name` on the Hub."""
+    root: Path
+    revision: str | None = None
+    """Commit on the Hub; None for a directory."""
+
+    @cached_property
+    def _boundary(self) -> Path:
+        """The directory that links may not leave.
+
+        In the Hub's own cache, files are links from snapshots/<commit>/ to blobs/ of the same repository.
+        """
+        root = self.root.resolve()
+        if root.parent.name == "snapshots" and (root.parents[1] / "blobs").is_dir():
+            return root.parents[1]
+        return root
+
+    def has(self, relative: str) -> bool:
+        """Tell whether a file is there and lies inside.
+
+        Raises:
+            DatasetError: the name leads out of the dataset.
+        """
+        return self._resolve(relative).is_file()
+
+    def file(self, relative: str) -> Path:
+        """Return the place of a file of the dataset.
+
+        Raises:
+            DatasetError: there is no such file, or the name leads out of the dataset.
+        """
+        path = self._resolve(relative)
+        if not path.is_file():
+            raise DatasetError(f"{self.name}: {relative} is missing; the dataset is incomplete")
+        return path
+
+    def files_below(self, folder: str) -> list[str]:
+        """List the relative names of all files below a folder, sorted.
+
+        Hidden files are left out: downloads leave bookkeeping of their own beside the data.
+        """
+        found = (path.relative_to(self.root) for path in (self.root / folder).rglob("*") if path.is_file())
+        return sorted(
+            path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)
+        )
+
+    def _resolve(self, relative: str) -> Path:
+        try:
+            path = (self.root / relative).resolve()
+            path.exists()  # resolve() lets names pass that are too long
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, links in a circle
+            raise DatasetError(f"{self.name}: {relative[:80]!r} is no file name ({error})") from error
+        if not path.is_relative_to(self._boundary):
+            raise DatasetError(
+                f"{self.name}: {relative} leads out of the dataset, to {path}; vla reads nothing outside "
+                "the directory that was named; copy the file in, or name the directory that holds it"
+            )
+        return path
+
+
+def fill_template(template: str, fields: Mapping[str, int | str]) -> str:
+    """Fill a path template such as `data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet`.
+
+    Only plain fields are known. `str.format` would follow attributes and indices of whatever it is given.
+
+    Raises:
+        DatasetError: the template has another field, or braces that belong to none.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        name, width = match.groups()
+        if name not in fields:
+            raise DatasetError(f"path template '{template}' has an unknown field; {nearest(name, fields)}")
+        value = fields[name]
+        return f"{value:0{width}d}" if width and isinstance(value, int) else str(value)
+
+    if set(FIELD.sub("", template)) & set("{}"):
+        raise DatasetError(
+            f"path template '{template}' is not one that vla fills; fields: {', '.join(fields)}"
+        )
+    return FIELD.sub(fill, template)

@@ -1,0 +1,183 @@
+"""One HDF5 episode: what it holds, checked before memory is taken, and its frames.
+
+observations/images/<camera>   uint8 [T, H, W, 3]; or one encoded image a row: uint8 [T, bytes] padded
+                               with zeros, fixed-length strings [T], or variable-length uint8 [T]
+observations/qpos              float [T, S]
+action                         float [T, A]
+attributes of the file         task text under one of TASK_ATTRIBUTES, if there is any
+"""
+
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from vla.base.errors import DatasetError
+from vla.base.strict import MAX_WIDTH
+from vla.embed.datasets.hdf5.opening import get_dataset, get_group, open_file
+from vla.embed.datasets.images import FrameError, check_size, decode_image
+
+IMAGES = "observations/images"
+TASK_ATTRIBUTES = ("task", "language_instruction", "instruction")
+MAX_TASK_BYTES = 64 << 10
+MAX_IMAGE_BYTES = 64 << 20
+"""Of one encoded image."""
+# What h5py raises at files that are damaged, or change under it.
+HDF5_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError)
+
+
+@dataclass(frozen=True)
+class Hdf5Layout:
+    """What an episode file says it holds."""
+
+    length: int
+    state_dim: int
+    action_dim: int
+    cameras: tuple[str, ...]
+    task: str
+
+
+class Hdf5Episode:
+    """An open episode file; a context manager.
+
+    Raises:
+        DatasetError: it is no HDF5 file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open_file(path)
+        # At the latest before Python ends: libhdf5 crashes where it ends with files open that Python reads.
+        self._finish = weakref.finalize(self, self._file.close)
+
+    def __enter__(self) -> "Hdf5Episode":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._finish()
+
+    def layout(self, cameras: tuple[str, ...], state_key: str, action_key: str) -> Hdf5Layout:
+        """Check what the file says it holds, without reading frames.
+
+        Args:
+            cameras: those that are needed; none takes all.
+            state_key: dataset of the state.
+            action_key: dataset of the action.
+
+        Raises:
+            DatasetError: something is missing, of another shape or absurdly large, or of another length.
+        """
+        images = get_group(self._file, IMAGES)
+        stored = tuple(images) if images is not None else ()
+        if not stored:
+            raise DatasetError(f"{self.path} has no cameras below {IMAGES}; nothing to embed")
+        for camera in cameras:
+            if camera not in stored:
+                raise DatasetError(f"{self.path} has no camera '{camera}'; its cameras: {', '.join(stored)}")
+        length, state_dim = self._vector_shape(state_key)
+        num_actions, action_dim = self._vector_shape(action_key)
+        counts = {action_key: num_actions}
+        counts |= {f"{IMAGES}/{camera}": self._num_images(camera) for camera in cameras or stored}
+        for key, count in counts.items():
+            if count != length:
+                raise DatasetError(f"{self.path}: '{key}' has {count} frames, '{state_key}' has {length}")
+        if length < 1:
+            raise DatasetError(f"{self.path} has no frames; remove it")
+        return Hdf5Layout(
+            length=length,
+            state_dim=state_dim,
+            action_dim=action_dim,
+            cameras=cameras or stored,
+            task=self._task(),
+        )
+
+    def vectors(self, key: str, frames: range) -> Float32[np.ndarray, "n dim"]:
+        """Return a vector of each of some frames."""
+        return np.asarray(self._rows(key, frames), dtype=np.float32)
+
+    def images(
+        self, camera: str, frames: range, color: str, pool: ThreadPoolExecutor
+    ) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+        """Yield the RGB frames of a camera.
+
+        Args:
+            camera: its name.
+            frames: numbers within the episode.
+            color: rgb, or bgr where the file has red and blue in each other's place.
+            pool: threads that decode.
+
+        Raises:
+            DatasetError: the file cannot be read any more.
+            FrameError: a frame is no image.
+        """
+        rows = self._rows(f"{IMAGES}/{camera}", frames)
+        decoded = iter(rows) if rows.ndim == 4 else pool.map(decode_image, map(_encoded, rows))
+        for image in decoded:
+            yield np.ascontiguousarray(image[..., ::-1]) if color == "bgr" else image
+
+    def _rows(self, key: str, frames: range) -> np.ndarray:
+        try:
+            rows = np.asarray(get_dataset(self._file, key)[frames.start : frames.stop])
+        except HDF5_ERRORS as error:
+            raise DatasetError(f"{self.path}: '{key}' cannot be read ({error})") from error
+        if len(rows) != len(frames):
+            raise DatasetError(f"{self.path}: '{key}' has become shorter while it was read")
+        return rows
+
+    def _vector_shape(self, key: str) -> tuple[int, int]:
+        found = get_dataset(self._file, key)
+        if found.dtype.kind not in "fiu" or len(found.shape) != 2 or not 1 <= found.shape[1] <= MAX_WIDTH:
+            raise DatasetError(
+                f"{self.path}: '{key}' is {found.dtype} {list(found.shape)}; vla takes numbers [frames, dim]"
+            )
+        return int(found.shape[0]), int(found.shape[1])
+
+    def _num_images(self, camera: str) -> int:
+        import h5py
+
+        found = get_dataset(self._file, f"{IMAGES}/{camera}")
+        shape, kind = found.shape, found.dtype
+        raw = kind == np.uint8 and len(shape) == 4 and shape[3] == 3
+        padded = kind == np.uint8 and len(shape) == 2 and shape[1] <= MAX_IMAGE_BYTES
+        text = kind.kind == "S" and len(shape) == 1 and kind.itemsize <= MAX_IMAGE_BYTES
+        varying = h5py.check_vlen_dtype(kind) == np.uint8 and len(shape) == 1
+        if not (raw or padded or text or varying):
+            raise DatasetError(
+                f"{self.path}: camera '{camera}' is {kind} {list(shape)}; vla takes uint8 [frames, height, "
+                "width, 3], or encoded images, one a row"
+            )
+        if raw:
+            try:
+                check_size(shape[2], shape[1])
+            except FrameError as error:
+                raise DatasetError(f"{self.path}: camera '{camera}' {error}") from error
+        return int(shape[0])
+
+    def _task(self) -> str:
+        for name in TASK_ATTRIBUTES:
+            try:
+                if name not in self._file.attrs:
+                    continue
+                stored = self._file.attrs.get_id(name)
+                if stored.shape != () or stored.get_storage_size() > MAX_TASK_BYTES:
+                    continue
+                value = self._file.attrs[name]
+            except HDF5_ERRORS as error:
+                raise DatasetError(f"{self.path}: attribute '{name}' cannot be read ({error})") from error
+            if isinstance(value, str | bytes):
+                return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        return ""
+
+
+def _encoded(row: Any) -> bytes:
+    """Return the bytes of an encoded image; decoders do not mind the zeros that follow it."""
+    return row.tobytes() if isinstance(row, np.ndarray) else bytes(row)

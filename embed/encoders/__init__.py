@@ -1,0 +1,1 @@
+"""Frozen encoders: one file a member, each a config beside its class."""

@@ -1,0 +1,174 @@
+"""Load the vision tower of a SigLIP checkpoint from the Hub, a directory, or vla itself.
+
+Both published forms load: the vision tower alone, and the two-tower `SiglipModel` as it stands
+under `google/siglip2-base-patch16-256`, of which only the vision half is read.
+"""
+
+import hashlib
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import HfApi, constants
+from pydantic import ValidationError
+from transformers import SiglipVisionModel
+from transformers.utils import cached_file
+
+from vla.base.errors import EncoderError
+from vla.base.hub import HUB_ERRORS, TIMEOUT_S, first_line, refusal
+from vla.base.strict import explain
+from vla.cache.metadata import Preprocessing
+from vla.embed.encoders.builtin import TINY_RANDOM, TINY_SIM, TINY_SIM_FOLDER, tiny_random
+
+# What decides the function besides the tensors; everything else in a config is bookkeeping.
+ARCHITECTURE_KEYS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_channels",
+    "image_size",
+    "patch_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "vision_use_head",
+)
+
+
+@dataclass(frozen=True)
+class VisionCheckpoint:
+    """A loaded vision tower, in float32 on the CPU, with where it came from."""
+
+    model: SiglipVisionModel
+    preprocessing: Preprocessing
+    commit: str | None
+    """Commit on the Hub; None elsewhere."""
+
+
+def load_checkpoint(name: str, revision: str) -> VisionCheckpoint:
+    """Load a vision tower.
+
+    Args:
+        name: a directory, a built-in name, or a Hub id; tried in this order.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        EncoderError: the weights cannot be reached, or are not a whole SigLIP vision tower.
+    """
+    if Path(name).is_dir():
+        return _load(name, revision, local=True)
+    if name == TINY_SIM:
+        return _load(str(TINY_SIM_FOLDER), revision, local=True)
+    if name == TINY_RANDOM:
+        model = tiny_random()
+        size = model.config.image_size
+        return VisionCheckpoint(model, Preprocessing(image_size=(size, size)), None)
+    try:
+        return _load(name, revision, local=True)  # already downloaded: no word with the Hub
+    except _NotFoundError:
+        require_on_hub(name, revision)
+        return _load(name, revision, local=False)
+
+
+class _NotFoundError(EncoderError):
+    """The files are not on this machine."""
+
+
+def _load(name: str, revision: str, *, local: bool) -> VisionCheckpoint:
+    transformers.logging.set_verbosity_error()  # it lists the text tower's tensors as unexpected
+    transformers.logging.disable_progress_bar()
+    try:
+        model, report = SiglipVisionModel.from_pretrained(
+            name,
+            revision=revision,
+            local_files_only=local,
+            dtype=torch.float32,
+            use_safetensors=True,  # never a pickle
+            output_loading_info=True,
+        )
+        path = cached_file(
+            name,
+            "preprocessor_config.json",
+            revision=revision,
+            local_files_only=local,
+            _raise_exceptions_for_missing_entries=False,
+        )
+    except OSError as error:
+        if Path(name).is_dir():
+            raise EncoderError(
+                f"{name} holds no SigLIP checkpoint (config.json and model.safetensors): {first_line(error)}"
+            ) from error
+        raise _NotFoundError(f"encoder '{name}' is not on this machine") from error
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise EncoderError(f"{name} is no SigLIP checkpoint that can be read: {first_line(error)}") from error
+    if report["missing_keys"] or report["mismatched_keys"]:
+        missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+        raise EncoderError(
+            f"{name} lacks {len(missing)} tensors of a SigLIP vision tower, such as {missing[0]}; "
+            "name a SigLIP checkpoint, for example google/siglip2-base-patch16-256"
+        )
+    preprocessing = _read_preprocessing(name, path, model.config.image_size)
+    return VisionCheckpoint(model, preprocessing, getattr(model.config, "_commit_hash", None))
+
+
+def _read_preprocessing(name: str, path: str | None, size: int) -> Preprocessing:
+    """Read mean and std of `preprocessor_config.json`; 0.5 where there is none.
+
+    Raises:
+        EncoderError: the file is not of the right form.
+    """
+    try:
+        spec = json.loads(Path(path).read_bytes()) if path else {}
+        if not isinstance(spec, dict):
+            raise ValueError("it is no table")
+        half = (0.5, 0.5, 0.5)
+        mean, std = (tuple(spec.get(key, half)) for key in ("image_mean", "image_std"))
+        return Preprocessing(image_size=(size, size), mean=mean, std=std)
+    except ValidationError as error:
+        raise EncoderError(
+            f"{name}: preprocessor_config.json: {explain(error, Preprocessing)[:300]}"
+        ) from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise EncoderError(f"{name}: preprocessor_config.json cannot be read ({str(error)[:200]})") from error
+
+
+def require_on_hub(name: str, revision: str) -> None:
+    """Ask the Hub once, with a short wait: transformers would retry for half a minute."""
+    advice = (
+        f"download it where there is a network (hf download {shlex.quote(name)}) and name the directory, "
+        f"--encoder DIR; to try vla without weights: --encoder {TINY_RANDOM}"
+    )
+    if constants.HF_HUB_OFFLINE:
+        raise EncoderError(f"encoder '{name}' is not on this machine and HF_HUB_OFFLINE is set; {advice}")
+    try:
+        HfApi().model_info(name, revision=revision, timeout=TIMEOUT_S)
+    except HUB_ERRORS as error:
+        reason = refusal(error, "encoder", name, revision) or (
+            f"encoder '{name}' is no directory, is not downloaded, and the Hub cannot be reached"
+        )
+        raise EncoderError(f"{reason}; {advice}") from error
+
+
+def uses_head(model: SiglipVisionModel) -> bool:
+    """Return whether a vision tower has a pooling head; transformers 4 leaves the key out where it has."""
+    return bool(getattr(model.config, "vision_use_head", True))
+
+
+def weights_sha256(model: SiglipVisionModel) -> str:
+    """Identify a vision tower by architecture and float32 tensors, whatever file held them.
+
+    The two-tower checkpoint and the vision tower saved from it have the same identity.
+    """
+    digest = hashlib.sha256()
+    architecture: dict[str, Any] = {key: getattr(model.config, key, None) for key in ARCHITECTURE_KEYS}
+    architecture["vision_use_head"] = uses_head(model)
+    digest.update(json.dumps(architecture, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        # transformers 4 keeps the tower in an attribute of that name, transformers 5 does not.
+        digest.update(f"{name.removeprefix('vision_model.')}{list(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,128 @@
+"""Check a dataset by reading all of it, and a cache by encoding some of its frames again."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vla.base.errors import CacheError, DatasetError
+from vla.base.progress import Progress
+from vla.cache import FeatureCache
+from vla.cache.shard import repair_command
+from vla.embed.datasets import FrameSource, open_source
+from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.embed.encoder import FrozenEncoder
+from vla.embed.encoders.encoder_config import EncoderConfig
+from vla.embed.pipeline import prepare, rows_of, with_features
+
+BLOCK_FRAMES = 16
+TOLERANCE = {"float32": (0.02, 2**-10), "bfloat16": (0.2, 2**-6), "float16": (0.05, 2**-9)}
+"""Largest root mean square difference of a feature vector, by arithmetic: so many standard deviations of the
+features, plus so much of its own root mean square for rounding. Measured on a CPU with a small encoder, other
+batches and threads take 0.7% of it, lower precision at most 7% (docs/reliability.md); the rest is room for
+deep encoders and GPUs, which are not measured."""
+
+
+def dataset_problems(config: DatasetConfig) -> list[str]:
+    """List what is wrong with a dataset, a line a problem; every frame is decoded.
+
+    An episode is given up at its first problem, the others are read all the same.
+
+    Raises:
+        DatasetError: it cannot be opened at all.
+    """
+    source = open_source(config)
+    problems: list[str] = []
+    total = source.episodes[-1].first_frame + source.episodes[-1].length
+    with Progress("verify", total, unit="frames") as progress:
+        for episode in source.episodes:
+            frames = range(episode.first_frame, episode.first_frame + episode.length)
+            try:
+                for block in source.read(frames, BLOCK_FRAMES):
+                    for name, values in (("state", block.state), ("action", block.action)):
+                        bad = ~np.isfinite(values).all(axis=1)
+                        if bad.any():
+                            raise DatasetError(
+                                f"{config.path}: {name} is not finite at episode {episode.index}, "
+                                f"frame {block.frame_index[bad.argmax()]}"
+                            )
+            except DatasetError as error:
+                problems.append(f"{error}; mend it, or leave it out: --set dataset.episodes=[…]")
+            progress.update(episode.length)
+    return problems
+
+
+def reencode_problems(
+    cache: FeatureCache, dataset: DatasetConfig, encoder: EncoderConfig, count: int
+) -> tuple[list[str], float]:
+    """Encode random frames of a cache again and compare.
+
+    Args:
+        cache: the features.
+        dataset: where its demonstrations lie.
+        encoder: where its encoder lies.
+        count: frames; the same ones every time.
+
+    Returns:
+        Problems, a line each, and the largest difference found, as a share of what is allowed.
+
+    Raises:
+        CacheError: dataset or encoder are not those that the cache was made from.
+    """
+    made = cache.metadata
+    source = open_source(dataset)
+    if source.identity().content_sha256 != made.dataset.content_sha256:
+        raise CacheError(
+            f"{dataset.path} is not what {cache.folder} was made from, its content differs; "
+            "name the one that is: --dataset DIR"
+        )
+    settings = encoder.model_copy(update={"pool": made.encoder.pooling, "dtype": made.encoder.dtype})
+    frozen = FrozenEncoder.load(settings)
+    if (frozen.identity.weights_sha256, frozen.preprocessing) != (
+        made.encoder.weights_sha256,
+        made.preprocessing,
+    ):
+        raise CacheError(
+            f"{encoder.id} is {frozen.identity.describe()}, {cache.folder} was made by "
+            f"{made.encoder.describe()}; name that one: --encoder DIR"
+        )
+    rng = np.random.default_rng(0)
+    frames = np.sort(rng.choice(cache.num_frames, min(count, cache.num_frames), replace=False))
+    problems, worst = [], 0.0
+    with Progress("reencode", len(frames), unit="frames") as progress:
+        for frame in frames.tolist():
+            for what, share in _differences(cache, source, frozen, frame):
+                worst = max(worst, share)
+                if not share <= 1:
+                    problems.append(
+                        f"{cache.folder}: {what} is {share:.1f} times as far from what the encoder gives "
+                        "now as is allowed; if libraries changed, make the cache anew in another folder: "
+                        f"{repair_command(cache.folder)}, with another --out"
+                    )
+            progress.update()
+    return problems, worst
+
+
+def _differences(
+    cache: FeatureCache, source: FrameSource, encoder: FrozenEncoder, frame: int
+) -> Iterator[tuple[str, float]]:
+    """Yield each view's difference as a share of what is allowed."""
+    made = cache.metadata
+    spread, rounding = TOLERANCE[made.encoder.dtype]
+    block = next(source.read(range(frame, frame + 1), 1))
+    variants = prepare(block, encoder.preprocessing.image_size, made.augmentation)
+    features = [encoder.encode(encoder.join(views)) for views in variants]
+    found = with_features(rows_of(block), list(block.images), features)
+    row = cache.row(frame)
+    at = f"episode {block.episode_index[0]}, frame {block.frame_index[0]}"
+    for name, values in (("state", block.state), ("action", block.action)):
+        yield f"{name} at {at}", 0.0 if np.array_equal(row[name].numpy(), values[0]) else float("inf")
+    for camera in made.camera_names:
+        stored = row[f"features.{camera}"].numpy().astype(np.float64)
+        now = found.features[camera][0].astype(np.float64)
+        allowed = spread * _rms(np.array(made.feature_statistics[camera].std)) + rounding * _rms(stored)
+        yield f"camera '{camera}' at {at}", float(_rms(now - stored) / allowed)
+
+
+def _rms(values: np.ndarray) -> float:
+    """Return the root mean square over the last axis, the largest of all vectors."""
+    return float(np.sqrt(np.mean(values**2, axis=-1)).max())

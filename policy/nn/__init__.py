@@ -1,0 +1,1 @@
+"""Layers and residual stacks that trunks and heads share."""

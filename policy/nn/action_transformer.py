@@ -1,0 +1,79 @@
+"""The network that all denoising heads share: a noisy action chunk and its times in, predictions out.
+
+    tokens   [ condition step 1 .. T_obs | time 1 .. K | action 1 .. T ]     one width, bidirectional
+    outputs  linear maps of the action tokens; improved MeanFlow has two, the others one
+
+B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width, D model width.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vla.policy.nn.layers import Attention, RotaryEmbedding, SwiGLU
+from vla.policy.nn.residual import AttnResStack, PlainStack
+from vla.policy.policy_config import PolicyConfig
+
+NUM_FREQUENCIES = 32
+
+
+class TimeEmbedding(nn.Module):
+    """Embed a time in [0, 1] as one token.
+
+    The highest frequency is one cycle over [0, 1]. du/dt grows with it: at 100 cycles the toy's energy
+    distance was 131 instead of 3.8 and gradients reached 1e9.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        frequencies = 2 * math.pi * torch.logspace(math.log10(0.05), 0, NUM_FREQUENCIES)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(2 * NUM_FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, time: Float[Tensor, "B"]) -> Float[Tensor, "B 1 D"]:
+        angle = time[:, None] * self.frequencies
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))[:, None]
+
+
+class ActionTransformer(nn.Module):
+    """Predict something about a noisy action chunk, given a condition and its times.
+
+    Args:
+        config: widths, depth, horizons, residuals.
+        action_dim: A.
+        num_times: time tokens.
+        num_outputs: predictions, each of the chunk's shape.
+    """
+
+    def __init__(self, config: PolicyConfig, action_dim: int, *, num_times: int, num_outputs: int) -> None:
+        super().__init__()
+        self.pred_horizon, width = config.pred_horizon, config.n_emb
+        num_tokens = config.obs_horizon + num_times + config.pred_horizon
+        rotary = RotaryEmbedding(num_tokens, width // config.n_head)
+        sublayers: list[nn.Module] = []
+        for _ in range(config.n_layer):
+            sublayers += [Attention(width, config.n_head, rotary), SwiGLU(width)]
+        self.cond_in = nn.Linear(config.cond_dim, width)
+        self.action_in = nn.Linear(action_dim, width)
+        self.time_in = nn.ModuleList(TimeEmbedding(width) for _ in range(num_times))
+        # Rotary positions alone do not say which token is a time and which an action.
+        self.token_embedding = nn.Parameter(0.02 * torch.randn(num_tokens, width))
+        self.stack = (AttnResStack if config.residual == "attnres" else PlainStack)(sublayers, width)
+        self.outputs = nn.ModuleList(nn.Linear(width, action_dim) for _ in range(num_outputs))
+        for output in self.outputs:
+            assert isinstance(output, nn.Linear)
+            nn.init.zeros_(output.weight)
+            nn.init.zeros_(output.bias)
+
+    def forward(
+        self, x_t: Float[Tensor, "B T A"], cond: Float[Tensor, "B T_obs C"], *times: Float[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "B T A"], ...]:
+        """Return the predictions, one an output."""
+        embedded = [embed(time) for embed, time in zip(self.time_in, times, strict=True)]
+        tokens = torch.cat([self.cond_in(cond), *embedded, self.action_in(x_t)], dim=1)
+        hidden = self.stack(tokens + self.token_embedding)[:, -self.pred_horizon :]
+        return tuple(output(hidden) for output in self.outputs)

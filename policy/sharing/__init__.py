@@ -1,0 +1,1 @@
+"""A policy for others: folder, model card, Hub."""

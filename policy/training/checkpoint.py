@@ -1,0 +1,157 @@
+"""Save a training run so that it can be continued exactly.
+
+No pickle anywhere: tensors are safetensors, the rest is JSON. Random state is not stored, because every
+step draws from streams that are functions of (seed, step); see `vla.policy.training.sampling`.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from vla.base.distributed import World
+from vla.base.errors import CheckpointError
+from vla.base.files import sync_folder, write_atomically, write_json
+from vla.cache import FeatureCache
+from vla.policy.agent import VLAAgent
+from vla.policy.policy_config import PolicyConfig
+from vla.policy.training.checksums import checksum_problem, write_checksums
+from vla.policy.training.meter import Meter
+from vla.policy.training.optimizer import MovingAverage, build_optimizer
+from vla.policy.training.run import POLICY_FOLDER, STATE_FOLDER, RunDirectory
+from vla.policy.training.train_config import TrainConfig
+
+RAW_WEIGHTS_FILE = "model_raw.safetensors"
+STEP_FILE, OPTIMIZER_FILE, FIGURES_FILE = (
+    "training_step.json",
+    "optimizer_state.safetensors",
+    "figures.safetensors",
+)
+MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+"""What AdamW keeps of each parameter."""
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while training."""
+
+    agent: VLAAgent
+    ema: MovingAverage
+    optimizer: torch.optim.Optimizer
+    meter: Meter
+    """Figures since the last log line."""
+    step: int = 0
+    """Updates done."""
+
+    @property
+    def ema_agent(self) -> VLAAgent:
+        """The agent with averaged weights: validated and deployed."""
+        averaged = self.ema.module
+        assert isinstance(averaged, VLAAgent)
+        return averaged
+
+
+def initial_state(
+    policy: PolicyConfig, config: TrainConfig, cache: FeatureCache, device: torch.device, world: World
+) -> TrainingState:
+    """Return the state before the first step; the same weights on every device and in every process."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # weights are drawn on the CPU: the same on every device
+        language = cache.language() if policy.language else None
+        agent = VLAAgent.for_cache(policy, cache.metadata, language)
+    agent = agent.to(device)
+    ema, optimizer = MovingAverage(agent, config.ema_decay), build_optimizer(agent, config)
+    return TrainingState(agent, ema, optimizer, Meter(config.batch_size, world))
+
+
+def save_checkpoint(run: RunDirectory, state: TrainingState) -> None:
+    """Write the checkpoint of the current step; it appears under its name complete or not at all."""
+    final = run.checkpoint(state.step)
+    if final.exists():
+        return  # a resumed run stands where it was saved
+    temporary = final.with_name(f".{final.name}.tmp")
+    state.ema_agent.save_pretrained(temporary / POLICY_FOLDER)
+    write_atomically(temporary / POLICY_FOLDER / RAW_WEIGHTS_FILE, save(state.agent.state_dict()))
+    write_atomically(temporary / STATE_FOLDER / OPTIMIZER_FILE, save(_optimizer_tensors(state)))
+    write_atomically(temporary / STATE_FOLDER / FIGURES_FILE, save(state.meter.state()))
+    write_json(temporary / STATE_FOLDER / STEP_FILE, {"step": state.step})
+    write_checksums(temporary)
+    temporary.rename(final)
+    sync_folder(final.parent)
+    run.link("last", state.step)
+
+
+def load_checkpoint(run: RunDirectory, step: int, state: TrainingState) -> None:
+    """Put a checkpoint's weights, moving average and optimiser state into freshly built ones.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or does not fit the configuration.
+    """
+    folder = run.checkpoint(step)
+    if wrong := checksum_problem(folder):
+        raise CheckpointError(
+            f"{wrong}; remove the checkpoint, and --resume goes on from the one before: "
+            f"rm -r {shlex.quote(str(folder))}"
+        )
+    try:
+        state.agent.load_state_dict(load_file(folder / POLICY_FOLDER / RAW_WEIGHTS_FILE))
+        state.ema_agent.load_state_dict(load_file(folder / POLICY_FOLDER / "model.safetensors"))
+        tensors = load_file(folder / STATE_FOLDER / OPTIMIZER_FILE)
+        state.meter.restore(load_file(folder / STATE_FOLDER / FIGURES_FILE), state.agent.device)
+        state.step = read_step(folder)
+        for name, parameter in state.agent.named_parameters():
+            state.optimizer.state[parameter] = _moments(tensors, name, parameter, state.step)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{folder} cannot be continued from: {reason}") from error
+    state.ema.updates = state.step
+
+
+def read_step(checkpoint: Path) -> int:
+    """Return the number of updates that a checkpoint stands at.
+
+    Raises:
+        OSError, ValueError: the file is missing, or does not say.
+    """
+    path = checkpoint / STATE_FOLDER / STEP_FILE
+    try:
+        found = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError(f"{path} is no JSON") from error
+    step = found.get("step") if isinstance(found, dict) else None
+    if type(step) is not int or step < 0:
+        raise ValueError(f"{path} has no number 'step'")
+    return step
+
+
+def _moments(
+    tensors: Mapping[str, torch.Tensor], name: str, parameter: torch.Tensor, step: int
+) -> dict[str, torch.Tensor]:
+    """Return one parameter's part of the optimiser state; before the first step there is none."""
+    prefix = f"{name}/"
+    found = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
+    if found.keys() != (MOMENTS if step else set()):
+        raise ValueError(f"the optimiser state of '{name}' is {sorted(found) or 'missing'}")
+    for key, tensor in found.items():
+        if tensor.shape != (torch.Size() if key == "step" else parameter.shape):
+            raise ValueError(f"the optimiser state '{prefix}{key}' has shape {list(tensor.shape)}")
+    return {key: tensor.to(parameter.device) for key, tensor in found.items()}
+
+
+def _optimizer_tensors(state: TrainingState) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}/{key}": value
+        for name, parameter in state.agent.named_parameters()
+        for key, value in state.optimizer.state[parameter].items()
+    }
+
+
+def load_agent(folder: Path, weights: str) -> VLAAgent:
+    """Load the averaged ("ema") or the plain ("raw") weights of a policy folder."""
+    files = {"ema": "model.safetensors", "raw": RAW_WEIGHTS_FILE}
+    return VLAAgent.from_pretrained(folder, files[weights])

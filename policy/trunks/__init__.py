@@ -1,0 +1,1 @@
+"""Trunks: one stream in, tokens out; trained with the policy."""

@@ -1,0 +1,175 @@
+"""Episodes in groups of environments, which run in processes of their own.
+
+    take_turns          one thread: while a group is stepped and rendered, another's images are encoded. For
+                        encoders on a GPU, which want large batches and leave the CPU alone
+    run_side_by_side    a thread a group, with its share of the cores for encoding. For encoders on a CPU: an
+                        operation split over all cores would wait for those that render
+
+An episode's course does not depend on the clock: in turns, the order of turns says which seeds share a batch;
+side by side, each environment is a group of its own.
+"""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+from gymnasium.vector import AsyncVectorEnv
+from jaxtyping import Float32
+
+from vla.base.errors import VlaError
+from vla.base.threads import compute_threads
+from vla.rollout.evaluate.summary import EpisodeResult
+from vla.rollout.evaluate.vector_env import EnvironmentProcesses
+from vla.rollout.live import LivePolicy
+
+Latency = dict[str, list[float]]
+"""Durations [s] of the parts render, encode and head; extended by whoever runs episodes."""
+
+
+def take_turns(
+    policy: LivePolicy,
+    groups: Sequence[AsyncVectorEnv],
+    seeds: Iterator[int],
+    videos: dict[int, str],
+    latency: Latency,
+) -> Iterator[list[EpisodeResult]]:
+    """Run all episodes; yield those that have ended.
+
+    Args:
+        policy: chooses the actions.
+        groups: of environments, each stepped as one.
+        seeds: of the episodes; whichever group is free takes the next ones.
+        videos: mp4 file by seed, for the episodes to record.
+        latency: extended.
+
+    Raises:
+        VlaError: the policy's actions are not finite.
+    """
+    turns = deque(_run_group(policy, group, seeds, videos, latency) for group in groups)
+    while turns:
+        group = turns.popleft()
+        ended = next(group, None)
+        if ended is not None:
+            turns.append(group)
+            yield ended
+
+
+def run_side_by_side(
+    policy: LivePolicy,
+    groups: Sequence[EnvironmentProcesses],
+    seeds: Iterator[int],
+    videos: dict[int, str],
+    latency: Latency,
+) -> Iterator[list[EpisodeResult]]:
+    """Run all episodes, each group in a thread of its own; yield those that have ended.
+
+    Whoever stops early, by an error here or in any group, ends the environments' processes.
+
+    Args:
+        policy: chooses the actions; called from all threads, computes on the CPU.
+        groups: of environments, each stepped as one.
+        seeds: of the episodes; whichever group is free takes the next. No generator: threads share it.
+        videos: mp4 file by seed, for the episodes to record.
+        latency: extended.
+
+    Raises:
+        EnvironmentSetupError: an environment failed.
+        VlaError: the policy's actions are not finite.
+    """
+    results: queue.Queue[list[EpisodeResult] | BaseException | None] = queue.Queue()
+    stopped = threading.Event()
+
+    def run(group: EnvironmentProcesses) -> None:
+        try:
+            for ended in _run_group(policy, group, seeds, videos, latency):
+                if stopped.is_set():
+                    return
+                results.put(ended)
+            results.put(None)
+        except BaseException as error:
+            results.put(error)
+
+    with compute_threads(torch.device("cpu"), len(groups)) as pool:
+        at_work = len(groups)
+        try:
+            for group in groups:
+                pool.submit(run, group)
+            while at_work:
+                ended = results.get()
+                if isinstance(ended, BaseException):
+                    raise ended
+                if ended is None:
+                    at_work -= 1
+                else:
+                    yield ended
+        finally:
+            stopped.set()
+            for group in groups if at_work else ():
+                group.abort()  # or its thread may wait for an answer that never comes
+
+
+def _run_group(
+    policy: LivePolicy, group: AsyncVectorEnv, seeds: Iterator[int], videos: dict[int, str], latency: Latency
+) -> Iterator[list[EpisodeResult]]:
+    while batch := list(islice(seeds, group.num_envs)):
+        yield from _run_batch(policy, group, batch, videos, latency)
+
+
+def _run_batch(
+    policy: LivePolicy, group: AsyncVectorEnv, seeds: Sequence[int], videos: dict[int, str], latency: Latency
+) -> Iterator[list[EpisodeResult]]:
+    """Run one episode in each of the first `len(seeds)` environments, to their ends.
+
+    Yields an empty list whenever the environments are at work, and the results at last.
+    """
+    used = np.arange(group.num_envs) < len(seeds)
+    all_seeds: list[int | None] = [*seeds, *[None] * (group.num_envs - len(seeds))]
+    group.reset_async(seed=all_seeds, options={"reset_mask": used, "videos": videos})
+    yield []
+    observation, info = group.reset_wait()
+    over, sum_reward = ~used, np.zeros(group.num_envs)
+    low, high = group.action_space.low, group.action_space.high  # type: ignore[attr-defined]
+    decision = 0
+    while not over.all():
+        pixels = {c: frames[: len(seeds)] for c, frames in observation["pixels"].items()}  # no copy
+        # A seed a row and decision: no two chunks of a run share their noise.
+        noise = [seed * 100_003 + decision for seed in seeds]
+        actions, timing = policy.act(pixels, observation["agent_pos"][used], noise)
+        _require_finite(actions, seeds, decision)
+        chunk = np.zeros_like(low)
+        chunk[used] = actions
+        group.step_async(np.clip(chunk, low, high))
+        yield []
+        observation, reward, terminated, truncated, info = group.step_wait()
+        sum_reward += np.where(over, 0.0, reward)
+        over |= terminated | truncated
+        latency["encode"].append(timing.encode_s)
+        latency["head"].append(timing.head_s)
+        latency["render"] += [seconds for seconds in info["render_s"][used].tolist() if seconds > 0]
+        decision += 1
+    yield [
+        EpisodeResult(
+            seed=seed,
+            sum_reward=float(sum_reward[row]),
+            max_reward=float(info["max_reward"][row]),
+            success=bool(info["is_success"][row]) if info["tells_success"][row] else None,
+        )
+        for row, seed in enumerate(seeds)
+    ]
+
+
+def _require_finite(
+    actions: Float32[np.ndarray, "B num_action_steps A"], seeds: Sequence[int], decision: int
+) -> None:
+    """Check a decision; limits of the action space let NaN through, and no robot should get it."""
+    finite = np.isfinite(actions).all(axis=(1, 2))
+    if not finite.all():
+        seed = seeds[int(finite.argmin())]
+        raise VlaError(
+            f"the policy's actions in the episode of seed {seed}, decision {decision + 1}, are not finite; "
+            "none is executed. vla verify RUN says whether its weights are"
+        )

@@ -1,0 +1,1 @@
+"""Encoder and policy as one graph for programs without PyTorch."""

@@ -1,0 +1,1 @@
+"""Expert demonstrations as a LeRobotDataset."""

@@ -1,0 +1,1 @@
+"""ALOHA's simulated tasks, from the package gym-aloha, with a scripted expert."""

@@ -1,0 +1,1 @@
+"""Two arms hand over a box, in MuJoCo: scene, physics, environment, expert."""

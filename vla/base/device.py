@@ -1,0 +1,44 @@
+"""Choose where and in which arithmetic to compute."""
+
+import os
+from typing import Literal
+
+import torch
+
+from vla.base.errors import ConfigError
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn `auto`, `cuda`, `cuda:1`, `mps` or `cpu` into a device that this machine has.
+
+    A GPU without number is that of this process, if torchrun has started several. It always has a number
+    afterwards: "the current one" is another in another thread.
+
+    Raises:
+        ConfigError: the device does not exist here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"no device is called '{name}'; use auto, cuda, cuda:N, mps or cpu") from None
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, False):
+        raise ConfigError(f"device '{device}' is not available here; use auto or cpu")
+    return device
+
+
+def choose_dtype(name: Literal["auto"] | DtypeName, device: torch.device) -> DtypeName:
+    """Turn `auto` into bfloat16 on a GPU and float32 elsewhere."""
+    if name != "auto":
+        return name
+    return "bfloat16" if device.type == "cuda" else "float32"
