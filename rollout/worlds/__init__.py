@@ -1,1 +1,1 @@
-"""Environments: each simulated task in its folder, with its expert; and how any environment is made to fit."""
+"""Environments: each simulated task in a folder, with its expert; how any other one is made to fit."""

@@ -1,9 +1,9 @@
 """Families: parts that are chosen by name, such as action heads, each a strict config beside its class.
 
 A member is a subclass of the family's base config whose field `type` has its name as default. Defining the
-class is all it takes: in a file of one of the family's folders, in a module of `[plugins] modules`, or behind an
-entry point of the group `vla.plugins`. A name that is read from a cache or a checkpoint is only ever looked up
-among members; it cannot name a module.
+class is all it takes: in a file of one of the family's folders, in a module of `[plugins] modules`, or behind
+an entry point of the group `vla.plugins`. A name that is read from a cache or a checkpoint is looked up among
+members only; it cannot name a module.
 
     class HeadConfig(StrictModel): ...
     HEADS = Family("action head", HeadConfig, "vla.policy.heads", default="imf")
@@ -125,6 +125,7 @@ def load_plugins(modules: tuple[str, ...] = ()) -> None:
             importlib.import_module(name)
         except Exception as error:  # whoever wrote it may raise anything
             raise ConfigError(
-                f"plugin '{name}' cannot be imported ({type(error).__name__}: {error}); mend it or leave it out"
+                f"plugin '{name}' cannot be imported ({type(error).__name__}: {error}); mend it, or leave "
+                "it out"
             ) from error
         _loaded.add(name)

@@ -1,4 +1,4 @@
-"""The arithmetic of a window, in one place, for training, evaluation, server, client and export. No torch here.
+"""The arithmetic of a window, in one place, for training, evaluation, server, client, export. No torch here.
 
 As in Diffusion Policy (arXiv 2303.04137) the predicted chunk starts at the first of the observations, and
 execution at the current one, which is the last:
