@@ -3,13 +3,14 @@
 # make demo    record -> embed -> train -> rollout on one CPU
 # make interop lerobot reads what vla writes, and the other way round; in .venv-interop
 # make aloha   gym-aloha, with its own MuJoCo, and the tests that need it; in .venv-aloha
+# make slurm   a SLURM cluster of one node on this machine, and a sweep through it; as root on Debian
 # make fuzz    two minutes of made-up input for every reader
 # make format  let ruff rewrite what it can
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo interop aloha fuzz format clean
+.PHONY: setup test demo interop aloha slurm fuzz format clean
 
 setup: .venv/ready
 
@@ -47,6 +48,9 @@ interop: .venv-interop/ready
 
 aloha: .venv-aloha/ready
 	.venv-aloha/bin/pytest -m aloha tests/aloha
+
+slurm: .venv/ready
+	sh scripts/slurm.sh $(BIN)/pytest -m slurm tests/slurm
 
 fuzz: .venv/ready
 	$(BIN)/python tests/fuzz/run.py

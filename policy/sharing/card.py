@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from vla.base.success import format_success
 from vla.policy.agent import AgentConfig
 
 MAX_TASKS = 10
@@ -34,7 +35,6 @@ def model_card(name: str, config: AgentConfig, evaluations: Sequence[Evaluation]
         has_settings: whether `pipeline.toml` lies beside it.
     """
     parts = [
-        f"---\n{_header(name, config, evaluations).to_yaml()}\n---",
         f"# {_inline(name)}",
         "A robot policy trained with vla on cached features of a frozen vision encoder.",
         _use(config),
@@ -48,7 +48,8 @@ def model_card(name: str, config: AgentConfig, evaluations: Sequence[Evaluation]
             "    vla embed --config pipeline.toml\n    vla train --config pipeline.toml"
             + "".join(f"\n    {line}" for line in sorted({_command(one) for one in evaluations}))
         )
-    return "\n\n".join(parts) + "\n"
+    header, body = _header(name, config, evaluations).to_yaml(), "\n\n".join(parts)
+    return str(ModelCard(f"---\n{header}\n---\n\n{body}\n"))  # which reads the header as the Hub does
 
 
 def _header(name: str, config: AgentConfig, evaluations: Sequence[Evaluation]) -> ModelCardData:
@@ -157,18 +158,12 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
     ]
     for one in evaluations:
         figures, seeds = one.info["aggregated"], [row["seed"] for row in one.info["per_episode"]]
+        success = format_success(figures["pc_success"], figures["pc_success_ci95"])
         lines.append(
             f"| `{_inline(one.env)}`{_told(one)} | {min(seeds)} to {max(seeds)} | {figures['n_episodes']} | "
-            f"{_success(figures)} | {one.info['avg_reward']:.2f} |"
+            f"{success} | {one.info['avg_reward']:.2f} |"
         )
     return "## Results\n\n" + "\n".join(lines)
-
-
-def _success(figures: Mapping[str, Any]) -> str:
-    if figures["pc_success"] is None:
-        return "not measured"
-    low, high = figures["pc_success_ci95"]
-    return f"{figures['pc_success']:.1f} % ({low:.1f} to {high:.1f})"
 
 
 def _told(one: Evaluation) -> str:

@@ -15,7 +15,8 @@ import pytest
 from vla.base.interrupt import Interrupted
 from vla.suite.folder import SuiteFolder
 from vla.suite.lifeline import holder, is_alive, start
-from vla.suite.scheduler import Scheduler, Stage
+from vla.suite.scheduler import Scheduler
+from vla.suite.stage import Stage
 from vla.suite.status import RunStatus, SuiteStatus, read_status, write_status
 
 ENDED = [sys.executable, "-c", "pass"]

@@ -24,8 +24,9 @@ from vla.suite.lifeline import holder, send
 from vla.suite.manifest import read_manifest, write_manifest
 from vla.suite.notes import BEGIN, END, write_notes
 from vla.suite.plan import RunPlan, plan_runs
+from vla.suite.stage import stage_of
 from vla.suite.status import read_status, write_status
-from vla.suite.sweep import begin, stage_of, sweep, sweep_status
+from vla.suite.sweep import begin, sweep, sweep_status
 
 BASE = """
 [encoder]

@@ -1,14 +1,18 @@
 """One writer at a time: a lock file that the kernel releases when its holder dies."""
 
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from vla.base.errors import VlaError, WriteError
 from vla.base.files import cannot_write
+
+# The holder removes its file as it goes, and who has opened that file has to look again.
+PATIENCE_S, BETWEEN_TRIES_S = 0.2, 0.02
 
 
 @contextmanager
@@ -24,41 +28,34 @@ def exclusive(target: Path) -> Iterator[None]:
     """
     path = target.resolve()  # "." has no name
     path = path.with_name(path.name + ".lock")
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise WriteError(cannot_write(target, error)) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 300, 0).decode(errors="replace").strip() or "unknown"
-            os.close(descriptor)
-            raise VlaError(
-                f"{target} is being written by process {holder}; wait for it or choose another --out"
-            ) from None
-        if _is_still(path, descriptor):
-            break
-        os.close(descriptor)  # the previous holder removed the file between our open and our lock
+    # A file whose presence is the lock would be an obstacle after a kill: rather none than that one.
+    lock = FileLock(path, PATIENCE_S, poll_interval=BETWEEN_TRIES_S, fallback_to_soft=False)
     try:
-        _write_holder(target, descriptor)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise VlaError(
+            f"{target} is being written by process {_holder(path)}; wait for it or choose another --out"
+        ) from None
+    except OSError as error:
+        raise WriteError(cannot_write(target, error)) from error
+    try:
+        _write_holder(target, path)
         yield
     finally:
         path.unlink(missing_ok=True)
-        os.close(descriptor)
+        lock.release()
 
 
-def _write_holder(target: Path, descriptor: int) -> None:
+def _holder(path: Path) -> str:
     try:
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        return path.read_bytes()[:300].decode(errors="replace").strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def _write_holder(target: Path, path: Path) -> None:
+    try:
+        path.write_text(f"{os.getpid()} on {socket.gethostname()}\n")
     except OSError as error:  # a full disk still takes an empty file
         raise WriteError(cannot_write(target, error)) from error
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

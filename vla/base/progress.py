@@ -1,27 +1,12 @@
 """Progress of long work: a bar on a terminal, plain lines otherwise; always rate and time left."""
 
 import sys
-import time
 from types import TracebackType
-from typing import TextIO
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
-
-
-def format_seconds(seconds: float) -> str:
-    """Format a duration for people.
-
-    >>> format_seconds(75)
-    '1m15s'
-    """
-    total = round(seconds)
-    if total < 60:
-        return f"{total}s"
-    if total < 3600:
-        return f"{total // 60}m{total % 60:02d}s"
-    return f"{total // 3600}h{total % 3600 // 60:02d}m"
+LINE = "{desc}: {n_fmt}/{total_fmt}{unit} ({percentage:.0f}%)  {rate_noinv_fmt}  {remaining} left{postfix}"
 
 
 def say(line: str) -> None:
@@ -39,7 +24,6 @@ class Progress:
         done: units that were already there when this process started (resumed work).
         unit: name of a unit, plural.
         quiet: count, but show nothing; for all but one of several processes.
-        stream: where to write; standard error by default, so that `--json` output stays clean.
     """
 
     def __init__(
@@ -50,18 +34,10 @@ class Progress:
         done: int = 0,
         unit: str = "it",
         quiet: bool = False,
-        stream: TextIO | None = None,
     ) -> None:
-        self._label, self._total, self._unit = label, total, unit
-        self._quiet = quiet
-        self._start_units = self._done = done
-        self._stream = stream or sys.stderr
-        self._started = self._last_line = time.monotonic()
-        self._bar = (
-            tqdm(total=total, initial=done, desc=label, unit=f" {unit}", file=self._stream)
-            if self._stream.isatty() and not quiet
-            else None
-        )
+        stream = sys.stderr  # `--json` output stays clean
+        bar = tqdm if stream.isatty() else _Lines
+        self._bar = bar(total=total, initial=done, desc=label, unit=f" {unit}", file=stream, disable=quiet)
 
     def __enter__(self) -> "Progress":
         return self
@@ -69,37 +45,33 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        elif kind is None:
-            self._write_line()
+        if kind is None and isinstance(self._bar, _Lines):
+            self._bar.refresh()  # the last line: all there is of short work
+        self._bar.close()
 
     def update(self, units: int = 1, **figures: float) -> None:
         """Add finished units; `figures` are shown beside the count (a loss, say)."""
-        self._done += units
-        if self._bar is not None:
-            if figures:
-                self._bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()}, refresh=False)
-            self._bar.update(units)
-        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._write_line(**figures)
+        if figures:
+            self._bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()}, refresh=False)
+        self._bar.update(units)
 
-    @property
-    def rate(self) -> float:
-        """Units a second of this process, resumed units not counted."""
-        return (self._done - self._start_units) / max(time.monotonic() - self._started, 1e-9)
 
-    def _write_line(self, **figures: float) -> None:
-        self._last_line = time.monotonic()
-        if self._quiet:
-            return
-        rate = self.rate
-        left = format_seconds((self._total - self._done) / rate) if rate > 0 else "?"
-        share = 100 * self._done / self._total if self._total else 100.0
-        extra = "".join(f"  {name} {value:.4g}" for name, value in figures.items())
-        print(
-            f"{self._label}: {self._done}/{self._total} {self._unit} ({share:.0f}%)  "
-            f"{rate:.1f} {self._unit}/s  {left} left{extra}",
-            file=self._stream,
-            flush=True,
+class _Lines(tqdm):  # type: ignore[misc]  # tqdm has no annotations
+    """A bar for log files: a line now and then, without the bar."""
+
+    monitor_interval = 0  # no thread: every update looks at the clock, because `miniters` is fixed
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(
+            **options,
+            bar_format=LINE,
+            mininterval=SECONDS_BETWEEN_LINES,
+            miniters=1,
+            smoothing=0,  # the rate of the whole work, not of its last seconds
+            delay=1e-9,  # nothing to say yet
+            leave=False,
         )
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        if msg is None and not self.disable:
+            print(self, file=self.fp, flush=True)

@@ -6,4 +6,5 @@
 <suite>/runs/<run>/         run directories
 <suite>/logs/<run>.log      what the commands printed
 <suite>/logs/<run>.lock     held by a run's process as long as it lives
+<suite>/logs/<run>.json     on a cluster: the run's status, as its job writes it (vla/suite/slurm)
 """

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from vla.base.errors import ConfigError
 from vla.base.strict import StrictModel, explain
+from vla.suite.slurm.options import SlurmConfig
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Settings = dict[str, Any]
@@ -64,6 +65,8 @@ class SuiteConfig(StrictModel):
     """Runs side by side on each device."""
     rollout: bool = False
     """Roll each run's policy out when it is trained, with the base configuration's `[rollout]`."""
+    slurm: SlurmConfig = SlurmConfig()
+    """What each run asks for on a cluster, with `--launcher slurm`."""
 
     @field_validator("grid", "set", mode="before")
     @classmethod

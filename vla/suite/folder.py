@@ -45,6 +45,15 @@ class SuiteFolder:
         """Return the file that a run's process holds locked as long as it lives."""
         return self.path / "logs" / f"{name}.lock"
 
+    def job_status(self, name: str) -> Path:
+        """Return where a run's job on a cluster writes how it stands."""
+        return self.path / "logs" / f"{name}.json"
+
+    @property
+    def job_output(self) -> Path:
+        """The folder of what jobs on a cluster print, and of what starts them."""
+        return self.path / "logs" / "slurm"
+
     @classmethod
     def open(cls, path: Path) -> "SuiteFolder":
         """Open an existing suite.

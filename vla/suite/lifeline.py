@@ -17,8 +17,11 @@ from pathlib import Path
 
 COMMAND_MARK = "$ "
 """Begins the line of a log that names the command whose output follows."""
-WRITE_OWN_ID = 'echo $$ 1<>"$0"; exec "$@"'
-"""What /bin/sh does before it becomes the command, under the same id."""
+WRITE_OWN_ID = 'trap "" USR2; echo $$ 1<>"$0"; exec "$@"'
+"""What /bin/sh does before it becomes the command, under the same id.
+
+SLURM gives notice of a time limit by SIGUSR2, to the processes below a job too: there it is not for them.
+"""
 # A reader of the status holds a run's lock for some microseconds while it asks.
 TRIES, BETWEEN_TRIES_S = 20, 0.05
 

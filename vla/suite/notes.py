@@ -5,6 +5,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from vla.base.files import write_atomically
+from vla.base.success import format_success
 from vla.suite.folder import SuiteFolder
 from vla.suite.manifest import read_manifest
 from vla.suite.results import RunResult, read_result
@@ -81,10 +82,8 @@ def _figure(value: float | None, digits: int) -> str:
 
 
 def _success(result: RunResult) -> str:
-    if result.pc_success is None or result.interval is None:
-        return NOT_MEASURED
-    low, high = result.interval
-    return f"{result.pc_success:.0f} % ({low:.0f} to {high:.0f}, n = {result.episodes})"
+    words = format_success(result.pc_success, result.interval, digits=0, missing=NOT_MEASURED)
+    return words if result.pc_success is None else f"{words}, n = {result.episodes}"
 
 
 def _spread(values: Sequence[Any], digits: int) -> str:

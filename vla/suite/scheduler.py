@@ -19,6 +19,7 @@ from typing import Any
 from vla.base.interrupt import SIGNALS, Interrupted
 from vla.suite.folder import SuiteFolder
 from vla.suite.lifeline import holder, is_alive, last_error, send, start
+from vla.suite.stage import Stage
 from vla.suite.status import RunStatus, SuiteStatus, corrected, write_status
 
 POLL_S, WRITE_S = 0.2, 5.0
@@ -27,7 +28,6 @@ PATIENCE_S = 20.0
 # What vla exits with when it heeded SIGINT or SIGTERM.
 STOPPED = (130, 143)
 
-Stage = tuple[str, list[str]]
 NextStage = Callable[[str, RunStatus, str], Stage | None]
 """The stage that a run of a name and status needs next on a device; None if it has all."""
 
@@ -52,6 +52,7 @@ class Scheduler:
         next_stage: what a run needs next.
         on_change: called whenever a run starts or ends.
         environment: of the children.
+        who: is stopped by a signal, in words.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class Scheduler:
         next_stage: NextStage,
         on_change: Callable[[SuiteStatus], None],
         environment: dict[str, str],
+        who: str = "the sweep",
     ) -> None:
         self._folder, self._next_stage, self._on_change = folder, next_stage, on_change
-        self._environment, self._name = environment, status.name
+        self._environment, self._name, self._who = environment, status.name, who
         self._slots, self._capacity = [Slot(device) for device in devices], len(devices)
         self._runs = dict(status.runs)
         self._stopping: int | None = None
@@ -195,7 +197,7 @@ class Scheduler:
         for slot in self._slots:
             if slot.run is not None:
                 code = slot.process.poll() if slot.process else None
-                self._set(slot.run, state="interrupted", error="the sweep was stopped")
+                self._set(slot.run, state="interrupted", error=f"{self._who} was stopped")
                 self._set(slot.run, finished=now(), exit_code=code)
 
     def _signal_children(self, number: signal.Signals) -> None:

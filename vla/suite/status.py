@@ -36,6 +36,10 @@ class RunStatus(StrictModel):
     pid: int | None = None
     """Of the running process, or of the last one."""
     device: str | None = None
+    job: str | None = None
+    """On a cluster: its number there."""
+    node: str | None = None
+    """On a cluster: where it runs, or ran last."""
     log: str
     run: str
     trackers: dict[str, str] = Field(default_factory=dict)
@@ -59,19 +63,34 @@ class SuiteStatus(StrictModel):
 
 
 def read_status(folder: SuiteFolder) -> SuiteStatus:
-    """Read `status.json` and correct it by what is true now.
+    """Read `status.json` and correct it by what is true now, here or on the cluster.
+
+    Raises:
+        VlaError: it is missing or not of the right form.
+    """
+    status = load_status(folder.status)
+    if any(run.job for run in status.runs.values()) or any(
+        folder.job_status(n).is_file() for n in status.runs
+    ):
+        from vla.suite.slurm.job_status import cluster_status
+
+        return status.model_copy(update={"runs": cluster_status(folder, status.runs)})
+    runs = {name: corrected(folder, name, run) for name, run in status.runs.items()}
+    return status.model_copy(update={"runs": runs})
+
+
+def load_status(path: Path) -> SuiteStatus:
+    """Read a status as it was written.
 
     Raises:
         VlaError: it is missing or not of the right form.
     """
     try:
-        status = SuiteStatus.model_validate(json.loads(folder.status.read_bytes()))
+        return SuiteStatus.model_validate(json.loads(path.read_bytes()))
     except ValidationError as error:
-        raise VlaError(f"{folder.status}: {explain(error, SuiteStatus)}; {MEND}") from error
+        raise VlaError(f"{path}: {explain(error, SuiteStatus)}; {MEND}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise VlaError(f"{folder.status} cannot be read ({error}); {MEND}") from error
-    runs = {name: corrected(folder, name, run) for name, run in status.runs.items()}
-    return status.model_copy(update={"runs": runs})
+        raise VlaError(f"{path} cannot be read ({error}); {MEND}") from error
 
 
 def corrected(folder: SuiteFolder, name: str, run: RunStatus) -> RunStatus:
