@@ -23,16 +23,15 @@ from measure import rounded, take_turns
 
 from vla import stages
 from vla.base.files import write_json
+from vla.base.success import format_success, wilson_interval
 from vla.cache import FeatureCache
 from vla.config import PipelineConfig
-from vla.embed import FrozenEncoder
-from vla.policy.agent import VLAAgent
-from vla.policy.training.checkpoint import load_agent
+from vla.policy.agents.policy import Policy
+from vla.policy.training.checkpoint import load_trained
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.train import train
 from vla.rollout.evaluate.evaluate import evaluate
-from vla.rollout.evaluate.summary import wilson_interval
-from vla.rollout.live import LivePolicy
+from vla.rollout.live import LivePolicy, load_encoder
 
 LATENCY_ROUNDS = 30
 
@@ -121,25 +120,25 @@ class Comparison:
             train(run, cache, settings.policy, settings.train)
             spent = {"train_s": time.monotonic() - began, "train_cpu_s": time.process_time() - cpu}
             write_json(seconds, {key: round(value, 1) for key, value in spent.items()})
-        live = LivePolicy(load_agent(run.policy_folder("last"), "ema"), self._encoder(cache, settings))
+        policy = load_trained(run.policy_folder("last"), "ema")
+        encoder = load_encoder(settings.encoder, policy.config)
         for steps in missing:
             rollout = settings.rollout.model_copy(
                 update={"episodes": episodes, "num_steps": steps, "videos": 0}
             )
-            info = evaluate(
-                LivePolicy(live.agent, live.encoder, steps), settings.env, rollout, run.path / f"eval_{steps}"
-            )
+            live = LivePolicy(policy, encoder, steps)
+            info = evaluate(live, settings.env, rollout, run.path / f"eval_{steps}")
             row = {
                 "variant": variant.name,
                 "seed": seed,
                 "num_steps": steps,
-                "successes": sum(episode["success"] for episode in info["per_episode"]),
+                "successes": sum(bool(episode["success"]) for episode in info["per_episode"]),
                 "episodes": episodes,
                 "first_environment_seed": rollout.seed,
                 "avg_reward": round(info["avg_reward"], 2),
                 **json.loads(seconds.read_text()),
                 "train_steps": settings.train.steps,
-                "parameters": sum(parameter.numel() for parameter in live.agent.parameters()),
+                "parameters": sum(parameter.numel() for parameter in policy.parameters()),
             }
             self._save(cache, rows=[row])
 
@@ -147,9 +146,9 @@ class Comparison:
         """Time the trained heads side by side, a decision of one robot at a time."""
         heads = {}
         for variant in variants:
-            agent = load_agent(self._directory(variant, seed).policy_folder("last"), "ema")
+            policy = load_trained(self._directory(variant, seed).policy_folder("last"), "ema")
             for steps in variant.timed or variant.num_steps:
-                heads[variant.name, steps] = Head(agent, steps)
+                heads[variant.name, steps] = Head(policy, steps)
         with torch.inference_mode():
             seconds = take_turns(heads, LATENCY_ROUNDS)
         rows = [
@@ -172,10 +171,6 @@ class Comparison:
             self._caches[key] = FeatureCache(Path(stages.embed(settings).cache))
         return self._caches[key]
 
-    def _encoder(self, cache: FeatureCache, settings: PipelineConfig) -> FrozenEncoder:
-        pool = cache.metadata.encoder.pooling
-        return FrozenEncoder.load(settings.encoder.model_copy(update={"pool": pool}))
-
     def _save(self, cache: FeatureCache | None, **new: list[dict[str, Any]]) -> None:
         """Add to the file; what was measured anew takes the place of the old."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +183,7 @@ class Comparison:
             if cache is not None:
                 shards = cache.folder.rglob("*.safetensors")
                 saved["caches"][cache.metadata.fingerprint] = {
-                    "encoder": cache.metadata.encoder.describe(),
+                    "encoder": ", ".join(e.describe() for e in cache.metadata.encoders.values()),
                     "demonstrations": len(cache.metadata.episodes),
                     "frames": cache.metadata.num_frames,
                     "mib": round(sum(shard.stat().st_size for shard in shards) / 2**20, 1),
@@ -201,21 +196,21 @@ class Comparison:
         saved = self._saved
         latency = {identity(row): row["ms"] for row in saved["head_ms"]}
         lines = [
-            "| variant | steps | success | 95 % interval | avg_reward | by seed | head | train, CPU |",
-            "|---|---|---|---|---|---|---|---|",
+            "| variant | steps | success (95 % interval) | avg_reward | by seed | head | train, CPU |",
+            "|---|---|---|---|---|---|---|",
         ]
         keys = dict.fromkeys((row["variant"], row["num_steps"]) for row in saved["rows"])
         for name, steps in keys:
             rows = [row for row in saved["rows"] if (row["variant"], row["num_steps"]) == (name, steps)]
             rows.sort(key=lambda row: int(row["seed"]))
             successes, episodes = (sum(row[key] for row in rows) for key in ("successes", "episodes"))
-            low, high = wilson_interval(successes, episodes)
+            interval = [100 * bound for bound in wilson_interval(successes, episodes)]
             seeds = ", ".join(f"{100 * row['successes'] / row['episodes']:.0f}" for row in rows)
             reward = sum(row["avg_reward"] for row in rows) / len(rows)
             ms = latency.get((name, steps, None))
             lines.append(
-                f"| {name} | {steps} | {100 * successes / episodes:.1f} % "
-                f"| {100 * low:.0f} to {100 * high:.0f} | {reward:.0f} | {seeds} "
+                f"| {name} | {steps} | {format_success(100 * successes / episodes, interval)} "
+                f"| {reward:.0f} | {seeds} "
                 f"| {'' if ms is None else f'{ms:.1f} ms'} "
                 f"| {median(row['train_cpu_s'] for row in rows):.0f} s |"
             )
@@ -224,26 +219,27 @@ class Comparison:
 
 
 class Head:
-    """One decision after the encoder: projectors, condition and sampling, for one robot.
+    """One decision after the encoder: trunks, condition and sampling, for one robot.
 
     Args:
-        agent: the policy.
+        policy: on the CPU.
         steps: of the sampler.
     """
 
-    def __init__(self, agent: VLAAgent, steps: int) -> None:
-        self._agent, self._steps = agent, steps
+    def __init__(self, policy: Policy, steps: int) -> None:
+        self._policy, self._steps = policy, steps
 
     @cached_property
-    def _inputs(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        config, random = self._agent.config, torch.Generator().manual_seed(0)
-        shape = (1, config.policy.obs_horizon)
-        tokens = (config.encoder.tokens, config.encoder.feature_dim)
-        features = {name: torch.randn(*shape, *tokens, generator=random) for name in config.camera_names}
-        return features, torch.randn(*shape, config.state_dim, generator=random)
+    def _observation(self) -> dict[str, torch.Tensor]:
+        random = torch.Generator().manual_seed(0)
+        instants = self._policy.horizons.obs_horizon
+        return {
+            stream.name: torch.randn(1, instants, *stream.shape, generator=random)
+            for stream in self._policy.observes
+        }
 
     def __call__(self) -> None:
-        self._agent.predict_action_chunk(*self._inputs, self._steps)
+        self._policy.act(self._observation, num_steps=self._steps)
 
 
 def identity(row: dict[str, Any]) -> tuple[str, int, int | None]:

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from vla.base.compiling import Compile
 from vla.base.device import DtypeName, choose_dtype
 from vla.cache import (
+    ACTION,
+    STATE,
+    Augmentation,
     CacheConfig,
     CacheSpec,
     CacheWriter,
@@ -20,18 +24,17 @@ from vla.cache import (
     EncoderIdentity,
     Episode,
     FeatureCache,
-    Frames,
+    Stream,
 )
-from vla.cache.metadata import Augmentation, Preprocessing
-from vla.embed import EncoderConfig, FrozenEncoder
+from vla.embed import FrozenEncoder, SiglipConfig
 from vla.embed.datasets import FrameBlock, FrameSource
-from vla.embed.datasets.watch import FileWatch
-from vla.embed.encoder import CPU_BATCH, GPU_BATCH
-from vla.embed.encoders.builtin import TINY_SIM
-from vla.embed.encoders.siglip_checkpoint import load_checkpoint
+from vla.embed.datasets.content import FileWatch
+from vla.embed.encoders.siglip import SiglipEncoder
+from vla.embed.encoders.siglip_checkpoint import TINY_SIM, load_checkpoint
 from vla.embed.engine import plan_cache
-from vla.policy.agent import AgentConfig, VLAAgent
-from vla.policy.policy_config import PolicyConfig
+from vla.embed.transforms import Preprocessing
+from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
+from vla.policy.saved_policy import SavedPolicy
 
 # Small demonstrations in every format are written by the tests, without vla's own code.
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -40,6 +43,10 @@ from fake_datasets import FPS, camera_images, png, write_dataset, write_video
 __all__ = ["CAMERAS", "FULL", "SMALL", "MemorySource", "camera_images", "load_encoder", "png"]
 
 CAMERAS = ("r_vis", "top", "front")
+VECTORS = tuple(
+    Stream(name=name, kind="vector", dtype="float32", shape=(16,), key=key)
+    for name, key in ((STATE, "observation.state"), (ACTION, "action"))
+)
 EPISODE = 200
 """Frames of an episode."""
 SIGLIP2_BASE = {
@@ -50,6 +57,7 @@ SIGLIP2_BASE = {
     "image_size": 256,
     "patch_size": 16,
 }
+WIDTH = SIGLIP2_BASE["hidden_size"]
 FULL, SMALL = "siglip2-base", TINY_SIM
 PREPROCESSING = Preprocessing(image_size=(256, 256))
 
@@ -59,58 +67,58 @@ def load_encoder(
 ) -> FrozenEncoder:
     """Load an encoder by name; the full-size one has the real shape and random weights, as fast as any."""
     if name == SMALL:
-        config = EncoderConfig(id=SMALL, device=str(device), compile=compiling, batch_size=batch)
-        return FrozenEncoder.load(config)
-    identity = untrained_identity(dtype=choose_dtype("auto", device))
-    return FrozenEncoder(
-        copy.deepcopy(_full_size()),
-        PREPROCESSING,
-        identity,
-        device=device,
-        batch_size=batch or (GPU_BATCH if device.type == "cuda" else CPU_BATCH),
-        compiling=compiling,
-    )
+        config = SiglipConfig(id=SMALL, device=str(device), compile=compiling, batch_size=batch)
+        return FrozenEncoder.load(config, CAMERAS)
+    identity = untrained_identity(choose_dtype("auto", device))
+    encoder = SiglipEncoder(copy.deepcopy(_full_size()), identity, CAMERAS)
+    return FrozenEncoder(encoder, device=device, batch_size=batch, compiling=compiling)
 
 
-def bare_tower(name: str, device: torch.device) -> SiglipVisionModel:
+def siglip(encoder: FrozenEncoder) -> SiglipEncoder:
+    """Return what of an encoder is SigLIP's own: tower and preprocessing."""
+    assert isinstance(encoder.encoder, SiglipEncoder)
+    return encoder.encoder
+
+
+def bare_tower(name: str, device: torch.device) -> nn.Module:
     """Return an encoder's tower as transformers builds it, in the arithmetic that vla takes on the device."""
     tower = _full_size() if name == FULL else load_checkpoint(name, "main").model
     dtype = getattr(torch, choose_dtype("auto", device))
-    return copy.deepcopy(tower).eval().requires_grad_(False).to(device=device, dtype=dtype)
+    bare: nn.Module = copy.deepcopy(tower).eval().requires_grad_(False).to(device=device, dtype=dtype)
+    return bare
 
 
-def untrained_identity(
-    dim: int = SIGLIP2_BASE["hidden_size"],
-    tokens: int = 1,
-    dtype: DtypeName = "float32",
-) -> EncoderIdentity:
+def untrained_identity(dtype: DtypeName = "float32") -> EncoderIdentity:
     """Name the full-size tower, whose weights are drawn at random."""
     return EncoderIdentity(
+        type="siglip",
         id=FULL,
-        revision=None,
         weights_sha256="0" * 64,
-        pooling="pooled",
         dtype=dtype,
-        feature_dim=dim,
-        tokens=tokens,
+        settings={"pooling": "pooled", **PREPROCESSING.model_dump(mode="json")},
     )
 
 
-def untrained_agent(policy: PolicyConfig, encoder: EncoderIdentity) -> VLAAgent:
+def features(encoder: EncoderIdentity, dim: int = WIDTH, tokens: int = 1) -> tuple[Stream, ...]:
+    """Describe what an encoder writes of the three cameras."""
+    return tuple(
+        Stream(name=name, kind="tokens", dtype="float16", shape=(tokens, dim), made_by=encoder.digest)
+        for name in CAMERAS
+    )
+
+
+def untrained_agent(policy: VLAAgentConfig, encoder: EncoderIdentity, dim: int = WIDTH) -> VLAAgent:
     """Build an agent of three views, state and action of 16; its weights do not matter to time."""
     torch.manual_seed(0)
-    return VLAAgent(
-        AgentConfig(
-            policy=policy,
-            camera_names=CAMERAS,
-            state_dim=16,
-            action_dim=16,
-            fps=FPS,
-            encoder=encoder,
-            preprocessing=PREPROCESSING,
-            cache_fingerprint="none",
-        )
+    saved = SavedPolicy(
+        policy=policy,
+        streams=(*features(encoder, dim), VECTORS[0]),
+        action=VECTORS[1],
+        fps=FPS,
+        encoders={encoder.digest: encoder},
+        cache_fingerprint="none",
     )
+    return VLAAgent(saved, policy)
 
 
 @functools.cache
@@ -128,8 +136,7 @@ class MemorySource(FrameSource):
         size: height and width of the images [pixel].
     """
 
-    format, fps, camera_names, state_dim, action_dim = "memory", float(FPS), CAMERAS, 16, 16
-    state_key, action_key = "observation.state", "action"
+    format, fps = "memory", float(FPS)
 
     def __init__(self, frames: int, size: tuple[int, int] = (256, 256)) -> None:
         self._episodes = tuple(
@@ -138,6 +145,14 @@ class MemorySource(FrameSource):
         )
         rng = np.random.default_rng(0)
         self._images = rng.integers(0, 256, (512, *size, 3), dtype=np.uint8)
+        self._cameras = tuple(
+            Stream(name=name, kind="image", dtype="uint8", shape=(*size, 3), key=f"observation.images.{name}")
+            for name in CAMERAS
+        )
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return (*self._cameras, *VECTORS)
 
     @property
     def episodes(self) -> tuple[Episode, ...]:
@@ -155,8 +170,7 @@ class MemorySource(FrameSource):
             format=self.format,
             content_sha256="0" * 64,
             fps=self.fps,
-            state_key=self.state_key,
-            action_key=self.action_key,
+            keys=self.keys,
         )
 
     def read(self, frames: range, block: int) -> Iterator[FrameBlock]:
@@ -164,10 +178,9 @@ class MemorySource(FrameSource):
             rows = np.arange(first, min(first + block, frames.stop))
             start = first % (len(self._images) - block)
             images = self._images[start : start + len(rows)]
+            vectors = {stream.name: np.zeros((len(rows), 16), np.float32) for stream in VECTORS}
             yield FrameBlock(
-                images=dict.fromkeys(self.camera_names, images),
-                state=np.zeros((len(rows), 16), np.float32),
-                action=np.zeros((len(rows), 16), np.float32),
+                streams={**dict.fromkeys(self.camera_names, images), **vectors},
                 episode_index=(rows // EPISODE).astype(np.int32),
                 frame_index=(rows % EPISODE).astype(np.int32),
             )
@@ -199,36 +212,27 @@ def _lengths(frames: int) -> list[int]:
     return [min(EPISODE, frames - first) for first in range(0, frames, EPISODE)]
 
 
-def write_random_cache(folder: Path, frames: int, dim: int = 768, tokens: int = 1) -> FeatureCache:
+def write_random_cache(folder: Path, frames: int, dim: int = WIDTH, tokens: int = 1) -> FeatureCache:
     """Write a cache of random features, the same in every shard."""
-    source = MemorySource(frames)
+    source, encoder = MemorySource(frames), untrained_identity()
     spec = CacheSpec(
         dataset=source.identity(),
-        encoder=untrained_identity(dim, tokens),
-        preprocessing=PREPROCESSING,
-        camera_names=CAMERAS,
-        state_dim=16,
-        action_dim=16,
+        streams=(*features(encoder, dim, tokens), *VECTORS),
+        encoders={encoder.digest: encoder},
         episodes=source.episodes,
         shard_frames=4096,
     )
     writer = CacheWriter(folder, spec)
     rng = np.random.default_rng(0)
-    shape = (spec.frames_per_shard, 1, tokens, dim)
-    features = {camera: rng.standard_normal(shape, np.float32).astype(np.float16) for camera in CAMERAS}
-    vectors = rng.standard_normal((2, spec.frames_per_shard, 16), np.float32)
+    first = writer.allocate(0)
+    drawn = {
+        stream.name: rng.standard_normal(first[stream.name].shape, np.float32).astype(stream.dtype)
+        for stream in spec.streams
+    }
     for shard in writer.missing_shards():
-        rows = np.array(spec.frame_range(shard))
-        count = len(rows)
-        writer.write(
-            shard,
-            Frames(
-                features={camera: values[:count] for camera, values in features.items()},
-                state=vectors[0, :count],
-                action=vectors[1, :count],
-                episode_index=(rows // EPISODE).astype(np.int32),
-                frame_index=(rows % EPISODE).astype(np.int32),
-            ),
-        )
+        arrays = writer.allocate(shard)
+        for name, values in drawn.items():
+            arrays[name][:] = values[: len(arrays[name])]
+        writer.write(shard, arrays)
     writer.finish()
     return FeatureCache(folder)

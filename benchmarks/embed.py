@@ -32,6 +32,7 @@ from demonstrations import (
     bare_tower,
     cache_spec,
     load_encoder,
+    siglip,
     write_images,
     write_videos,
 )
@@ -45,10 +46,9 @@ from vla.base.prefetch import prefetch
 from vla.cache import CacheSpec, CacheWriter
 from vla.cli import main as main_of_vla
 from vla.embed import DatasetConfig, FrozenEncoder
-from vla.embed.batch_size import best_batch_size, measured_rate
+from vla.embed.batch_size import best_batch_size, block_frames, measured_rate
 from vla.embed.datasets import FrameBlock, FrameSource, open_source
 from vla.embed.engine import encode_shards
-from vla.embed.pipeline import block_frames
 
 REDUCED = "fewer images; batches of at most 16; the full-size encoder's end to end from few frames"
 
@@ -122,13 +122,8 @@ def encoder_figures(name: str, device: torch.device, sizes: Sizes) -> dict[str, 
 
 
 def pixels_of(encoder: FrozenEncoder, batch: int) -> torch.Tensor:
-    return torch.randn(
-        batch,
-        3,
-        *encoder.preprocessing.image_size,
-        device=encoder.device,
-        dtype=next(encoder.tower.parameters()).dtype,
-    )
+    dtype = next(siglip(encoder).tower.parameters()).dtype
+    return torch.randn(batch, 3, *encoder.encoder.image_size, device=encoder.device, dtype=dtype)
 
 
 def bare_rate(tower: nn.Module, pixels: torch.Tensor) -> float:
@@ -278,7 +273,7 @@ def _run_command(words: list[str]) -> tuple[float, float]:
 def flops_of_an_image(encoder: FrozenEncoder) -> float:
     """Count floating-point operations of one image, a multiplication and an addition as two."""
     with FlopCounterMode(display=False) as counter:
-        encoder.tower(pixel_values=pixels_of(encoder, 1))
+        siglip(encoder).tower(pixel_values=pixels_of(encoder, 1))
     return float(counter.get_total_flops())
 
 

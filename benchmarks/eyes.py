@@ -7,14 +7,16 @@ which is in another episode. A policy that had learned motions by heart would no
 """
 
 import argparse
-import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from machine import machine
 
 from vla.base.files import write_json
+from vla.base.success import format_success
 from vla.config import PipelineConfig
 from vla.policy.training.run import find_policy
 from vla.rollout.evaluate.evaluate import evaluate
@@ -26,10 +28,9 @@ from vla.stages import load_live
 class SwappedEyes(LivePolicy):
     """A live policy in which each robot sees what the one beside it sees."""
 
-    def _encode(self, pixels):  # type: ignore[no-untyped-def]
-        return {
-            camera: torch.roll(features, 1, dims=0) for camera, features in super()._encode(pixels).items()
-        }
+    def _encode(self, observation: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        seen = super()._encode(observation)
+        return {name: torch.roll(features, 1, dims=0) for name, features in seen.items()}
 
 
 def main() -> None:
@@ -46,9 +47,11 @@ def main() -> None:
     result = {"machine": machine(), "policy": str(arguments.policy), "episodes": count}
     for name, kind in (("own eyes", LivePolicy), ("swapped eyes", SwappedEyes)):
         with tempfile.TemporaryDirectory() as out:  # no evaluation of the run itself
-            info = evaluate(kind(live.agent, live.encoder), settings.env, rollout, Path(out))
-        result[name] = {"pc_success": info["aggregated"]["pc_success"], "avg_reward": info["avg_reward"]}
-        print(name, json.dumps(result[name]))
+            info = evaluate(kind(live.policy, live.encoder), settings.env, rollout, Path(out))
+        found = info["aggregated"]
+        result[name] = {"pc_success": found["pc_success"], "avg_reward": info["avg_reward"]}
+        success = format_success(found["pc_success"], found["pc_success_ci95"])
+        print(f"{name}: success {success}, avg_reward {info['avg_reward']:.1f}")
     write_json(arguments.out, result)
 
 

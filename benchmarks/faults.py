@@ -229,7 +229,9 @@ def import_everything() -> None:
     import transformers.models.siglip.modeling_siglip
 
     import vla.config
-    import vla.embed
+    import vla.embed.encoders.siglip_checkpoint
+    import vla.embed.engine
+    import vla.policy.agents.vla_agent
     import vla.policy.training.plots
     import vla.policy.training.train
     import vla.rollout.record.record

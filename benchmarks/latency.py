@@ -12,26 +12,40 @@ A decision encodes the newest observation; `vla rollout`, which executes 8 actio
 encodes both of its 2 observations.
 """
 
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from demonstrations import CAMERAS, FULL, SMALL, load_encoder, untrained_agent, untrained_identity
+from demonstrations import (
+    CAMERAS,
+    FULL,
+    SMALL,
+    VECTORS,
+    features,
+    load_encoder,
+    siglip,
+    untrained_agent,
+    untrained_identity,
+)
 from measure import parser, rounded, save, synchronise, take_turns
 
 from vla.base.compiling import Compile, compile_module
 from vla.embed import FrozenEncoder
-from vla.embed.preprocess import normalise, resize
-from vla.policy.policy_config import DdpmConfig, PolicyConfig
+from vla.embed.transforms import normalise, resize
+from vla.policy.agents.vla_agent import VLAAgentConfig
+from vla.policy.heads.ddpm import DdpmConfig
+from vla.policy.heads.head import HeadConfig
+from vla.policy.heads.imf import ImfConfig
 from vla.rollout.worlds.sim_transfer.env import SimTransferEnv
 
 REDUCED = "few repetitions; the full-size encoder on a CPU; no torch.compile and no CUDA graphs"
-SAMPLERS: tuple[tuple[str, str, int, float], ...] = (
-    ("imf, 1 step", "imf", 1, 0.0),
-    ("ddim, 10 steps", "ddpm", 10, 0.0),
-    ("ddim, 100 steps", "ddpm", 100, 0.0),
-    ("ddpm, 100 steps", "ddpm", 100, 1.0),
+SAMPLERS: tuple[tuple[str, HeadConfig, int], ...] = (
+    ("imf, 1 step", ImfConfig(), 1),
+    ("ddim, 10 steps", DdpmConfig(), 10),
+    ("ddim, 100 steps", DdpmConfig(), 100),
+    ("ddpm, 100 steps", DdpmConfig(eta=1.0), 100),
 )
 
 
@@ -39,7 +53,7 @@ def main() -> None:
     arguments = parser(__doc__, "latency").parse_args()
     device, gpu = torch.device(arguments.device), arguments.device == "cuda"
     repeats = 2 if arguments.tiny else 200 if gpu else 5
-    policy = PolicyConfig(n_emb=16, n_layer=1, n_head=2) if arguments.tiny else PolicyConfig()
+    policy = VLAAgentConfig(n_emb=16, n_layer=1, n_head=2) if arguments.tiny else VLAAgentConfig()
     figures: dict[str, Any] = {}
     compilings: tuple[Compile, ...] = ("off", "graphs") if gpu else ("off",)
     with torch.inference_mode():
@@ -84,23 +98,28 @@ def _ignore(value: object) -> None:
 def encoder_parts(encoder: FrozenEncoder, robots: int, repeats: int) -> dict[str, float]:
     """Return milliseconds of preprocessing and of encoding three views a robot."""
     rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (len(CAMERAS) * robots, 480, 640, 3), dtype=np.uint8)
-    dtype = next(encoder.tower.parameters()).dtype
-    size, device = encoder.preprocessing.image_size, encoder.device
+    frames = {camera: rng.integers(0, 256, (robots, 480, 640, 3), dtype=np.uint8) for camera in CAMERAS}
+    tower, spec, device = siglip(encoder).tower, siglip(encoder).preprocessing, encoder.device
+    dtype = next(tower.parameters()).dtype
+
+    def resized_views(views: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {camera: resize(view, encoder.eval_image_resize_shape) for camera, view in views.items()}
 
     def preprocess() -> None:
-        upload(resize(frames, size))
+        upload(resized_views(frames))
         synchronise(device)
 
-    def upload(images: np.ndarray) -> None:
-        batch = torch.from_numpy(images)
-        batch = batch.pin_memory() if device.type == "cuda" else batch  # as the encoder does
-        normalise(batch.to(device, non_blocking=True), encoder.preprocessing).to(dtype)
+    def upload(views: Mapping[str, np.ndarray]) -> None:
+        batches = [torch.from_numpy(view) for view in views.values()]
+        if device.type == "cuda":  # as the encoder does
+            batches = [batch.pin_memory().to(device, non_blocking=True) for batch in batches]
+        normalise(torch.cat(batches), spec).to(dtype)
 
-    resized = resize(frames, size)
+    resized = resized_views(frames)
 
     def all_but_resizing() -> None:
-        encoder.encode(resized)  # features arrive in the host's memory
+        encoder.encode(resized)
+        synchronise(device)
 
     def normalising() -> None:
         upload(resized)
@@ -117,24 +136,26 @@ def encoder_parts(encoder: FrozenEncoder, robots: int, repeats: int) -> dict[str
 
 
 def heads(
-    policy: PolicyConfig, device: torch.device, robots: int, repeats: int, compiling: Compile
+    policy: VLAAgentConfig, device: torch.device, robots: int, repeats: int, compiling: Compile
 ) -> dict[str, float]:
     """Return milliseconds from features to actions in the host's memory, for each sampler."""
-    features = {camera: torch.zeros(robots, policy.obs_horizon, 1, 768, device=device) for camera in CAMERAS}
-    state = torch.zeros(robots, policy.obs_horizon, 16, device=device)
+    identity = untrained_identity()
+    observation = {
+        stream.name: torch.zeros(robots, policy.obs_horizon, *stream.shape, device=device)
+        for stream in (*features(identity), VECTORS[0])
+    }
 
-    def sampler(head: str, steps: int, eta: float) -> Any:
-        chosen = policy.model_copy(update={"head": head, "ddpm": DdpmConfig(eta=eta)})
-        agent = untrained_agent(chosen, untrained_identity()).to(device).eval()
-        for network in agent.head.children():
+    def sampler(head: HeadConfig, steps: int) -> Callable[[], None]:
+        agent = untrained_agent(policy.model_copy(update={"head": head}), identity).to(device).eval()
+        for network in agent.networks():
             compile_module(network, compiling)
 
         def sample() -> None:
-            agent.predict_action_chunk(features, state, steps).float().cpu()
+            agent.predict_action_chunk(observation, steps).float().cpu()
 
         return sample
 
-    variants = {name: sampler(head, steps, eta) for name, head, steps, eta in SAMPLERS}
+    variants = {name: sampler(head, steps) for name, head, steps in SAMPLERS}
     seconds = take_turns(variants, repeats)
     milliseconds = {f"{name}, ms": rounded(1000 * median(values)) for name, values in seconds.items()}
     one, *others = (median(values) for values in seconds.values())

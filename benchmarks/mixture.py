@@ -17,9 +17,9 @@ import time
 import torch
 from torch import Tensor, nn
 
-from vla.policy.heads import ActionTransformer, ImfHead
-from vla.policy.policy_config import ImfConfig, PolicyConfig
-from vla.policy.training.sampling import RowRandom
+from vla.policy.agents.vla_agent import VLAAgentConfig
+from vla.policy.heads.imf import ImfConfig, ImfHead
+from vla.policy.random import GivenNoise, RowRandom
 
 SAMPLES = 10_000
 
@@ -34,11 +34,10 @@ def trained_head(config: ImfConfig, residual: str, steps: int, seed: int, batch:
     """Train a small head on the mixture and return its moving average."""
     torch.manual_seed(seed)
     sizes = {"cond_dim": 4, "obs_horizon": 1, "pred_horizon": 1, "num_action_steps": 1}
-    policy = PolicyConfig.model_validate(
+    policy = VLAAgentConfig.model_validate(
         {**sizes, "n_emb": 32, "n_layer": 2, "n_head": 2, "residual": residual}
     )
-    network = ActionTransformer(policy, action_dim=1, num_times=2, num_outputs=2)
-    head = ImfHead(network, cond_dim=4, config=config)
+    head = config.build(policy, action_dim=1)
     average = copy.deepcopy(head)
     optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=1e-4)
     generator = torch.Generator().manual_seed(seed)
@@ -46,7 +45,7 @@ def trained_head(config: ImfConfig, residual: str, steps: int, seed: int, batch:
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1, (step + 1) / 100) * (0.525 + 0.475 * math.cos(math.pi * step / steps))
-        draws = head.draw(batch, (1, 1), RowRandom(generator))
+        draws = head.draw(batch, RowRandom(generator))
         loss, _ = head.compute_loss(cond, mixture(batch, generator), valid, draws)
         optimizer.zero_grad()
         loss.backward()
@@ -91,7 +90,7 @@ def main() -> None:
                 "train_s": round(time.monotonic() - began, 1),
             }
             for steps in (1, 2, 5):
-                samples = head.sample(torch.zeros(SAMPLES, 1, 4), lambda: noise, steps).flatten()
+                samples = head.sample(torch.zeros(SAMPLES, 1, 4), GivenNoise(noise), steps).flatten()
                 shares = [(samples > 0.5), (samples.abs() <= 0.5), (samples < -0.5)]
                 row[f"{steps}_step_plus_between_minus"] = [round(float(s.float().mean()), 3) for s in shares]
             print(json.dumps(row), flush=True)

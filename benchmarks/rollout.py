@@ -29,24 +29,24 @@ import torch
 from demonstrations import FULL, SMALL, load_encoder, untrained_agent
 from measure import paired_ratio, parser, rounded, save, take_turns
 
-from vla.policy.policy_config import PolicyConfig
-from vla.rollout.evaluate.chunk_env import ChunkEnv
+from vla.policy.agents.vla_agent import VLAAgentConfig
+from vla.rollout.evaluate.chunk_env import ChunkEnv, make_chunk_env
 from vla.rollout.evaluate.episodes import run_side_by_side
 from vla.rollout.evaluate.episodes import take_turns as run_in_turns
 from vla.rollout.evaluate.evaluate import group_sizes, make_groups
 from vla.rollout.live import LivePolicy
 from vla.rollout.rollout_config import EnvConfig
-from vla.rollout.worlds.make_env import make_env
 
 REDUCED = "the small encoder that comes with vla and the demo's policy; two environments a core are not tried"
-DEMO_POLICY = PolicyConfig(per_view_dim=96, cond_dim=192, n_emb=128, n_layer=4, n_head=4)
+DEMO_POLICY = VLAAgentConfig(per_view_dim=96, cond_dim=192, n_emb=128, n_layer=4, n_head=4)
 
 
 def main() -> None:
     arguments = parser(__doc__, "rollout").parse_args()
     device, gpu = torch.device(arguments.device), arguments.device == "cuda"
     encoder = load_encoder(FULL if gpu else SMALL, device)
-    agent = untrained_agent(PolicyConfig() if gpu else DEMO_POLICY, encoder.identity)
+    width = encoder.writes[0].channels
+    agent = untrained_agent(VLAAgentConfig() if gpu else DEMO_POLICY, encoder.identity, width)
     policy = LivePolicy(agent.to(device), encoder)
     cores = os.cpu_count() or 1
     rounds = 1 if arguments.tiny else 3
@@ -54,7 +54,7 @@ def main() -> None:
     env = EnvConfig(kwargs={"max_episode_steps": steps})
     with ExitStack() as stack:
         # First of all, so that its OpenGL is set up as a user's own script would: with threads.
-        serial = make_env(env, policy.obs_horizon, policy.num_action_steps)
+        serial = make_chunk_env(env, policy.horizons)
         stack.callback(serial.close)
         run_serial(policy, serial, 0)
         chosen = "two_groups" if gpu else "side_by_side"
@@ -131,8 +131,7 @@ def run_serial(policy: LivePolicy, env: ChunkEnv, seed: int) -> float:
     began, over = time.perf_counter(), False
     observation, _ = env.reset(seed=seed)
     while not over:
-        pixels = {camera: frames[None] for camera, frames in observation["pixels"].items()}
-        actions, _ = policy.act(pixels, observation["agent_pos"][None], [seed])
+        actions = policy.act({name: array[None] for name, array in observation.items()}, [seed]).actions
         low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
         observation, _, terminated, truncated, _ = env.step(actions[0].clip(low, high))
         over = terminated or truncated
@@ -145,13 +144,12 @@ def run_plain(policy: LivePolicy, env: ChunkEnv, seed: int) -> float:
     steps = env.env
     env.unwrapped.render_observations = True  # type: ignore[attr-defined]
     observation, _ = steps.reset(seed=seed)
-    history = deque([observation] * policy.obs_horizon, maxlen=policy.obs_horizon)
+    instants = policy.horizons.obs_horizon
+    history = deque([observation] * instants, maxlen=instants)
     low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
     while not over:
-        cameras = history[-1]["pixels"]
-        pixels = {camera: np.stack([seen["pixels"][camera] for seen in history])[None] for camera in cameras}
-        state = np.stack([seen["agent_pos"] for seen in history])[None]
-        actions, _ = policy.act(pixels, state, [seed])
+        stacked = {name: np.stack([seen[name] for seen in history])[None] for name in observation}
+        actions = policy.act(stacked, [seed]).actions
         for action in actions[0].clip(low, high):
             observation, _, terminated, truncated, _ = steps.step(action)
             history.append(observation)

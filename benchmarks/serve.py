@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from machine import machine
 
 from vla.base.files import write_json
+from vla.cache import Stream
 from vla.client import PolicyClient
 from vla.config import PipelineConfig
 from vla.policy.training.run import find_policy
@@ -31,15 +33,15 @@ SIZES = ((256, 256), (480, 640))
 WARM_UP = 5
 
 
-def observations(
-    cameras: list[str], state_dim: int, size: tuple[int, int], count: int
-) -> list[dict[str, Any]]:
+def observations(streams: Sequence[Stream], size: tuple[int, int], count: int) -> list[dict[str, np.ndarray]]:
     """Draw random observations, so that nothing can be reused."""
     rng = np.random.default_rng(0)
     return [
         {
-            "pixels": {c: rng.integers(0, 256, (*size, 3), dtype=np.uint8) for c in cameras},
-            "agent_pos": rng.normal(size=state_dim).astype(np.float32),
+            stream.name: rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+            if stream.kind == "image"
+            else rng.normal(size=stream.shape).astype(np.float32)
+            for stream in streams
         }
         for _ in range(count)
     ]
@@ -53,18 +55,17 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = PipelineConfig.load(None, {}, [], base=saved_tables(arguments.policy))
     live = load_live(settings, find_policy(arguments.policy))
-    agent = live.agent.config
+    views = sum(stream.kind == "image" for stream in live.observes)
     command = [sys.executable, "-m", "vla", "serve", str(arguments.policy), "--port", "0", "--json"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     result: dict[str, Any] = {"machine": machine(), "policy": str(arguments.policy)}
-    result |= {"encoder": agent.encoder.describe(), "decisions": arguments.decisions}
+    seen_with = live.encoder.identity.describe() if live.encoder else ""
+    result |= {"encoder": seen_with, "decisions": arguments.decisions}
     try:
         assert server.stdout is not None
         with PolicyClient(json.loads(server.stdout.readline())["url"], timeout_s=60) as client:
             for size in SIZES:
-                draws = observations(
-                    list(agent.camera_names), agent.state_dim, size, 2 * (WARM_UP + arguments.decisions)
-                )
+                draws = observations(live.observes, size, 2 * (WARM_UP + arguments.decisions))
                 seconds: dict[str, list[float]] = {
                     "local": [],
                     "round_trip": [],
@@ -74,11 +75,9 @@ def main() -> None:
                 }
                 client.reset()
                 for before, now in zip(draws[::2], draws[1::2], strict=True):
-                    pixels = {
-                        c: np.stack([before["pixels"][c], now["pixels"][c]])[None] for c in agent.camera_names
-                    }
+                    both = {name: np.stack([before[name], now[name]])[None] for name in now}
                     began = time.perf_counter()
-                    live.act(pixels, np.stack([before["agent_pos"], now["agent_pos"]])[None])
+                    live.act(both)
                     seconds["local"].append(time.perf_counter() - began)
                     client.observe(before)
                     began = time.perf_counter()
@@ -88,7 +87,7 @@ def main() -> None:
                     seconds["server_head"].append(timing["head_s"])
                     computing = timing["encode_s"] + timing["head_s"]
                     seconds["transport"].append(seconds["round_trip"][-1] - computing)
-                name = f"{len(agent.camera_names)} views of {size[0]}x{size[1]}"
+                name = f"{views} views of {size[0]}x{size[1]}"
                 result[name] = {part: percentiles_ms(values[WARM_UP:]) for part, values in seconds.items()}
                 print(name, json.dumps({part: row["p50"] for part, row in result[name].items()}))
     finally:

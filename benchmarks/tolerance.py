@@ -22,8 +22,7 @@ import torch
 from machine import machine
 from torch.nn.functional import interpolate
 
-from vla.embed.encoder import FrozenEncoder
-from vla.embed.encoders.encoder_config import EncoderConfig
+from vla.embed import ENCODERS, EncoderConfig, FrozenEncoder
 from vla.embed.reencode import TOLERANCE
 
 RESULTS = Path(__file__).parent / "results/tolerance.json"
@@ -41,7 +40,8 @@ def images(count: int, size: int = 64) -> np.ndarray:
 
 def encode(config: EncoderConfig, threads: int) -> np.ndarray:
     torch.set_num_threads(threads)
-    return FrozenEncoder.load(config).encode(images(48)).astype(np.float64)
+    encoded = FrozenEncoder.load(config, ("view",)).encode({"view": images(48)})["view"]
+    return encoded.cpu().numpy().astype(np.float64)
 
 
 def differences(base: EncoderConfig) -> list[dict[str, Any]]:
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="siglip2-tiny-random")
     parser.add_argument("--device", default="cpu")
     chosen = parser.parse_args()
-    base = EncoderConfig(id=chosen.encoder, device=chosen.device)
+    base = ENCODERS.parse({"id": chosen.encoder, "device": chosen.device})
     found = {
         "encoder": chosen.encoder,
         "device": chosen.device,

@@ -31,16 +31,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from vla.base.distributed import World
 from vla.base.interrupt import Signals
 from vla.cache import FeatureCache
-from vla.cache.paging import advise_range
+from vla.cache.reader import advise_range
 from vla.embed.datasets.images import decode_image
-from vla.policy.policy_config import PolicyConfig
+from vla.policy.agents.vla_agent import VLAAgentConfig
 from vla.policy.training.meter import Meter
 from vla.policy.training.run import RunDirectory
-from vla.policy.training.train import Trainer
 from vla.policy.training.train_config import TrainConfig
+from vla.policy.training.trainer import Trainer
 
 REDUCED = "batch 32 instead of 256; a cache of 512 MiB; no torch.compile"
-TINY_POLICY = PolicyConfig(per_view_dim=8, cond_dim=16, n_emb=16, n_layer=1, n_head=2)
+TINY_POLICY = VLAAgentConfig(per_view_dim=8, cond_dim=16, n_emb=16, n_layer=1, n_head=2)
 COMPILED: dict[str, dict[str, str]] = {
     "eager": {},
     "graphs, tf32": {"compile": "graphs", "matmul_precision": "high"},
@@ -53,7 +53,7 @@ class Sizes:
 
     def __init__(self, device: str, tiny: bool) -> None:
         gpu = device == "cuda"
-        self.policy = TINY_POLICY if tiny else PolicyConfig()
+        self.policy = TINY_POLICY if tiny else VLAAgentConfig()
         self.batch = 256 if gpu else 8 if tiny else 32
         self.image_batch = 256 if gpu else 2 if tiny else 32
         self.rounds = 2 if tiny else 100 if gpu else 15
@@ -133,7 +133,7 @@ def step_figures(cache: FeatureCache, folder: Path, device: torch.device, sizes:
         "gflop_a_step": rounded(flops / 1e9),
         "achieved_tflop_per_s": rounded(flops / step / 1e12),
         "matrix_product_float32_tflop_per_s": rounded(peak),
-        "parameters": sum(p.numel() for p in trainer.state.agent.parameters()),
+        "parameters": sum(p.numel() for p in trainer.state.policy.parameters()),
     }
 
 
@@ -187,9 +187,12 @@ def image_figures(cache: FeatureCache, folder: Path, device: torch.device, sizes
     def from_images() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             images = np.stack(list(pool.map(decode_image, (stored[k % len(stored)] for k in range(count)))))
-        features = torch.from_numpy(encoder.encode(images)).to(device)
-        views = features.view(len(CAMERAS), sizes.image_batch, horizon, *features.shape[1:])
-        trainer.update(replace(fixed, features=dict(zip(CAMERAS, views, strict=True))), meter)
+        views = dict(zip(CAMERAS, np.split(images, len(CAMERAS)), strict=True))
+        seen = {
+            name: features.unflatten(0, (sizes.image_batch, horizon))
+            for name, features in encoder.encode(views).items()
+        }
+        trainer.update(replace(fixed, observation={**fixed.observation, **seen}), meter)
 
     seconds = take_turns(
         {

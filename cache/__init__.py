@@ -1,26 +1,26 @@
-"""The feature cache on disk: format, writer, reader, statistics. Knows no encoder and no policy.
+"""The cache on disk: streams, header, shards; writing, reading, checking. Knows no encoder and no policy.
 
-The format is described for strangers in docs/cache-format.md.
+docs/cache-format.md describes the format, well enough to write a reader in another language.
 """
 
-from vla.cache.cache_config import CacheConfig
+from vla.cache.episodes import Episode
 from vla.cache.metadata import (
     Augmentation,
     CacheMetadata,
     DatasetIdentity,
     EncoderIdentity,
-    Episode,
-    FeatureStatistics,
-    Language,
-    Preprocessing,
+    Statistics,
     TextIdentity,
-    VectorStatistics,
+    Texts,
 )
 from vla.cache.reader import FeatureCache
-from vla.cache.shard import Frames
-from vla.cache.writer import CacheSpec, CacheWriter
+from vla.cache.stream import ACTION, STATE, TASK, Observation, Stream
+from vla.cache.writer import CacheConfig, CacheSpec, CacheWriter
 
 __all__ = [
+    "ACTION",
+    "STATE",
+    "TASK",
     "Augmentation",
     "CacheConfig",
     "CacheMetadata",
@@ -30,10 +30,9 @@ __all__ = [
     "EncoderIdentity",
     "Episode",
     "FeatureCache",
-    "FeatureStatistics",
-    "Frames",
-    "Language",
-    "Preprocessing",
+    "Observation",
+    "Statistics",
+    "Stream",
     "TextIdentity",
-    "VectorStatistics",
+    "Texts",
 ]

@@ -7,20 +7,19 @@ import numpy as np
 
 from vla.base.errors import CacheError
 from vla.base.progress import Progress
-from vla.cache.finite import values_not_finite
-from vla.cache.metadata import CacheMetadata, FeatureStatistics, VectorStatistics
+from vla.cache.episodes import positions
+from vla.cache.metadata import CacheMetadata, Statistics
 from vla.cache.reader import OTHER_BYTES, checksum_damage, find_cache, read_metadata
-from vla.cache.shard import damage, map_shard, repair_command, repair_hint
-from vla.cache.statistics import feature_statistics, vector_statistics
-from vla.cache.texts import FILE as LANGUAGE_FILE
-from vla.cache.texts import language_command, language_damage
+from vla.cache.shard import POSITIONS, damage, map_shard, not_finite
+from vla.cache.statistics import stream_statistics
+from vla.cache.texts import FILES, texts_damage
 
 SAME = 1e-6
 """Statistics may differ by so much, relatively: numpy's order of sums may change."""
 
 
-def cache_problems(path: Path) -> list[str]:
-    """List what is wrong with a cache, a line a problem with what to run next.
+def cache_problems(path: Path) -> list[CacheError]:
+    """List what is wrong with a cache, each with the remedy.
 
     Args:
         path: a cache, or a folder that holds one.
@@ -32,30 +31,31 @@ def cache_problems(path: Path) -> list[str]:
     try:
         metadata = read_metadata(folder)
     except CacheError as error:
-        return [str(error)]
+        return [error]
     problems = list(_unknown_files(folder, metadata))
     damaged = False
     with Progress("verify", len(metadata.shards), unit="shards") as progress:
         for number, shard in enumerate(metadata.shards):
-            found = list(_shard_problems(folder, metadata, number))
-            damaged |= bool(found)
-            problems += [f"shard {folder / shard.file} {what}; {repair_hint(folder)}" for what in found]
+            for what in _shard_problems(folder, metadata, number):
+                damaged = True
+                problems.append(
+                    CacheError(f"shard {folder / shard.file} {what}", folder=folder, remedy="mend")
+                )
             progress.update()
-    if metadata.language is not None and (wrong_texts := language_damage(folder, metadata.language)):
-        again = f"make it again, no image is encoded: {language_command(folder)}"
-        problems.append(f"{folder / LANGUAGE_FILE} {wrong_texts}; {again}")
+    texts = folder / FILES[metadata.format_version]
+    if metadata.texts is not None and (wrong := texts_damage(texts, metadata.texts)):
+        problems.append(CacheError(f"{texts} {wrong}", folder=folder, remedy="texts"))
     if not damaged:
-        remake = f"delete cache.json and make it again, nothing is encoded: {repair_command(folder)}"
-        wrong = _statistics_problems(folder, metadata)
-        problems += [f"{folder / 'cache.json'} {what}; {remake}" for what in wrong]
+        for what in _statistics_problems(folder, metadata):
+            problems.append(CacheError(f"{folder / 'cache.json'} {what}", folder=folder, remedy="rewrite"))
     return problems
 
 
-def _unknown_files(folder: Path, metadata: CacheMetadata) -> Iterator[str]:
+def _unknown_files(folder: Path, metadata: CacheMetadata) -> Iterator[CacheError]:
     known = {shard.file for shard in metadata.shards}
     for path in sorted((folder / "shards").iterdir() if (folder / "shards").is_dir() else ()):
         if f"shards/{path.name}" not in known:
-            yield f"{path} is not listed in cache.json; if no `vla embed` is at work here, delete it"
+            yield CacheError(f"{path} is not listed in cache.json", folder=folder, remedy="stray")
 
 
 def _shard_problems(folder: Path, metadata: CacheMetadata, number: int) -> Iterator[str]:
@@ -68,40 +68,30 @@ def _shard_problems(folder: Path, metadata: CacheMetadata, number: int) -> Itera
         yield OTHER_BYTES
         return
     shard = map_shard(path, planned)
-    yield from values_not_finite(shard)
+    for name, episode, frame in not_finite(shard):
+        yield f"has '{name}' not finite at episode {episode}, frame {frame}"
     first = planned.header.first_frame
-    episode, frame = _places(metadata, range(first, first + planned.header.frames))
-    for name, due in (("episode_index", episode), ("frame_index", frame)):
-        if not np.array_equal(shard[name].numpy(), due):
-            row = int(np.argmax(shard[name].numpy() != due))
+    due = positions(metadata.episodes, range(first, first + planned.header.frames))
+    for name, expected in zip(POSITIONS, due, strict=True):
+        if not np.array_equal(shard[name].numpy(), expected):
+            row = int(np.argmax(shard[name].numpy() != expected))
             yield (
-                f"has {name} {int(shard[name][row])} where cache.json has episode {episode[row]}, "
-                f"frame {frame[row]}"
+                f"has {name} {int(shard[name][row])} where cache.json has episode {due[0][row]}, "
+                f"frame {due[1][row]}"
             )
-
-
-def _places(metadata: CacheMetadata, frames: range) -> tuple[np.ndarray, np.ndarray]:
-    """Return episode and frame within it of some frames, as the header numbers them."""
-    firsts = np.array([episode.first_frame for episode in metadata.episodes])
-    indices = np.array([episode.index for episode in metadata.episodes])
-    numbers = np.arange(frames.start, frames.stop)
-    position = np.searchsorted(firsts, numbers, side="right") - 1
-    return indices[position], numbers - firsts[position]
 
 
 def _statistics_problems(folder: Path, metadata: CacheMetadata) -> Iterator[str]:
     """Compute the statistics again; asks for whole shards."""
     shards = [map_shard(folder / s.file, metadata.layout(k)) for k, s in enumerate(metadata.shards)]
-    for name in ("state", "action"):
-        found = vector_statistics(np.concatenate([shard[name].numpy() for shard in shards]))
-        if not _same(found, getattr(metadata, f"{name}_statistics")):
-            yield f"has {name}_statistics that are not those of its shards"
-    for camera in metadata.camera_names:
-        parts = (shard[f"features.{camera}"].numpy() for shard in shards)
-        if not _same(feature_statistics(parts), metadata.feature_statistics[camera]):
-            yield f"has feature_statistics of '{camera}' that are not those of its shards"
+    for stream in metadata.streams:
+        arrays = [shard[metadata.tensor_names[stream.name]].numpy() for shard in shards]
+        if not _same(stream_statistics(stream, arrays), metadata.statistics[stream.name]):
+            yield f"has statistics of '{stream.name}' that are not those of its shards"
 
 
-def _same(found: VectorStatistics | FeatureStatistics, stored: VectorStatistics | FeatureStatistics) -> bool:
-    pairs = zip(found.model_dump().values(), stored.model_dump().values(), strict=True)
-    return all(np.allclose(one, other, rtol=SAME, atol=SAME) for one, other in pairs)
+def _same(found: Statistics, stored: Statistics) -> bool:
+    """Compare what is stored; format 1 stored less of features."""
+    computed = found.model_dump()
+    promised = {name: values for name, values in stored.model_dump().items() if values is not None}
+    return all(np.allclose(computed[name], values, rtol=SAME, atol=SAME) for name, values in promised.items())

@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator
 
-from vla.cache.metadata import CacheMetadata, fingerprint
+from vla.cache.metadata import CacheMetadata
+from vla.cache.shard import POSITIONS
+from vla.cache.stream import ACTION
 
 
-def header_problems(metadata: CacheMetadata) -> Iterator[str]:
-    """Say in words where a header contradicts itself."""
-    due = fingerprint(
-        metadata.dataset,
-        metadata.encoder,
-        metadata.preprocessing,
-        metadata.camera_names,
-        metadata.augmentation,
-    )
-    if metadata.fingerprint != due:
-        yield f"has fingerprint {metadata.fingerprint}, what it says of itself gives {due}"
+def header_problems(metadata: CacheMetadata, due_fingerprint: str) -> Iterator[str]:
+    """Say in words where a header contradicts itself.
+
+    Args:
+        metadata: what it says.
+        due_fingerprint: that follows from what it says.
+    """
+    if metadata.fingerprint != due_fingerprint:
+        yield f"has fingerprint {metadata.fingerprint}, what it says of itself gives {due_fingerprint}"
     first = 0
     for episode in metadata.episodes:
         if episode.first_frame != first:
@@ -27,12 +27,33 @@ def header_problems(metadata: CacheMetadata) -> Iterator[str]:
             yield f"has episodes of {first} frames together, num_frames says {metadata.num_frames}"
     if len({episode.index for episode in metadata.episodes}) != len(metadata.episodes):
         yield "has two episodes of the same number"
-    if len(set(metadata.camera_names)) != len(metadata.camera_names):
-        yield "has two cameras of the same name"
-    if metadata.language is not None and metadata.language.tasks != metadata.tasks:
+    if metadata.texts is not None and metadata.texts.tasks != metadata.tasks:
         yield "has features of other task texts than its episodes have"
+    yield from _stream_problems(metadata)
     yield from _shard_problems(metadata)
-    yield from _statistics_problems(metadata)
+
+
+def _stream_problems(metadata: CacheMetadata) -> Iterator[str]:
+    names = [stream.name for stream in metadata.streams]
+    if len(set(names)) != len(names) or set(names) & set(POSITIONS):
+        yield "has two streams of the same name"
+        return
+    if ACTION not in names:
+        yield f"has no stream '{ACTION}'"
+        return
+    for digest, encoder in metadata.encoders.items():
+        if encoder.digest != digest:
+            yield f"calls an encoder {digest} that is {encoder.digest}"
+    if {stream.made_by for stream in metadata.streams} - {None} != metadata.encoders.keys():
+        yield "has streams of other encoders than it names"
+    if metadata.statistics.keys() != set(names):
+        yield "has statistics of other streams than it has"
+        return
+    for stream in metadata.streams:
+        for key, values in metadata.statistics[stream.name].model_dump(exclude={"count"}).items():
+            if values is not None and len(values) != stream.channels:
+                yield (f"has {len(values)} values in statistics.{stream.name}.{key}, not {stream.channels}")
+                return
 
 
 def _shard_problems(metadata: CacheMetadata) -> Iterator[str]:
@@ -47,19 +68,3 @@ def _shard_problems(metadata: CacheMetadata) -> Iterator[str]:
         if (shard.file, shard.frames) != (f"shards/{number:05d}.safetensors", frames):
             yield f"lists shard {number} as {shard.file} with {shard.frames} frames, not {frames}"
             return
-
-
-def _statistics_problems(metadata: CacheMetadata) -> Iterator[str]:
-    for name, dim in (("state", metadata.state_dim), ("action", metadata.action_dim)):
-        found = getattr(metadata, f"{name}_statistics")
-        for key in ("min", "max", "mean", "std", "q01", "q99"):
-            if len(getattr(found, key)) != dim:
-                yield f"has {len(getattr(found, key))} values in {name}_statistics.{key}, not {dim}"
-                return
-    if metadata.feature_statistics.keys() != set(metadata.camera_names):
-        yield "has statistics of other cameras than it has features of"
-        return
-    for camera, features in metadata.feature_statistics.items():
-        if {len(features.mean), len(features.std)} != {metadata.encoder.feature_dim}:
-            due = metadata.encoder.feature_dim
-            yield f"has {len(features.mean)} values in feature_statistics.{camera}, not {due}"

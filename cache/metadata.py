@@ -1,38 +1,31 @@
-"""What a feature cache says of itself: the contents of `cache.json`.
+"""What a feature cache says of itself: the contents of `cache.json`, format 2.
 
-Two caches hold the same features exactly when their fingerprints agree. The fingerprint covers
-what decides the features: the dataset's content, the camera order, the encoder's weights, pooling and
-arithmetic, the preprocessing. It leaves out what does not: paths, names, machine, batch and shard size.
+Two caches hold the same values exactly when their fingerprints agree. The fingerprint covers what decides
+them: the dataset's content, and of each stream its name, kind, type, shape and origin, that is the dataset's
+column or the encoder with its weights, arithmetic and settings. It leaves out what does not: paths, names,
+machine, batch and shard size.
 """
 
 import hashlib
 import json
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from vla.base.strict import StrictModel, Width
+from vla.cache.episodes import Count, Episode
 from vla.cache.shard import ShardHeader, ShardLayout
+from vla.cache.stream import ACTION, STATE, Stream
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
-
-
-class Preprocessing(StrictModel):
-    """How a uint8 RGB frame becomes encoder input; see `vla.embed.preprocess`."""
-
-    image_size: tuple[Width, Width]
-    """Height and width [pixel] that the encoder takes."""
-    interpolation: Literal["bilinear-antialias-uint8"] = "bilinear-antialias-uint8"
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+Floats = tuple[float, ...]
 
 
 class Augmentation(StrictModel):
-    """How cached variants of a frame differ from it; see `vla.embed.augment`. Also the table `[augment]`."""
+    """How cached variants of a frame differ from it: table `[augment]`; see `vla.embed.transforms`."""
 
     variants: Count = 0
     """Variants of each frame beside the frame itself; 0 is no augmentation."""
@@ -44,9 +37,6 @@ class Augmentation(StrictModel):
     """Largest change of each colour channel's brightness, as a share of full scale."""
     seed: Count = 0
     """Of the variants."""
-
-
-Pooling = Literal["pooled", "mean", "grid2", "grid4", "patches"]
 
 
 class DatasetIdentity(StrictModel):
@@ -63,31 +53,49 @@ class DatasetIdentity(StrictModel):
     episodes: tuple[Count, ...] | None = None
     """The episodes that were chosen, by the dataset's own numbers; None is all of them."""
     fps: Annotated[float, Field(gt=0)]
-    state_key: str
-    action_key: str
+    keys: dict[str, str]
+    """The dataset's own name of each stream that was read: cameras in their order, sensors, state, action."""
 
 
 class EncoderIdentity(StrictModel):
-    """Which encoder made the features."""
+    """Which encoder wrote a stream."""
 
+    type: str
+    """Of the family of encoders: siglip, pixels, …"""
     id: str
     """Hub id, directory or built-in name, as it was given."""
-    revision: str | None
-    """Commit on the Hub; None for a directory or a built-in encoder."""
-    weights_sha256: Sha256
-    """Over the vision tower's architecture and its tensors in float32, whatever file they came in."""
-    pooling: Pooling
-    """What is kept of a view: `pooled`, the checkpoint's attention pooling (`pooler_output`); `mean` of
-    all patch tokens; `grid2` or `grid4`, means over 2x2 or 4x4 cells; or all `patches`."""
-    dtype: Literal["float32", "bfloat16", "float16"]
-    """Arithmetic of the forward pass; features are stored in float16 in any case."""
-    feature_dim: Width
-    tokens: Width
-    """Vectors a view; 1 for pooled features."""
+    revision: str | None = None
+    """Commit on the Hub; None elsewhere."""
+    weights_sha256: Sha256 | None
+    """Over its architecture and its tensors in float32, whatever file they came in; None for one without."""
+    dtype: Literal["float32", "bfloat16", "float16", "uint8"]
+    """Arithmetic of the forward pass."""
+    reads: tuple[str, ...] = ()
+    """Cameras that it sees together, in this order; empty for one that encodes each view by itself."""
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """What else decides its numbers, in its own words: what is kept of a view, image size, mean …"""
+
+    @property
+    def digest(self) -> str:
+        """Name it by what decides its numbers, 12 hexadecimal digits."""
+        return _digest(self.model_dump(mode="json", exclude={"id", "revision"}))
+
+    def same_as(self, other: "EncoderIdentity", *, arithmetic: bool = False) -> bool:
+        """Tell whether another one writes the same streams.
+
+        Args:
+            other: say, the one that is at hand.
+            arithmetic: also in the same arithmetic, down to the last digits.
+        """
+        names = {"id", "revision"} | (set() if arithmetic else {"dtype"})
+        return self.model_dump(exclude=names) == other.model_dump(exclude=names)
 
     def describe(self) -> str:
         """Name the encoder so that two different ones never read the same."""
-        return f"{self.id} (weights {self.weights_sha256[:12]}, {self.pooling}, {self.dtype})"
+        weights = [f"weights {self.weights_sha256[:12]}"] if self.weights_sha256 else []
+        settings = [f"{key} {json.dumps(value)}" for key, value in sorted(self.settings.items())]
+        seen = [f"reads {' + '.join(self.reads)}"] if self.reads else []
+        return f"{self.id} ({', '.join([self.type, *weights, self.dtype, *seen, *settings])})"
 
 
 class TextIdentity(StrictModel):
@@ -100,32 +108,18 @@ class TextIdentity(StrictModel):
     """Tokens of a text; what is longer is cut off."""
 
 
-class Episode(StrictModel):
-    """One demonstration: a run of consecutive frames."""
+class Statistics(StrictModel):
+    """Of one stream per channel, over all frames, variants and whatever lies between; in the data's units."""
 
-    index: Count
-    length: PositiveInt
-    first_frame: Count
-    task: str
-
-
-class VectorStatistics(StrictModel):
-    """Per dimension, over all frames, in the dataset's units."""
-
-    min: tuple[float, ...]
-    max: tuple[float, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    q01: tuple[float, ...]
-    q99: tuple[float, ...]
     count: Count
-
-
-class FeatureStatistics(StrictModel):
-    """Per feature dimension, over all frames, variants and tokens of one camera."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    """Values of a channel."""
+    mean: Floats
+    std: Floats
+    min: Floats | None = None
+    max: Floats | None = None
+    q01: Floats | None = None
+    """1 % quantile; of vectors only, as is `q99`."""
+    q99: Floats | None = None
 
 
 class Shard(StrictModel):
@@ -136,8 +130,8 @@ class Shard(StrictModel):
     sha256: Sha256
 
 
-class Language(StrictModel):
-    """The features of the task texts, in `language.safetensors`; see `vla.cache.texts`."""
+class Texts(StrictModel):
+    """The features of the task texts, in a file of their own; see `vla.cache.texts`."""
 
     encoder: TextIdentity
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -149,61 +143,94 @@ class Language(StrictModel):
 class CacheMetadata(StrictModel):
     """The whole of `cache.json`."""
 
-    format_version: Literal[1]
+    format_version: Literal[1, 2]
+    """1 was read by `vla.cache.version1`; what is written is 2."""
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
     dataset: DatasetIdentity
-    encoder: EncoderIdentity
-    preprocessing: Preprocessing
-    camera_names: Annotated[tuple[str, ...], Field(min_length=1)]
+    streams: Annotated[tuple[Stream, ...], Field(min_length=1)]
+    """In the order in which a policy concatenates them: what encoders wrote, sensors, state, action."""
+    encoders: dict[str, EncoderIdentity]
+    """By their digests, which streams name."""
     augmentation: Augmentation
-    """Every frame has 1 + `augmentation.variants` variants; the first is the frame itself."""
-    state_dim: Width
-    action_dim: Width
+    """What encoders wrote has 1 + `augmentation.variants` variants a frame; the first is the frame itself."""
     num_frames: PositiveInt
     frames_per_shard: PositiveInt
     episodes: Annotated[tuple[Episode, ...], Field(min_length=1)]
-    state_statistics: VectorStatistics
-    action_statistics: VectorStatistics
-    feature_statistics: dict[str, FeatureStatistics]
+    statistics: dict[str, Statistics]
+    """Of each stream."""
     shards: tuple[Shard, ...]
-    language: Language | None = None
-    """Only where it was asked for. Not part of the fingerprint: it changes no feature of an image."""
+    texts: Texts | None = None
+    """Only where it was asked for. Not part of the fingerprint: it changes no stream."""
+
+    @property
+    def variants(self) -> int:
+        """Variants of each frame, the frame itself among them."""
+        return 1 + self.augmentation.variants
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The different task texts of the episodes, in order of appearance."""
         return tuple(dict.fromkeys(episode.task for episode in self.episodes))
 
+    @property
+    def encoder(self) -> EncoderIdentity | None:
+        """The encoder that wrote streams; None in a cache of sensors alone."""
+        return next(iter(self.encoders.values()), None)
+
+    @property
+    def observed(self) -> tuple[Stream, ...]:
+        """All that a policy may know of an instant: every stream but the action."""
+        return tuple(stream for stream in self.streams if stream.name != ACTION)
+
+    @property
+    def action(self) -> Stream:
+        return self.stream(ACTION)
+
+    @property
+    def state(self) -> Stream | None:
+        """The robot's state; None where the dataset has none."""
+        return next((stream for stream in self.streams if stream.name == STATE), None)
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """Streams that encoders wrote."""
+        return tuple(stream.name for stream in self.streams if stream.made_by is not None)
+
+    def stream(self, name: str) -> Stream:
+        """Return the stream of a name; raises KeyError where there is none."""
+        return {stream.name: stream for stream in self.streams}[name]
+
     def to_json(self) -> dict[str, Any]:
-        """Return the contents of `cache.json`; without `language` they are those that they always were."""
-        return self.model_dump(mode="json", exclude=None if self.language else {"language"})
+        """Return the contents of `cache.json`; `texts` only where there are some."""
+        return self.model_dump(mode="json", exclude=None if self.texts else {"texts"})
 
     def layout(self, shard: int) -> ShardLayout:
         """Return what the file of a shard must hold."""
         first = shard * self.frames_per_shard
-        header = ShardHeader(
-            fingerprint=self.fingerprint, first_frame=first, frames=self.shards[shard].frames
-        )
-        encoder = self.encoder
-        shape = (1 + self.augmentation.variants, encoder.tokens, encoder.feature_dim)
-        return ShardLayout.planned(header, self.camera_names, shape, self.state_dim, self.action_dim)
+        frames = min(self.frames_per_shard, self.num_frames - first)
+        header = ShardHeader(fingerprint=self.fingerprint, first_frame=first, frames=frames)
+        layout = ShardLayout.planned(header, self.streams, self.variants)
+        return layout.renamed(self.tensor_names) if self.format_version == 1 else layout
+
+    @property
+    def tensor_names(self) -> dict[str, str]:
+        """What a stream is called in a shard: by its name; in format 1 features had a prefix."""
+        prefix = "features." if self.format_version == 1 else ""
+        return {s.name: f"{prefix if s.made_by else ''}{s.name}" for s in self.streams}
 
 
-def fingerprint(
-    dataset: DatasetIdentity,
-    encoder: EncoderIdentity,
-    preprocessing: Preprocessing,
-    camera_names: tuple[str, ...],
-    augmentation: Augmentation,
-) -> str:
-    """Return 12 hexadecimal digits that change whenever the features would."""
-    content = {
-        "format_version": FORMAT_VERSION,
-        "dataset": [dataset.content_sha256, dataset.state_key, dataset.action_key, dataset.episodes],
-        "encoder": [encoder.weights_sha256, encoder.pooling, encoder.dtype],
-        "preprocessing": preprocessing.model_dump(mode="json"),
-        "camera_names": list(camera_names),
-        "augmentation": augmentation.model_dump(mode="json") if augmentation.variants else None,
-    }
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+def fingerprint(dataset: DatasetIdentity, streams: tuple[Stream, ...], augmentation: Augmentation) -> str:
+    """Identify a cache by what decides its values."""
+    return _digest(
+        {
+            "format_version": FORMAT_VERSION,
+            "dataset": [dataset.content_sha256, dataset.episodes, dataset.keys],
+            "streams": [stream.model_dump(mode="json") for stream in streams],
+            "augmentation": augmentation.model_dump(mode="json") if augmentation.variants else None,
+        }
+    )
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,26 +1,27 @@
 """Read a feature cache. Shards are memory-mapped: opening is instant, and pages come as they are touched."""
 
+import ctypes
 import json
-import shlex
+import mmap
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from jaxtyping import Float16, Float32, Int64
+from jaxtyping import Float32, Int64
 from pydantic import ValidationError
 from torch import Tensor
 
 from vla.base.errors import CacheError
 from vla.base.files import sha256_of
 from vla.base.strict import explain
-from vla.cache.finite import values_not_finite
+from vla.cache import version1
 from vla.cache.header import header_problems
-from vla.cache.metadata import FORMAT_VERSION, CacheMetadata
-from vla.cache.paging import expect_random_reads
-from vla.cache.shard import map_shard, repair_command, repair_hint
-from vla.cache.texts import read_language
+from vla.cache.metadata import FORMAT_VERSION, CacheMetadata, fingerprint
+from vla.cache.shard import map_shard, not_finite
+from vla.cache.stream import Stream
+from vla.cache.texts import read_texts
 
 MAX_HEADER_BYTES = 256 << 20
 """Of `cache.json`; a million episodes take 100 MB."""
@@ -28,7 +29,7 @@ OTHER_BYTES = "has other bytes than cache.json promises (sha256 differs): a flip
 
 
 class FeatureCache:
-    """A finished feature cache.
+    """A finished feature cache, of format 2 or 1.
 
     Args:
         folder: a cache directory, or a folder that holds exactly one.
@@ -36,6 +37,7 @@ class FeatureCache:
     Attributes:
         folder: the cache directory.
         metadata: the contents of `cache.json`.
+        streams: what it holds of each frame, by name.
 
     Raises:
         CacheError: there is no cache, it is unfinished or its header is not valid.
@@ -44,14 +46,17 @@ class FeatureCache:
     def __init__(self, folder: Path | str) -> None:
         self.folder = find_cache(Path(folder))
         self.metadata = read_metadata(self.folder)
-
-    @property
-    def camera_names(self) -> tuple[str, ...]:
-        return self.metadata.camera_names
+        self.streams: dict[str, Stream] = {stream.name: stream for stream in self.metadata.streams}
+        self._tensors = self.metadata.tensor_names
 
     @property
     def num_frames(self) -> int:
         return self.metadata.num_frames
+
+    @property
+    def variants(self) -> int:
+        """Variants of each frame; number 0 is the frame itself."""
+        return self.metadata.variants
 
     @cached_property
     def nbytes(self) -> int:
@@ -63,11 +68,52 @@ class FeatureCache:
         files = [self.folder / shard.file for shard in self.metadata.shards]
         return [map_shard(path, self.metadata.layout(k)) for k, path in enumerate(files)]
 
+    def rows(
+        self, name: str, frames: Int64[Tensor, "n"], variants: Int64[Tensor, "n"] | None = None
+    ) -> Tensor:
+        """Return one stream of frames with these numbers, [n, *shape], out of the mapped files.
+
+        Args:
+            name: of the stream.
+            frames: numbers, in any order.
+            variants: which variant of each, of what an encoder wrote; None takes the frames themselves.
+        """
+        stream, tensor = self.streams[name], self._tensors[name]
+        gathered = torch.empty((len(frames), *stream.shape), dtype=stream.torch_dtype)
+        shard_of = frames // self.metadata.frames_per_shard
+        row = frames % self.metadata.frames_per_shard
+        for shard in sorted(set(shard_of.tolist())):
+            here, source = shard_of == shard, self._shards[shard][tensor]
+            if stream.made_by is None:
+                gathered[here] = source[row[here]]
+            else:
+                variant = 0 if variants is None else variants[here]
+                gathered[here] = source[row[here], variant]
+        return gathered
+
+    def all(self, name: str) -> Tensor:
+        """Return one stream of all frames, [frames, *shape] or [frames, variants, *shape], in memory."""
+        return torch.cat([shard[self._tensors[name]] for shard in self._shards])
+
+    def frame(self, number: int) -> dict[str, Tensor]:
+        """Return all streams of one frame, [*shape] or [variants, *shape]."""
+        shard, row = divmod(number, self.metadata.frames_per_shard)
+        return {name: self._shards[shard][tensor][row] for name, tensor in self._tensors.items()}
+
+    def text_features(self) -> Float32[Tensor, "tasks dim"]:
+        """Return the features of the task texts, in the order of `metadata.tasks`; read and checked now.
+
+        Raises:
+            CacheError: the cache has none, or they are damaged.
+        """
+        return read_texts(self.folder, self.metadata)
+
     def not_finite(self) -> str | None:
         """Name the first value that is NaN or infinite; None if there is none. Reads everything."""
         for number, shard in enumerate(self._shards):
-            for what in values_not_finite(shard):
-                return f"{self.folder / self.metadata.shards[number].file}: {what}"
+            for name, episode, frame in not_finite(shard):
+                where = f"'{name}' is not finite at episode {episode}, frame {frame}"
+                return f"{self.folder / self.metadata.shards[number].file}: {where}"
         return None
 
     def require_checksums(self) -> None:
@@ -79,56 +125,25 @@ class FeatureCache:
         wrong = checksum_damage(self.folder, self.metadata, range(len(self.metadata.shards)))
         if wrong:
             path = self.folder / self.metadata.shards[wrong[0]].file
-            raise CacheError(f"shard {path} {OTHER_BYTES}; {repair_hint(self.folder)}")
+            raise CacheError(f"shard {path} {OTHER_BYTES}", folder=self.folder, remedy="mend")
 
     def expect_random_reads(self) -> None:
-        """Prepare for `features` of frames all over the cache; reading from start to end becomes slower."""
+        """Prepare for `rows` of frames all over the cache; reading from start to end becomes slower.
+
+        By default every touched row of a mapped file brings its neighbours along, up to 128 KiB for 1.5.
+        """
+        if not hasattr(mmap, "MADV_RANDOM"):
+            return
         for shard in self._shards:
             for tensor in shard.values():
-                expect_random_reads(tensor)
+                advise_range(tensor.data_ptr(), tensor.nbytes, mmap.MADV_RANDOM)
 
-    @property
-    def variants(self) -> int:
-        """Variants of each frame; number 0 is the frame itself."""
-        return 1 + self.metadata.augmentation.variants
 
-    def features(
-        self, camera: str, frames: Int64[Tensor, "n"], variants: Int64[Tensor, "n"]
-    ) -> Float16[Tensor, "n tokens dim"]:
-        """Return one camera's features of frames and variants with these numbers, out of the mapped files."""
-        source = self._shards[0][f"features.{camera}"]
-        gathered = torch.empty((len(frames), *source.shape[2:]), dtype=source.dtype)
-        shard_of = frames // self.metadata.frames_per_shard
-        row = frames % self.metadata.frames_per_shard
-        for shard in sorted(set(shard_of.tolist())):
-            here = shard_of == shard
-            gathered[here] = self._shards[shard][f"features.{camera}"][row[here], variants[here]]
-        return gathered
-
-    def row(self, frame: int) -> dict[str, Tensor]:
-        """Return all that is stored of one frame, by tensor name."""
-        shard, row = divmod(frame, self.metadata.frames_per_shard)
-        return {name: tensor[row] for name, tensor in self._shards[shard].items()}
-
-    def all_features(self, camera: str) -> Float16[Tensor, "frames variants tokens dim"]:
-        """Return one camera's features of all frames, in memory."""
-        return torch.cat([shard[f"features.{camera}"] for shard in self._shards])
-
-    def state(self) -> Float32[Tensor, "frames state_dim"]:
-        """Return the robot state of every frame."""
-        return torch.cat([shard["state"] for shard in self._shards])
-
-    def action(self) -> Float32[Tensor, "frames action_dim"]:
-        """Return the action of every frame."""
-        return torch.cat([shard["action"] for shard in self._shards])
-
-    def language(self) -> Float32[Tensor, "tasks dim"]:
-        """Return the features of the task texts, in the order of `metadata.tasks`; read and checked now.
-
-        Raises:
-            CacheError: the cache has none, or they are damaged; the message says what to run.
-        """
-        return read_language(self.folder, self.metadata)
+def advise_range(start: int, length: int, advice: int) -> None:
+    """Give advice about the pages that some addresses lie in; it may be ignored, so failing is no error."""
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    size = ctypes.c_size_t(start + length - first)
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(first), size, ctypes.c_int(advice))
 
 
 def find_cache(folder: Path) -> Path:
@@ -137,49 +152,59 @@ def find_cache(folder: Path) -> Path:
     Raises:
         CacheError: there is none, an unfinished one, or more than one.
     """
-    make_one = f"make one: vla embed --dataset DIR --out {shlex.quote(str(folder))}"
     if not folder.is_dir():
-        raise CacheError(f"no feature cache at {folder}; {make_one}")
+        raise CacheError(f"no feature cache at {folder}", folder=folder, remedy="make")
     if (folder / "cache.json").is_file():
         return folder
     found = sorted(path.parent for path in folder.glob("*/cache.json"))
     if len(found) == 1:
         return found[0]
     if found:
-        names, first = ", ".join(path.name for path in found), shlex.quote(str(found[0]))
-        raise CacheError(f"{folder} holds {len(found)} caches ({names}); name one: --cache {first}")
+        names = ", ".join(path.name for path in found)
+        raise CacheError(f"{folder} holds {len(found)} caches ({names})", folder=found[0], remedy="choose")
     if (folder / "shards").is_dir() or list(folder.glob("*/shards")):
-        raise CacheError(f"the cache in {folder} is not finished; run the same `vla embed` again, it goes on")
-    raise CacheError(f"no feature cache in {folder}; {make_one}")
+        raise CacheError(f"the cache in {folder} is not finished", folder=folder, remedy="finish")
+    raise CacheError(f"no feature cache in {folder}", folder=folder, remedy="make")
 
 
 def read_metadata(folder: Path) -> CacheMetadata:
-    """Read and check `cache.json`.
+    """Read and check `cache.json`, of format 2 or 1.
 
     Raises:
         CacheError: it is not JSON, of another format version, or not of the right form.
     """
     path = folder / "cache.json"
-    again = f"delete it and make it again, nothing is encoded twice: {repair_command(folder)}"
     try:
         if path.stat().st_size > MAX_HEADER_BYTES:
-            raise CacheError(f"{path} has more than {MAX_HEADER_BYTES >> 20} MiB; {again}")
+            raise _bad_header(path, f"has more than {MAX_HEADER_BYTES >> 20} MiB")
         raw = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise CacheError(f"{path} cannot be read ({error}); {again}") from error
+        raise _bad_header(path, f"cannot be read ({error})") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
-    if version != FORMAT_VERSION:
-        raise CacheError(
-            f"{path} has format version {str(version)[:20]}, this vla reads {FORMAT_VERSION}; "
-            f"install the vla that wrote it, or {again}"
-        )
+    if version not in (1, FORMAT_VERSION):
+        found = f"has format version {str(version)[:20]}, this vla reads {FORMAT_VERSION} and 1"
+        raise _bad_header(path, f"{found}; install the vla that wrote it")
+    model: type[version1.Header] | type[CacheMetadata] = version1.Header if version == 1 else CacheMetadata
     try:
-        metadata = CacheMetadata.model_validate(raw)
+        header = model.model_validate(raw)
+        metadata = header.metadata() if isinstance(header, version1.Header) else header
     except ValidationError as error:
-        raise CacheError(f"{path}: {explain(error, CacheMetadata)[:300]}; {again}") from error
-    if wrong := next(header_problems(metadata), None):
-        raise CacheError(f"{path} {wrong}; {again}")
+        raise _bad_header(path, explain(error, model)[:300]) from error
+    if wrong := next(header_problems(metadata, _due_fingerprint(metadata)), None):
+        raise _bad_header(path, wrong)
     return metadata
+
+
+def _due_fingerprint(metadata: CacheMetadata) -> str:
+    if metadata.format_version == 1 and metadata.encoder is not None:
+        return version1.fingerprint(
+            metadata.dataset, metadata.encoder, metadata.camera_names, metadata.augmentation
+        )
+    return fingerprint(metadata.dataset, metadata.streams, metadata.augmentation)
+
+
+def _bad_header(path: Path, what: str) -> CacheError:
+    return CacheError(f"{path} {what}", folder=path.parent, remedy="rewrite")
 
 
 def checksum_damage(folder: Path, metadata: CacheMetadata, shards: Iterable[int]) -> list[int]:

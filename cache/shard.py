@@ -1,10 +1,8 @@
 """One shard: a safetensors file of consecutive frames.
 
-    features.<camera>  float16 [frames, variants, tokens, dim]
-    state              float32 [frames, state_dim]
-    action             float32 [frames, action_dim]
-    episode_index      int32   [frames]
-    frame_index        int32   [frames]   counted within the episode
+    <stream>        [frames, *shape], or [frames, variants, *shape] of what an encoder wrote
+    episode_index   int32 [frames]
+    frame_index     int32 [frames]   counted within the episode
 
 The header's metadata has one entry, `shard`, a JSON object {fingerprint, first_frame, frames}. One
 entry only: safetensors writes several in an order that changes from run to run, and the same frames
@@ -12,30 +10,23 @@ must give the same bytes.
 """
 
 import json
-import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float16, Float32, Int32
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from vla.base.errors import CacheError
 from vla.base.files import write_atomically
+from vla.cache.stream import Stream
 
-
-@dataclass(frozen=True, kw_only=True)
-class Frames:
-    """Consecutive frames in memory: what an encoder produced, with what the robot did."""
-
-    features: dict[str, Float16[np.ndarray, "frames variants tokens dim"]]
-    state: Float32[np.ndarray, "frames state_dim"]
-    action: Float32[np.ndarray, "frames action_dim"]
-    episode_index: Int32[np.ndarray, "frames"]
-    frame_index: Int32[np.ndarray, "frames"]
+POSITIONS = ("episode_index", "frame_index")
+DTYPES = {"uint8": "U8", "float16": "F16", "float32": "F32", "int32": "I32"}
+"""safetensors' names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +47,23 @@ class ShardLayout:
     """Of each tensor its safetensors dtype and its shape."""
 
     @classmethod
-    def planned(
-        cls,
-        header: ShardHeader,
-        camera_names: Sequence[str],
-        feature_shape: tuple[int, int, int],
-        state_dim: int,
-        action_dim: int,
-    ) -> "ShardLayout":
-        """Return the layout that a shard must have; `feature_shape` is (variants, tokens, dim)."""
+    def planned(cls, header: ShardHeader, streams: Sequence[Stream], variants: int) -> "ShardLayout":
+        """Return the layout that a shard must have."""
         n = header.frames
-        tensors: dict[str, tuple[str, tuple[int, ...]]]
-        tensors = {f"features.{camera}": ("F16", (n, *feature_shape)) for camera in camera_names}
-        tensors |= {"state": ("F32", (n, state_dim)), "action": ("F32", (n, action_dim))}
-        tensors |= {"episode_index": ("I32", (n,)), "frame_index": ("I32", (n,))}
-        return cls(header=header, tensors=tensors)
+        tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for stream in streams:
+            lead = (n,) if stream.made_by is None else (n, variants)
+            tensors[stream.name] = (DTYPES[stream.dtype], (*lead, *stream.shape))
+        return cls(header=header, tensors=tensors | dict.fromkeys(POSITIONS, ("I32", (n,))))
+
+    def renamed(self, names: Mapping[str, str]) -> "ShardLayout":
+        """Return the same layout with other names of tensors."""
+        return replace(self, tensors={names.get(name, name): what for name, what in self.tensors.items()})
+
+    def allocate(self) -> dict[str, np.ndarray]:
+        """Return arrays of this layout, to be filled."""
+        numpy_dtypes = {short: np.dtype(name) for name, short in DTYPES.items()}
+        return {name: np.empty(shape, numpy_dtypes[dtype]) for name, (dtype, shape) in self.tensors.items()}
 
     def difference(self, planned: "ShardLayout") -> str | None:
         """Say in words how this layout differs from the planned one; None if it does not."""
@@ -92,16 +85,9 @@ class ShardLayout:
         return f"has a tensor '{extra[0]}' that no cache has" if extra else None
 
 
-def write_shard(path: Path, header: ShardHeader, frames: Frames) -> None:
+def write_shard(path: Path, header: ShardHeader, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a shard; it appears under its name only when it is complete and on disk."""
-    tensors = {f"features.{camera}": array for camera, array in frames.features.items()}
-    tensors |= {
-        "state": frames.state,
-        "action": frames.action,
-        "episode_index": frames.episode_index,
-        "frame_index": frames.frame_index,
-    }
-    write_atomically(path, save(tensors, metadata={"shard": json.dumps(vars(header))}))
+    write_atomically(path, save(dict(arrays), metadata={"shard": json.dumps(vars(header))}))
 
 
 def read_layout(path: Path) -> ShardLayout:
@@ -140,22 +126,26 @@ def map_shard(path: Path, planned: ShardLayout) -> dict[str, torch.Tensor]:
         CacheError: the file is missing, damaged, or not the shard that was planned.
     """
     wrong = damage(path, planned)
-    if wrong is not None:
-        raise CacheError(f"shard {path} {wrong}; {repair_hint(path.parents[1])}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in planned.tensors}
-    except (OSError, SafetensorError) as error:
-        raise CacheError(f"shard {path} cannot be read ({error}); {repair_hint(path.parents[1])}") from error
+    if wrong is None:
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in planned.tensors}
+        except (OSError, SafetensorError) as error:
+            wrong = f"cannot be read ({error})"
+    raise CacheError(f"shard {path} {wrong}", folder=path.parents[1], remedy="mend")
 
 
-def repair_command(folder: Path) -> str:
-    """Return the command that makes a cache whole again; it encodes what is missing or damaged, no more."""
-    made_by = folder / "pipeline.toml"
-    options = ["--config", str(made_by), "--out", str(folder.parent)] if made_by.is_file() else []
-    return shlex.join(["vla", "embed", *options])
+def not_finite(shard: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
+    """Name stream, episode and frame of the first value of each stream that is NaN or infinite.
 
-
-def repair_hint(folder: Path) -> str:
-    """Say how to mend a cache, as the end of a message."""
-    return f"mend it, only damaged shards are encoded again: {repair_command(folder)}"
+    Args:
+        shard: arrays or tensors by name, the positions among them.
+    """
+    for name, values in shard.items():
+        array = np.asarray(values)
+        if array.dtype.kind != "f":
+            continue
+        finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+        if not finite.all():
+            row = int(finite.argmin())
+            yield name, int(shard["episode_index"][row]), int(shard["frame_index"][row])

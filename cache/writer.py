@@ -2,36 +2,59 @@
 
 writer = CacheWriter(folder, spec)
 for shard in writer.missing_shards():
-    writer.write(shard, frames)        # frames spec.first_frame(shard) .. spec.last_frame(shard)
+    arrays = writer.allocate(shard)    # of frames spec.frame_range(shard); positions are filled in
+    ...                                # fill arrays[stream]
+    writer.write(shard, arrays)
 writer.finish()                        # statistics and checksums; cache.json comes last
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from vla.base.errors import CacheError
 from vla.base.files import remove_leftovers, sha256_of, write_json
+from vla.base.strict import StrictModel
+from vla.cache.episodes import Episode, positions
 from vla.cache.metadata import (
     FORMAT_VERSION,
     Augmentation,
     CacheMetadata,
     DatasetIdentity,
     EncoderIdentity,
-    Episode,
-    Language,
-    Preprocessing,
     Shard,
+    Texts,
     fingerprint,
 )
 from vla.cache.reader import checksum_damage, read_metadata
-from vla.cache.shard import Frames, ShardHeader, ShardLayout, damage, map_shard, write_shard
-from vla.cache.statistics import feature_statistics, vector_statistics
+from vla.cache.shard import (
+    POSITIONS,
+    ShardHeader,
+    ShardLayout,
+    damage,
+    map_shard,
+    not_finite,
+    write_shard,
+)
+from vla.cache.statistics import stream_statistics
+from vla.cache.stream import Stream
 
 MAX_SHARD_BYTES = 256 << 20
 NOT_AUGMENTED = Augmentation()
+
+
+class CacheConfig(StrictModel):
+    """Where features are written and read: table `[cache]`."""
+
+    path: str = "data/features"
+    """A folder of caches, or one cache; `vla embed` makes <path>/<dataset>-<encoder>-<fingerprint>."""
+    shard_frames: Annotated[int, Field(ge=1)] = 4096
+    """Frames a shard at most; an interrupted run redoes at most one shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +62,17 @@ class CacheSpec:
     """Everything about a cache that is known before the first frame is encoded."""
 
     dataset: DatasetIdentity
-    encoder: EncoderIdentity
-    preprocessing: Preprocessing
-    camera_names: tuple[str, ...]
-    state_dim: int
-    action_dim: int
+    streams: tuple[Stream, ...]
+    """What encoders write, sensors, state, action."""
+    encoders: Mapping[str, EncoderIdentity]
+    """By their digests."""
     episodes: tuple[Episode, ...]
     shard_frames: int
     augmentation: Augmentation = NOT_AUGMENTED
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint(
-            self.dataset, self.encoder, self.preprocessing, self.camera_names, self.augmentation
-        )
+        return fingerprint(self.dataset, self.streams, self.augmentation)
 
     @property
     def variants(self) -> int:
@@ -63,11 +83,10 @@ class CacheSpec:
     def num_frames(self) -> int:
         return self.episodes[-1].first_frame + self.episodes[-1].length
 
-    @property
+    @cached_property
     def frames_per_shard(self) -> int:
-        """`shard_frames`, or fewer where a shard would outgrow 256 MiB (patch tokens do)."""
-        values = len(self.camera_names) * self.variants * self.encoder.tokens * self.encoder.feature_dim
-        bytes_per_frame = 2 * values + 4 * (self.state_dim + self.action_dim + 2)
+        """`shard_frames`, or fewer where a shard would outgrow 256 MiB (patch tokens and pixels do)."""
+        bytes_per_frame = sum(array.nbytes for array in self._layout(0, 1).allocate().values())
         return max(1, min(self.shard_frames, MAX_SHARD_BYTES // bytes_per_frame))
 
     @property
@@ -82,9 +101,11 @@ class CacheSpec:
     def layout(self, shard: int) -> ShardLayout:
         """Return what the file of a shard must hold."""
         frames = self.frame_range(shard)
-        header = ShardHeader(fingerprint=self.fingerprint, first_frame=frames.start, frames=len(frames))
-        shape = (self.variants, self.encoder.tokens, self.encoder.feature_dim)
-        return ShardLayout.planned(header, self.camera_names, shape, self.state_dim, self.action_dim)
+        return self._layout(frames.start, len(frames))
+
+    def _layout(self, first: int, frames: int) -> ShardLayout:
+        header = ShardHeader(fingerprint=self.fingerprint, first_frame=first, frames=frames)
+        return ShardLayout.planned(header, self.streams, self.variants)
 
 
 class CacheWriter:
@@ -122,77 +143,69 @@ class CacheWriter:
         same = found.fingerprint == self.spec.fingerprint and [s.frames for s in found.shards] == frames
         return found if same else None
 
-    def write(self, shard: int, frames: Frames) -> None:
+    def allocate(self, shard: int) -> dict[str, np.ndarray]:
+        """Return the arrays of a shard: streams to be filled, and the positions of its frames."""
+        arrays = self.spec.layout(shard).allocate()
+        places = positions(self.spec.episodes, self.spec.frame_range(shard))
+        return arrays | dict(zip(POSITIONS, places, strict=True))
+
+    def write(self, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Write one shard.
 
-        Raises:
-            CacheError: a feature, state or action is NaN or infinite; nothing is written.
-        """
-        self.require_finite(frames)
-        write_shard(self._path(shard), self.spec.layout(shard).header, frames)
+        Args:
+            shard: its number.
+            arrays: those of `allocate`, filled.
 
-    def finish(self, language: Language | None = None) -> CacheMetadata:
+        Raises:
+            CacheError: a value is NaN or infinite; nothing is written.
+        """
+        for name, episode, frame in not_finite(arrays):
+            raise CacheError(
+                f"{self.spec.dataset.path}: '{name}' is not finite at episode {episode}, frame {frame}",
+                folder=self.folder,
+                remedy="not finite",
+            )
+        write_shard(self._path(shard), self.spec.layout(shard).header, arrays)
+
+    def finish(self, texts: Texts | None = None) -> CacheMetadata:
         """Compute checksums and statistics of the finished shards and write `cache.json`.
 
         Args:
-            language: what `write_language` returned; None keeps what there was.
+            texts: what `write_texts` returned; None keeps what there was.
         """
         spec, before = self.spec, self.finished()
         paths = [self._path(shard) for shard in range(spec.num_shards)]
         mapped = [map_shard(path, spec.layout(k)) for k, path in enumerate(paths)]
-        state = np.concatenate([shard["state"].numpy() for shard in mapped])
-        action = np.concatenate([shard["action"].numpy() for shard in mapped])
         metadata = CacheMetadata(
             format_version=FORMAT_VERSION,
             fingerprint=spec.fingerprint,
             dataset=spec.dataset,
-            encoder=spec.encoder,
-            preprocessing=spec.preprocessing,
-            camera_names=spec.camera_names,
+            streams=spec.streams,
+            encoders=dict(spec.encoders),
             augmentation=spec.augmentation,
-            state_dim=spec.state_dim,
-            action_dim=spec.action_dim,
             num_frames=spec.num_frames,
             frames_per_shard=spec.frames_per_shard,
             episodes=spec.episodes,
-            state_statistics=vector_statistics(state),
-            action_statistics=vector_statistics(action),
-            feature_statistics={
-                camera: feature_statistics(shard[f"features.{camera}"].numpy() for shard in mapped)
-                for camera in spec.camera_names
+            statistics={
+                stream.name: stream_statistics(stream, [shard[stream.name].numpy() for shard in mapped])
+                for stream in spec.streams
             },
             shards=tuple(
                 Shard(file=f"shards/{path.name}", frames=len(spec.frame_range(i)), sha256=sha256_of(path))
                 for i, path in enumerate(paths)
             ),
-            language=language or (before.language if before else None),
+            texts=texts or (before.texts if before else None),
         )
         if before != metadata:
             write_json(self.folder / "cache.json", metadata.to_json())
         return metadata
 
-    def add_language(self, language: Language) -> None:
-        """Note in the `cache.json` of a finished cache what `write_language` returned."""
+    def add_texts(self, texts: Texts) -> None:
+        """Note in the `cache.json` of a finished cache what `write_texts` returned."""
         finished = self.finished()
-        if finished is not None and finished.language != language:
-            metadata = finished.model_copy(update={"language": language})
+        if finished is not None and finished.texts != texts:
+            metadata = finished.model_copy(update={"texts": texts})
             write_json(self.folder / "cache.json", metadata.to_json())
 
     def _path(self, shard: int) -> Path:
         return self.folder / "shards" / f"{shard:05d}.safetensors"
-
-    def require_finite(self, frames: Frames) -> None:
-        """Refuse NaN and infinity, by dataset, episode, frame and camera.
-
-        Raises:
-            CacheError: there is one.
-        """
-        named = {f"camera '{camera}'": array for camera, array in frames.features.items()}
-        for name, array in {**named, "state": frames.state, "action": frames.action}.items():
-            bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
-            if bad.any():
-                row = int(bad.argmax())
-                raise CacheError(
-                    f"{self.spec.dataset.path}: {name} is not finite at episode {frames.episode_index[row]}, "
-                    f"frame {frames.frame_index[row]}; look at it, or try --set encoder.dtype=float32"
-                )

@@ -14,8 +14,8 @@ import torch
 
 from vla.base.files import write_json
 from vla.cache import CacheSpec
-from vla.embed.encoder import FrozenEncoder
-from vla.embed.encoders.encoder_config import EncoderConfig
+from vla.embed.encoders.encoder import EncoderConfig
+from vla.embed.frozen_encoder import FrozenEncoder
 
 CANDIDATES = (64, 128, 256, 512, 1024)
 WORTH = 1.03
@@ -23,6 +23,20 @@ WORTH = 1.03
 FEWEST_IMAGES = 100_000
 """Of a dataset, for measuring to be worth its few seconds."""
 FILE = "batch_size.json"
+BLOCK_FRAMES = 16
+
+
+def for_large_batches(encoder: EncoderConfig) -> EncoderConfig:
+    """Return how an encoder is compiled in stage one: CUDA graphs help small batches, which rollouts have.
+
+    Before torch 2.13 they do not work in threads that Python starts either, such as the engine's.
+    """
+    return encoder.model_copy(update={"compile": "on"}) if encoder.compile == "graphs" else encoder
+
+
+def block_frames(batch_size: int, cameras: int) -> int:
+    """Return how many frames of all cameras fill a forward pass, at least 16."""
+    return max(BLOCK_FRAMES, batch_size // cameras)
 
 
 def settle_batch_size(encoder: FrozenEncoder, config: EncoderConfig, spec: CacheSpec, folder: Path) -> int:
@@ -34,7 +48,7 @@ def settle_batch_size(encoder: FrozenEncoder, config: EncoderConfig, spec: Cache
         spec: of the cache.
         folder: the cache directory.
     """
-    images = spec.num_frames * len(spec.camera_names) * spec.variants
+    images = spec.num_frames * len(encoder.reads) * spec.variants
     if config.batch_size or encoder.device.type != "cuda" or images < FEWEST_IMAGES:
         return encoder.batch_size
     path = folder / FILE
@@ -64,12 +78,20 @@ def best_batch_size(rate: Callable[[int], float]) -> int:
     return next(size for size in rates if rates[size] * WORTH >= max(rates.values()))
 
 
+@torch.inference_mode()
 def measured_rate(encoder: FrozenEncoder, size: int, seconds: float = 0.5) -> float:
     """Return images a second of whole passes of some size, upload and download included."""
-    images = np.zeros((size, *encoder.preprocessing.image_size, 3), np.uint8)
-    encoder.forward(images)  # memory is taken, kernels are chosen
+    cameras = encoder.reads if encoder.encoder.joint else encoder.reads[:1]
+    frames = np.zeros((max(1, size // len(cameras)), *encoder.encoder.image_size, 3), np.uint8)
+    images = dict.fromkeys(cameras, frames)
+
+    def run() -> None:
+        for result in encoder.forward(images).values():
+            result.cpu()
+
+    run()  # memory is taken, kernels are chosen
     passes, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
-        encoder.forward(images)
+        run()
         passes += 1
     return passes * size / (time.perf_counter() - began)

@@ -1,11 +1,20 @@
 """The encode loop: every frame of every camera through the frozen encoder, once.
 
-FrameSource ─> FrozenEncoder ─> Frames ──> CacheWriter
-vla.embed.pipeline                         a shard at a time
+    FrameSource.read ─> resize, augment ──(a thread, some blocks ahead)──> FrozenEncoder.encode_into
+     decode │                                                               several passes at a time │
+            │ state, action, sensors                                        (vla.base.threads)       │
+            └──────────> the arrays of a shard, from CacheWriter.allocate <──────────────────────────┘
+                            │ CacheWriter.write, when the last pass has ended
+                            shards/00000.safetensors
+
+Blocks are cut from the start of each shard, so a shard's bytes do not depend on where an earlier run was
+interrupted.
 """
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +22,34 @@ from pathlib import Path
 import numpy as np
 
 from vla.base.distributed import World
-from vla.base.errors import DatasetError
+from vla.base.errors import DatasetError, EncoderError
 from vla.base.files import write_atomically
 from vla.base.interrupt import Signals, deferred
 from vla.base.lock import exclusive
+from vla.base.prefetch import prefetch
 from vla.base.progress import Progress
-from vla.cache import Augmentation, CacheConfig, CacheSpec, CacheWriter, DatasetIdentity, Frames
-from vla.embed.batch_size import settle_batch_size
+from vla.base.threads import compute_threads, num_workers
+from vla.cache import (
+    Augmentation,
+    CacheConfig,
+    CacheSpec,
+    CacheWriter,
+    DatasetIdentity,
+    Texts,
+)
+from vla.embed.batch_size import block_frames, for_large_batches, settle_batch_size
 from vla.embed.datasets import FrameSource, open_source
+from vla.embed.datasets.content import FileWatch
 from vla.embed.datasets.dataset_config import DatasetConfig
-from vla.embed.datasets.watch import FileWatch
-from vla.embed.encoder import FrozenEncoder
-from vla.embed.encoders.encoder_config import EncoderConfig
-from vla.embed.pipeline import encode_frames
+from vla.embed.encoders.encoder import EncoderConfig
+from vla.embed.format_1 import cache_of_format_1, copy_cache
+from vla.embed.frozen_encoder import FrozenEncoder, Views
 from vla.embed.tasks import embed_tasks
+from vla.embed.transforms import augment, resize
+
+FRAMES_AHEAD = 128
+"""Frames that wait for the encoder, of all variants together; 75 MB of three cameras at 256 x 256. The
+decoder is a block or two further."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +61,8 @@ class EmbedReport:
     fingerprint: str
     frames: int
     cameras: tuple[str, ...]
+    streams: tuple[str, ...]
+    """All that the cache holds, by name."""
     shards: int
     shards_encoded: int
     """Shards of this run; the others were there already."""
@@ -58,6 +83,8 @@ def embed(
 ) -> EmbedReport:
     """Encode a dataset into a feature cache below `cache.path`, or finish one that was interrupted.
 
+    A finished cache of format 1 that holds the same is left as it is, and named.
+
     Args:
         dataset: the demonstrations.
         encoder: made of what, and where it runs.
@@ -76,53 +103,49 @@ def embed(
     with World.join() as world, deferred() as signals:
         source = open_source(dataset, encoder.workers)
         files = source.watch()  # before they are hashed: whatever changes from here on is noticed
-        frozen = FrozenEncoder.load(for_large_batches(encoder))
+        frozen = FrozenEncoder.load(for_large_batches(encoder), source.camera_names)
         identity = world.broadcast(source.identity() if world.is_main else None)
         spec = plan_cache(source, identity, frozen, cache, augmentation or Augmentation())
-        name = f"{Path(dataset.path).resolve().name}-{Path(encoder.id).name}-{spec.fingerprint}"
-        folder = Path(cache.path) / name
-        writer = CacheWriter(folder, spec)
-        with exclusive(folder) if world.is_main else nullcontext():
-            if world.is_main:
-                writer.remove_leftovers()
-            # Before the frames: a checkpoint without text tower is found out before hours of work.
-            language = embed_tasks(encoder, writer) if world.is_main and encoder.language else None
-            missing = world.broadcast(writer.missing_shards() if world.is_main else None)
-            frozen.batch_size = world.broadcast(
-                settle_batch_size(frozen, encoder, spec, folder) if world.is_main else None
-            )
-            # A run of neighbouring shards each: files are then read in order, mostly by one rank.
-            share = world.share(missing)
-            encode_shards(source, frozen, writer, share, files, signals, quiet=not world.is_main)
-            world.barrier()
-            if world.is_main and (missing or writer.finished() is None):
-                writer.finish(language)
-            elif language is not None:
-                writer.add_language(language)
-            for file, data in (notes or {}).items() if world.is_main else ():
-                write_atomically(folder / file, data)
+        name = f"{Path(dataset.path).resolve().name}-{Path(encoder.id).name}"
+        folder = Path(cache.path) / f"{name}-{spec.fingerprint}"
+        (earlier,) = world.broadcast((cache_of_format_1(folder.parent, spec),) if world.is_main else None)
+        missing: Sequence[int] = ()
+        if earlier is not None and (earlier.metadata.texts is not None or not encoder.language):
+            folder, texts = earlier.folder, earlier.metadata.texts
+        else:
+            writer = CacheWriter(folder, spec)
+            with exclusive(folder) if world.is_main else nullcontext():
+                if world.is_main:
+                    writer.remove_leftovers()
+                # Before the frames: a checkpoint without text tower is found out before hours of work.
+                texts = embed_tasks(encoder, writer) if world.is_main and encoder.language else None
+                if world.is_main and earlier is not None:
+                    copy_cache(earlier, writer)  # it lacks texts, and cannot be given any
+                missing = world.broadcast(writer.missing_shards() if world.is_main else None)
+                frozen.batch_size = world.broadcast(
+                    settle_batch_size(frozen, encoder, spec, folder) if world.is_main else None
+                )
+                # A run of neighbouring shards each: files are then read in order, mostly by one rank.
+                mine = world.share(missing)
+                encode_shards(source, frozen, writer, mine, files, signals, quiet=not world.is_main)
+                world.barrier()
+                if world.is_main:
+                    _finish(writer, texts, notes or {}, changed=bool(missing))
     seconds = time.monotonic() - started
-    images = sum(len(spec.frame_range(shard)) for shard in missing) * len(spec.camera_names) * spec.variants
+    images = sum(len(spec.frame_range(shard)) for shard in missing) * len(frozen.reads) * spec.variants
     return EmbedReport(
         cache=str(folder),
-        fingerprint=spec.fingerprint,
+        fingerprint=folder.name.rpartition("-")[2],
         frames=spec.num_frames,
-        cameras=spec.camera_names,
+        cameras=frozen.reads,
+        streams=tuple(stream.name for stream in spec.streams),
         shards=spec.num_shards,
         shards_encoded=len(missing),
         encoder=frozen.identity.describe(),
         seconds=round(seconds, 3),
         images_per_s=round(images / seconds, 1),
-        texts=len(language.tasks) if language else 0,
+        texts=len(texts.tasks) if texts else 0,
     )
-
-
-def for_large_batches(encoder: EncoderConfig) -> EncoderConfig:
-    """Return how an encoder is compiled here: CUDA graphs help small batches, which rollouts have.
-
-    Before torch 2.13 they do not work in threads that Python starts either, such as the pipeline's.
-    """
-    return encoder.model_copy(update={"compile": "on"}) if encoder.compile == "graphs" else encoder
 
 
 def plan_cache(
@@ -132,18 +155,42 @@ def plan_cache(
     cache: CacheConfig,
     augmentation: Augmentation,
 ) -> CacheSpec:
-    """Say what a cache is going to hold; its fingerprint follows from that."""
+    """Say what a cache is going to hold; its fingerprint follows from that.
+
+    Raises:
+        EncoderError: the encoder writes a stream that is called as one of the dataset.
+    """
+    kept = tuple(stream for stream in source.streams if stream.kind != "image")
+    if taken := {stream.name for stream in encoder.writes} & {stream.name for stream in kept}:
+        raise EncoderError(
+            f"encoder {encoder.identity.type} writes stream '{min(taken)}', the dataset has one of that name "
+            "too; call the sensor otherwise: dataset.streams"
+        )
     return CacheSpec(
         dataset=dataset,
-        encoder=encoder.identity,
-        preprocessing=encoder.preprocessing,
-        camera_names=source.camera_names,
-        state_dim=source.state_dim,
-        action_dim=source.action_dim,
+        streams=(*encoder.writes, *kept),
+        encoders={encoder.identity.digest: encoder.identity},
         episodes=source.episodes,
         shard_frames=cache.shard_frames,
         augmentation=augmentation,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Frames on their way to the encoder, with the places where their results go."""
+
+    shard: int
+    arrays: dict[str, np.ndarray]
+    """Of the shard; what needs no encoder is filled in."""
+    rows: range
+    """Of the shard."""
+    variants: Sequence[Views]
+    """The frames themselves and their augmented variants, at the encoder's size."""
+
+    @property
+    def here(self) -> slice:
+        return slice(self.rows.start, self.rows.stop)
 
 
 def encode_shards(
@@ -160,45 +207,86 @@ def encode_shards(
 
     Args:
         source: the demonstrations.
-        encoder: the frozen encoder.
+        encoder: the frozen encoder; called from several threads.
         writer: of the cache.
         shards: numbers of those to encode.
         files: the dataset's; no shard is written once one of them has changed.
         signals: looked at between shards.
         quiet: show no progress.
     """
-    spec = writer.spec
+    spec, workers, written = writer.spec, num_workers(encoder.device), [s.name for s in encoder.writes]
+    size = block_frames(encoder.batch_size, len(encoder.reads))
+    blocks = prefetch(
+        _blocks(source, encoder, writer, shards, size), max(2, FRAMES_AHEAD // (size * spec.variants))
+    )
+    begun: deque[tuple[Block, list[Future[None]]]] = deque()
+    done = 0
     total = sum(len(spec.frame_range(shard)) for shard in shards)
+    signals.stop_if_asked("nothing is encoded yet")
 
-    def encoded() -> Iterator[tuple[int, Frames]]:
+    def finish(block: Block, passes: list[Future[None]]) -> None:
+        nonlocal done
+        for encoded in passes:
+            encoded.result()
+        progress.update(len(block.rows))
+        if block.rows.stop == len(spec.frame_range(block.shard)):
+            files.require_unchanged()
+            writer.write(block.shard, block.arrays)
+            done += 1
+            signals.stop_if_asked(f"{done} shards of this run are kept, and all before it")
+
+    with (
+        Progress("embed", total, unit="frames", quiet=quiet) as progress,
+        compute_threads(encoder.device, workers) as pool,
+    ):
         try:
-            yield from encode_frames(source, encoder, spec, shards)
+            for block in blocks:
+                passes = []
+                whole = dict.fromkeys(encoder.reads, range(len(block.rows)))
+                for variant, views in enumerate(block.variants):
+                    out = {name: block.arrays[name][block.here, variant] for name in written}
+                    passes += [
+                        pool.submit(encoder.encode_into, views, rows, out) for rows in encoder.passes(whole)
+                    ]
+                begun.append((block, passes))
+                # Enough to do for all while the oldest is waited for.
+                while sum(len(later) for _, later in list(begun)[1:]) >= workers:
+                    finish(*begun.popleft())
+            while begun:
+                finish(*begun.popleft())
         except DatasetError:
             files.require_unchanged()  # if a file has changed, that is what is wrong
             raise
 
-    with Progress("embed", total, unit="frames", quiet=quiet) as progress:
-        pieces: list[Frames] = []
-        done = 0
-        signals.stop_if_asked("nothing is encoded yet")
-        for shard, piece in encoded():
-            writer.require_finite(piece)
-            pieces.append(piece)
-            progress.update(len(piece.state))
-            if sum(len(piece.state) for piece in pieces) == len(spec.frame_range(shard)):
-                files.require_unchanged()
-                writer.write(shard, _join(pieces))
-                pieces.clear()
-                done += 1
-                signals.stop_if_asked(f"{done} shards of this run are kept, and all before it")
+
+def _blocks(
+    source: FrameSource, encoder: FrozenEncoder, writer: CacheWriter, shards: Sequence[int], size: int
+) -> Iterator[Block]:
+    """Decode and prepare frames, shard after shard; images of the dataset's own size are not kept."""
+    spec, image_size = writer.spec, encoder.encoder.image_size
+    for shard in shards:
+        arrays, first = writer.allocate(shard), 0
+        for block in source.read(spec.frame_range(shard), size):
+            rows = range(first, first + len(block))
+            for stream in spec.streams:
+                if stream.made_by is None:
+                    arrays[stream.name][rows.start : rows.stop] = block.streams[stream.name]
+            views = {name: resize(block.streams[name], image_size) for name in encoder.reads}
+            variants = [
+                {
+                    camera: augment(frames, block.episode_index, camera, variant, spec.augmentation)
+                    for camera, frames in views.items()
+                }
+                for variant in range(spec.variants)
+            ]
+            yield Block(shard=shard, arrays=arrays, rows=rows, variants=variants)
+            first = rows.stop
 
 
-def _join(pieces: list[Frames]) -> Frames:
-    cameras = pieces[0].features
-    return Frames(
-        features={camera: np.concatenate([piece.features[camera] for piece in pieces]) for camera in cameras},
-        state=np.concatenate([piece.state for piece in pieces]),
-        action=np.concatenate([piece.action for piece in pieces]),
-        episode_index=np.concatenate([piece.episode_index for piece in pieces]),
-        frame_index=np.concatenate([piece.frame_index for piece in pieces]),
-    )
+def _finish(writer: CacheWriter, texts: Texts | None, notes: Mapping[str, bytes], *, changed: bool) -> None:
+    if changed or writer.finished() is None:
+        writer.finish(texts)
+    elif texts is not None:
+        writer.add_texts(texts)
+    for file, data in notes.items():
+        write_atomically(writer.folder / file, data)

@@ -7,12 +7,11 @@ import numpy as np
 from vla.base.errors import CacheError, DatasetError
 from vla.base.progress import Progress
 from vla.cache import FeatureCache
-from vla.cache.shard import repair_command
 from vla.embed.datasets import FrameSource, open_source
 from vla.embed.datasets.dataset_config import DatasetConfig
-from vla.embed.encoder import FrozenEncoder
-from vla.embed.encoders.encoder_config import EncoderConfig
-from vla.embed.pipeline import prepare, rows_of, with_features
+from vla.embed.encoders.encoder import EncoderConfig
+from vla.embed.frozen_encoder import FrozenEncoder
+from vla.embed.transforms import augment, resize
 
 BLOCK_FRAMES = 16
 TOLERANCE = {"float32": (0.02, 2**-10), "bfloat16": (0.2, 2**-6), "float16": (0.05, 2**-9)}
@@ -38,12 +37,13 @@ def dataset_problems(config: DatasetConfig) -> list[str]:
             frames = range(episode.first_frame, episode.first_frame + episode.length)
             try:
                 for block in source.read(frames, BLOCK_FRAMES):
-                    for name, values in (("state", block.state), ("action", block.action)):
-                        bad = ~np.isfinite(values).all(axis=1)
-                        if bad.any():
+                    for stream in source.streams:
+                        values = block.streams[stream.name].reshape(len(block), -1)
+                        bad = () if stream.kind == "image" else ~np.isfinite(values).all(axis=1)
+                        if np.any(bad):
                             raise DatasetError(
-                                f"{config.path}: {name} is not finite at episode {episode.index}, "
-                                f"frame {block.frame_index[bad.argmax()]}"
+                                f"{config.path}: {stream.name} is not finite at episode {episode.index}, "
+                                f"frame {block.frame_index[np.argmax(bad)]}"
                             )
             except DatasetError as error:
                 problems.append(f"{error}; mend it, or leave it out: --set dataset.episodes=[…]")
@@ -59,7 +59,7 @@ def reencode_problems(
     Args:
         cache: the features.
         dataset: where its demonstrations lie.
-        encoder: where its encoder lies.
+        encoder: the one that made them, and where it lies; computes in the arithmetic that they were made in.
         count: frames; the same ones every time.
 
     Returns:
@@ -75,12 +75,11 @@ def reencode_problems(
             f"{dataset.path} is not what {cache.folder} was made from, its content differs; "
             "name the one that is: --dataset DIR"
         )
-    settings = encoder.model_copy(update={"pool": made.encoder.pooling, "dtype": made.encoder.dtype})
-    frozen = FrozenEncoder.load(settings)
-    if (frozen.identity.weights_sha256, frozen.preprocessing) != (
-        made.encoder.weights_sha256,
-        made.preprocessing,
-    ):
+    if made.encoder is None:
+        raise CacheError(f"{cache.folder} holds nothing that an encoder wrote, so nothing can differ")
+    arithmetic = encoder.model_copy(update={"dtype": made.encoder.dtype})
+    frozen = FrozenEncoder.load(arithmetic, source.camera_names)
+    if not frozen.identity.same_as(made.encoder, arithmetic=True):
         raise CacheError(
             f"{encoder.id} is {frozen.identity.describe()}, {cache.folder} was made by "
             f"{made.encoder.describe()}; name that one: --encoder DIR"
@@ -95,8 +94,7 @@ def reencode_problems(
                 if not share <= 1:
                     problems.append(
                         f"{cache.folder}: {what} is {share:.1f} times as far from what the encoder gives "
-                        "now as is allowed; if libraries changed, make the cache anew in another folder: "
-                        f"{repair_command(cache.folder)}, with another --out"
+                        "now as is allowed; if libraries changed, make the cache anew in another folder"
                     )
             progress.update()
     return problems, worst
@@ -105,22 +103,32 @@ def reencode_problems(
 def _differences(
     cache: FeatureCache, source: FrameSource, encoder: FrozenEncoder, frame: int
 ) -> Iterator[tuple[str, float]]:
-    """Yield each view's difference as a share of what is allowed."""
+    """Yield each stream's difference as a share of what is allowed."""
     made = cache.metadata
-    spread, rounding = TOLERANCE[made.encoder.dtype]
     block = next(source.read(range(frame, frame + 1), 1))
-    variants = prepare(block, encoder.preprocessing.image_size, made.augmentation)
-    features = [encoder.encode(encoder.join(views)) for views in variants]
-    found = with_features(rows_of(block), list(block.images), features)
-    row = cache.row(frame)
+    views = {name: resize(block.streams[name], encoder.encoder.image_size) for name in encoder.reads}
+    variants = [
+        encoder.encode(
+            {name: augment(v, block.episode_index, name, k, made.augmentation) for name, v in views.items()}
+        )
+        for k in range(made.variants)
+    ]
+    stored = {name: tensor.numpy() for name, tensor in cache.frame(frame).items()}
     at = f"episode {block.episode_index[0]}, frame {block.frame_index[0]}"
-    for name, values in (("state", block.state), ("action", block.action)):
-        yield f"{name} at {at}", 0.0 if np.array_equal(row[name].numpy(), values[0]) else float("inf")
-    for camera in made.camera_names:
-        stored = row[f"features.{camera}"].numpy().astype(np.float64)
-        now = found.features[camera][0].astype(np.float64)
-        allowed = spread * _rms(np.array(made.feature_statistics[camera].std)) + rounding * _rms(stored)
-        yield f"camera '{camera}' at {at}", float(_rms(now - stored) / allowed)
+    for stream in made.streams:
+        what, there = f"{stream.name} at {at}", stored[stream.name]
+        if stream.made_by is None:
+            yield what, 0.0 if np.array_equal(there, block.streams[stream.name][0]) else float("inf")
+            continue
+        now = np.stack([variant[stream.name][0].cpu().numpy() for variant in variants])
+        if stream.dtype == "uint8":
+            # A level: decoders and resizing may round otherwise on another processor.
+            yield what, float(np.abs(now.astype(int) - there.astype(int)).max())
+            continue
+        spread, rounding = TOLERANCE[made.encoders[stream.made_by].dtype]
+        exact = there.astype(np.float64)
+        allowed = spread * _rms(np.array(made.statistics[stream.name].std)) + rounding * _rms(exact)
+        yield what, float(_rms(now.astype(np.float64) - exact) / allowed)
 
 
 def _rms(values: np.ndarray) -> float:

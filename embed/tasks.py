@@ -1,13 +1,12 @@
 """The task texts of a cache through the text tower, once each."""
 
 from vla.base.errors import DatasetError
-from vla.cache import CacheWriter, Language
-from vla.cache.texts import language_damage, write_language
-from vla.embed.encoders.encoder_config import EncoderConfig
-from vla.embed.encoders.text import FrozenTextEncoder
+from vla.cache import CacheWriter, Texts
+from vla.cache.texts import FILES, texts_damage, write_texts
+from vla.embed.encoders.encoder import EncoderConfig
 
 
-def embed_tasks(encoder: EncoderConfig, writer: CacheWriter) -> Language:
+def embed_tasks(encoder: EncoderConfig, writer: CacheWriter) -> Texts:
     """Write the features of a cache's task texts, unless the same text tower has written them before.
 
     Args:
@@ -21,12 +20,14 @@ def embed_tasks(encoder: EncoderConfig, writer: CacheWriter) -> Language:
         DatasetError: no episode has a task text.
         EncoderError: the checkpoint has no text tower or no tokeniser.
     """
-    spec = writer.spec
+    from vla.embed.encoders.text import FrozenTextEncoder
+
+    spec, path = writer.spec, writer.folder / FILES[2]
     tasks = tuple(dict.fromkeys(episode.task for episode in spec.episodes))
     if not any(tasks):
         raise DatasetError(f"no episode of {spec.dataset.path} has a task text; leave --language out")
-    texts, finished = FrozenTextEncoder.load(encoder), writer.finished()
-    there = finished.language if finished else None
-    if there and there.encoder == texts.identity and language_damage(writer.folder, there) is None:
+    tower, finished = FrozenTextEncoder.load(encoder), writer.finished()
+    there = finished.texts if finished else None
+    if there and there.encoder == tower.identity and texts_damage(path, there) is None:
         return there
-    return write_language(writer.folder, texts.identity, tasks, texts.encode(tasks))
+    return write_texts(path, tower.identity, tasks, tower.encode(tasks))

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vla.base.success import format_success
+
 CONFIG = "examples/demo.toml"
 RUN, UNTRAINED = Path("runs/demo"), Path("runs/demo-untrained")
 DATASET = Path("data/demo/sim_transfer")
@@ -48,11 +50,9 @@ def main() -> None:
     untrained = run(seconds, "rollout, untrained", "rollout", str(UNTRAINED), "--out", out, "--force")
 
     aggregated = trained["aggregated"]
-    low, high = aggregated["pc_success_ci95"]
-    print(
-        f"\nsuccess        {aggregated['pc_success']:.0f} %, 95 % interval {low:.0f} to {high:.0f} %", end=""
-    )
-    print(f", over {aggregated['n_episodes']} unseen seeds")
+    success = format_success(aggregated["pc_success"], aggregated["pc_success_ci95"])
+    episodes = aggregated["n_episodes"]
+    print(f"\nsuccess        {success} over {episodes} unseen seeds; in brackets the 95 % interval")
     print(f"avg_reward     {trained['avg_reward']:.1f}; untrained, same seeds: {untrained['avg_reward']:.1f}")
     latency = [f"{part} {figures['p50']:.1f} ms" for part, figures in trained["latency_ms"].items()]
     print(f"latency        {', '.join(latency)} (medians)")

@@ -1,4 +1,11 @@
-"""Stage two: a policy trained on cached features alone.
+"""Stage two: policies, trained on a cache alone.
 
-Importing this package is cheap; `vla.policy.training.train` and `vla.policy.agent` bring in torch.
+    agents    policies: what training and rollouts talk to
+    trunks    a stream to tokens
+    fusion    tokens and state to a condition
+    heads     a condition to a chunk of actions
+    training  the loop, checkpoints, the run directory
+    sharing   policy folders, model cards, the Hub
+
+Importing this package is cheap; its modules bring in torch.
 """

@@ -1,4 +1,4 @@
-"""Windows of a feature cache, cut on the training device by index arithmetic.
+"""Windows of a cache, cut on the training device by index arithmetic.
 
 A window is named by its current frame. Episode borders are handled by clamping frame numbers, so that
 no window is ever copied or stored: the whole data path of a training step is a few gathers.
@@ -7,65 +7,64 @@ no window is ever copied or stored: the whole data path of a training step is a 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float16, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from vla.base.errors import ConfigError
+from vla.base.horizons import Horizons
 from vla.base.memory import available_memory
-from vla.cache import FeatureCache
+from vla.cache import ACTION, TASK, FeatureCache, Stream
 from vla.policy.batch import Batch
-from vla.policy.training.sampling import RowRandom
+from vla.policy.random import Random
 
 FREE_MEMORY_SHARE = 0.5
 
 
-class FeatureWindows:
+class Windows:
     """Training windows over some episodes of a cache.
 
-    State and action are always on the device; features too when `resident`, otherwise they are
-    gathered from the memory-mapped shards batch by batch.
+    Vectors, such as state and action, are always on the device; larger streams too when `resident`, otherwise
+    they are gathered from the memory-mapped shards batch by batch.
 
     Args:
-        cache: the features.
+        cache: the streams.
+        horizons: instants that are observed and predicted.
+        observes: the streams to cut.
         device: where batches are wanted.
-        obs_horizon: T_obs.
-        pred_horizon: T.
-        resident: hold all features on the device.
-        language: cut the features of the task texts too.
+        resident: hold all streams on the device.
+        texts: cut the features of the task texts too.
 
     Raises:
-        CacheError: `language` is asked for and the cache has none.
-
-    Attributes:
-        current: [windows] the current frame of each window of the chosen episodes.
+        CacheError: `texts` is asked for and the cache has none.
     """
 
     def __init__(
         self,
         cache: FeatureCache,
+        horizons: Horizons,
+        observes: Sequence[Stream],
         *,
         device: torch.device,
-        obs_horizon: int,
-        pred_horizon: int,
         resident: bool,
-        language: bool = False,
+        texts: bool = False,
     ) -> None:
-        self._cache, self.device, self.resident = cache, device, resident
-        self._observed = torch.arange(1 - obs_horizon, 1, device=device)
-        self._predicted = torch.arange(1 - obs_horizon, 1 - obs_horizon + pred_horizon, device=device)
-        self._state, self._action = cache.state().to(device), cache.action().to(device)
-        self._features = (
-            {camera: cache.all_features(camera).to(device) for camera in cache.camera_names}
-            if resident
-            else {}
-        )
+        self._cache, self._streams = cache, tuple(observes)
+        self.device, self.resident = device, resident
+        self._observed = torch.tensor(horizons.observed, device=device)
+        self._predicted = torch.tensor(horizons.predicted, device=device)
+        self._action = cache.all(ACTION).to(device)
+        self._held = {
+            stream.name: cache.all(stream.name).to(device)
+            for stream in self._streams
+            if resident or stream.kind == "vector"
+        }
         if not resident:
             cache.expect_random_reads()
         lengths = torch.tensor([episode.length for episode in cache.metadata.episodes])
         starts = torch.tensor([episode.first_frame for episode in cache.metadata.episodes])
         self._first = starts.repeat_interleave(lengths).to(device)
         self._last = (starts + lengths - 1).repeat_interleave(lengths).to(device)
-        self._language = cache.language().to(device) if language else None
+        self._texts = cache.text_features().to(device) if texts else None
         rows = {task: row for row, task in enumerate(cache.metadata.tasks)}
         tasks = torch.tensor([rows[episode.task] for episode in cache.metadata.episodes])
         self._task = tasks.repeat_interleave(lengths).to(device)
@@ -76,7 +75,7 @@ class FeatureWindows:
         ranges = [torch.arange(e.first_frame, e.first_frame + e.length) for e in chosen]
         return torch.cat([torch.empty(0, dtype=torch.int64), *ranges]).to(self.device)
 
-    def batch(self, current: Int64[Tensor, "B"], random: RowRandom | None = None) -> Batch:
+    def batch(self, current: Int64[Tensor, "B"], random: Random | None = None) -> Batch:
         """Cut the windows with these current frames.
 
         Frames before an episode's start repeat its first observation; actions outside the
@@ -84,7 +83,7 @@ class FeatureWindows:
 
         Args:
             current: frame numbers.
-            random: draws one cached variant a window, the same for its observations and cameras; None
+            random: draws one cached variant a window, the same for its observations and streams; None
                 takes the frames themselves.
         """
         first, last = self._first[current, None], self._last[current, None]
@@ -94,20 +93,20 @@ class FeatureWindows:
         variant = torch.zeros_like(observed)
         if random is not None and self._cache.variants > 1:
             variant += random.integers(self._cache.variants, len(current), 1)
+        observation = {stream.name: self._gather(stream, observed, variant) for stream in self._streams}
+        if self._texts is not None:
+            observation[TASK] = self._texts[self._task[observed]]
         return Batch(
-            features={c: self._gather(c, observed, variant) for c in self._cache.camera_names},
-            state=self._state[observed],
-            action=self._action[predicted],
-            action_is_pad=wanted != predicted,
-            language=None if self._language is None else self._language[self._task[current]],
+            observation=observation, action=self._action[predicted], action_is_pad=wanted != predicted
         )
 
     def _gather(
-        self, camera: str, frames: Int64[Tensor, "B T_obs"], variant: Int64[Tensor, "B T_obs"]
-    ) -> Float16[Tensor, "B T_obs tokens dim"]:
-        if self.resident:
-            return self._features[camera][frames, variant]
-        rows = self._cache.features(camera, frames.flatten().cpu(), variant.flatten().cpu())
+        self, stream: Stream, frames: Int64[Tensor, "B T_obs"], variant: Int64[Tensor, "B T_obs"]
+    ) -> Tensor:
+        """Return a stream of some frames, [B, T_obs, *shape]."""
+        if (held := self._held.get(stream.name)) is not None:
+            return held[frames] if stream.made_by is None else held[frames, variant]
+        rows = self._cache.rows(stream.name, frames.flatten().cpu(), variant.flatten().cpu())
         if self.device.type == "cuda":
             rows = rows.pin_memory()
         return rows.to(self.device, non_blocking=True).view(*frames.shape, *rows.shape[1:])
@@ -117,7 +116,7 @@ def fits_in_memory(cache: FeatureCache, device: torch.device, max_gib: float) ->
     """Decide whether a cache is held on the device.
 
     Args:
-        cache: the features.
+        cache: the streams.
         device: where they would go.
         max_gib: largest size [GiB] that is held; 0 allows half of what is available on the device, and
             any size where the system does not say what is.

@@ -1,23 +1,16 @@
-"""Simulation, demonstrations and live policies.
+"""Policies and experts in a world.
 
-Importing this registers `vla/SimTransfer-v0` with Gymnasium, and ALOHA's tasks, which need `gym-aloha`.
+    worlds    simulated tasks, each with its expert; how any environment is made to fit
+    record    demonstrations
+    live      a policy together with its encoder
+    evaluate  rollouts side by side, and what came of them
+    serve     a live policy behind a websocket
+    export    a live policy as one ONNX graph
+
+Importing this makes the environments of `rollout/worlds` known to Gymnasium. A simulator is imported when the
+first of its environments is made.
 """
 
-import gymnasium
+from vla.rollout.worlds import import_worlds
 
-from vla.rollout.worlds.sim_transfer.task import ENV_ID, MAX_EPISODE_STEPS
-
-gymnasium.register(
-    id=ENV_ID,
-    # A string: MuJoCo is imported when the first environment is made.
-    entry_point="vla.rollout.worlds.sim_transfer.env:SimTransferEnv",
-    max_episode_steps=MAX_EPISODE_STEPS,
-)
-
-for _task, _name in (("transfer_cube", "TransferCube"), ("insertion", "Insertion")):
-    gymnasium.register(
-        id=f"vla/Aloha{_name}-v0",
-        entry_point="vla.rollout.worlds.aloha.aloha_env:AlohaEnv",
-        kwargs={"task": _task},
-        max_episode_steps=300,  # as gym-aloha has it
-    )
+import_worlds()

@@ -1,23 +1,31 @@
-"""The live policy: camera images and robot state in, actions to execute out.
+"""The live policy: what a robot observes in, actions to execute out.
 
-The same preprocessing and the same encoder as in stage one; the policy refuses any other.
+    observation ─ images ─> encoder ─┐
+         └─────── all other streams ─┴─> policy ─> actions
+
+The same resizing and the same encoder as in stage one; the policy refuses any other. Features stay on the
+device from one to the other.
 """
 
-import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 from vla.base.compiling import Compile, compile_module
-from vla.base.errors import EncoderError, EnvironmentSetupError
-from vla.cache import CacheMetadata
-from vla.embed import FrozenEncoder
-from vla.policy.agent import AgentConfig, VLAAgent
-from vla.policy.heads.head import Noise
+from vla.base.errors import EncoderMismatch, EnvironmentSetupError
+from vla.cache.metadata import EncoderIdentity
+from vla.cache.stream import TASK
+from vla.embed.encoders.encoder import EncoderConfig
+from vla.embed.frozen_encoder import FrozenEncoder
+from vla.policy.agents.policy import Policy
+from vla.policy.random import SeededRows
+from vla.policy.saved_policy import SavedPolicy
+from vla.rollout.robot_streams import cameras_of, missing_stream, robot_streams
 from vla.rollout.task_features import TaskFeatures
 
 
@@ -28,117 +36,145 @@ class Timing:
     encode_s: float
     """Resizing, normalising and encoding all views of all observations."""
     head_s: float
-    """Projectors, condition and sampling."""
+    """From features to actions in the host's memory."""
+
+
+class Decision(NamedTuple):
+    """What to do next."""
+
+    actions: Float32[np.ndarray, "B num_action_steps A"]
+    """In the robot's units; the first is for the newest observation."""
+    timing: Timing
+    memory: Any
+    """What the policy remembers of the episode, for its next decision; None if it remembers nothing."""
 
 
 class LivePolicy:
-    """An agent together with its encoder.
+    """A policy together with its encoder.
 
     Args:
-        agent: a trained agent.
-        encoder: must be the encoder that the agent was trained on.
+        policy: trained; best on the device of the encoder.
+        encoder: must be the encoder that the policy was trained on; None for a policy that sees no images.
         num_steps: sampling steps of the action head; 0 takes the head's own.
-        compiling: how the head's network is compiled; see `vla.base.compiling`.
-        task: what to do, in words, where `act` is not told; empty is the only task the agent knows.
+        compiling: how the policy's networks are compiled; see `vla.base.compiling`.
+        task: what to do, in words, where `act` is not told; empty is the only task the policy knows.
 
     Attributes:
+        observes: the streams that an observation must hold.
         tasks: features of task texts.
 
     Raises:
-        EncoderError: the encoder is another one; the message names both.
-        ConfigError: the agent takes no task text and is given one.
+        EncoderMismatch: the encoder is another one.
+        ConfigError: the policy takes no task text and is given one.
     """
 
     def __init__(
         self,
-        agent: VLAAgent,
-        encoder: FrozenEncoder,
+        policy: Policy,
+        encoder: FrozenEncoder | None,
         num_steps: int = 0,
         compiling: Compile = "off",
         task: str = "",
     ) -> None:
-        require_same_encoder(agent.config, encoder)
-        for network in agent.head.children():
+        require_same_encoder(policy.config.encoders, encoder)
+        for network in policy.networks():
             compile_module(network, compiling)
-        self.agent, self.encoder, self.num_steps = agent.eval(), encoder, num_steps
-        self.tasks = TaskFeatures(agent, encoder.identity, task)
-        policy = agent.config.policy
-        self.obs_horizon, self.num_action_steps = policy.obs_horizon, policy.num_action_steps
+        self.policy, self.encoder, self.num_steps = policy.eval(), encoder, num_steps
+        self.horizons, self.action_dim, self.fps = policy.horizons, policy.action_dim, policy.fps
+        self.observes = robot_streams(policy.observes, policy.config.encoders)
+        self.tasks = TaskFeatures(policy, encoder.identity if encoder else None, task)
+        self._computed = {stream.name for stream in policy.observes if stream.made_by is not None}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy computes."""
+        return self.policy.device
 
     def act(
         self,
-        pixels: dict[str, UInt8[np.ndarray, "B T_obs _h _w 3"]],
-        state: Float32[np.ndarray, "B T_obs S"],
+        observation: Mapping[str, np.ndarray],
         seeds: Sequence[int] | None = None,
         task: str = "",
-    ) -> tuple[Float32[np.ndarray, "B num_action_steps A"], Timing]:
+        memory: Any = None,
+    ) -> Decision:
         """Choose the next actions of a batch of robots.
 
         Args:
-            pixels: observation history of each camera, RGB, any size, oldest first.
-            state: robot state at the same instants, in its units.
+            observation: history of each stream, [B, T_obs, ...], oldest first: images RGB of any size, all
+                else float32 in the robot's units. Streams that the policy does not observe are left out.
             seeds: one a row, for repeatable noise whatever else is in the batch; None draws anew.
-            task: what to do, in words, for an agent with language; empty takes the policy's own.
+            task: what to do, in words, for a policy with language; empty takes the policy's own.
+            memory: of the last decision of these episodes; None in their first one.
 
         Raises:
-            EnvironmentSetupError: a camera that the policy looks through is missing.
+            EnvironmentSetupError: a stream that the policy observes is missing.
             ConfigError, EncoderError: the task is refused; see `vla.rollout.task_features`.
         """
-        language = self.tasks.feature(task)
-        missing = [camera for camera in self.agent.camera_names if camera not in pixels]
-        if missing:
-            raise EnvironmentSetupError(
-                f"the policy looks through camera '{missing[0]}', the robot has: {', '.join(pixels)}"
-            )
+        text = self.tasks.feature(task)
+        if missing := missing_stream(self.observes, observation):
+            raise EnvironmentSetupError(f"{missing}, the robot has: {', '.join(observation)}")
         began = time.perf_counter()
-        features = self._encode({camera: pixels[camera] for camera in self.agent.camera_names})
+        known = self._encode(observation)
         encoded = time.perf_counter()
-        device = self.agent.device
-        chunk = self.agent.predict_action_chunk(
-            {camera: array.to(device) for camera, array in features.items()},
-            torch.from_numpy(state).to(device),
-            self.num_steps,
-            self._noise(seeds),
-            None if language is None else language.expand(len(state), -1),
-        )
-        # The chunk starts at the first observation; the current one is the last.
-        actions = chunk[:, self.obs_horizon - 1 :][:, : self.num_action_steps].float().cpu().numpy()
+        for stream in self.policy.observes:
+            if stream.made_by is None:
+                known[stream.name] = torch.from_numpy(observation[stream.name]).to(self.device)
+        rows, instants = next(iter(known.values())).shape[:2]
+        if text is not None:
+            known[TASK] = text.to(self.device).expand(rows, instants, -1)
+        random = None if seeds is None else SeededRows(seeds, self.device)
+        actions, memory = self.policy.act(known, memory, random, self.num_steps)
+        chosen = actions.float().cpu().numpy()
         timing = Timing(encode_s=encoded - began, head_s=time.perf_counter() - encoded)
-        return actions, timing
+        return Decision(chosen, timing, memory)
 
-    def _encode(self, pixels: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        """Encode histories as one batch: features [B, T_obs, tokens, dim] of each camera."""
-        flat = {camera: frames.reshape(-1, *frames.shape[2:]) for camera, frames in pixels.items()}
-        features = self.encoder.encode_views(flat)
+    def _encode(self, observation: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        """Encode histories as one batch; return what the policy observes of it, on its device."""
+        if self.encoder is None or not self._computed:
+            return {}
+        views = {camera: observation[camera] for camera in self.encoder.reads}
+        instants = next(iter(views.values())).shape[:2]
+        flat = {camera: frames.reshape(-1, *frames.shape[2:]) for camera, frames in views.items()}
         return {
-            camera: torch.from_numpy(array).unflatten(0, pixels[camera].shape[:2])
-            for camera, array in features.items()
+            name: features.unflatten(0, instants).to(self.device)
+            for name, features in self.encoder.encode(flat).items()
+            if name in self._computed
         }
 
-    def _noise(self, seeds: Sequence[int] | None) -> Noise | None:
-        """Draw each row's noise from its own generator, on the CPU: the same on every device."""
-        if seeds is None:
-            return None
-        shape = (self.agent.config.policy.pred_horizon, self.agent.config.action_dim)
-        rows = [torch.Generator().manual_seed(seed) for seed in seeds]
-        device = self.agent.device
-        return lambda: torch.stack([torch.randn(shape, generator=row) for row in rows]).to(device)
+
+def load_encoder(config: EncoderConfig, trained_on: SavedPolicy) -> FrozenEncoder | None:
+    """Load the encoder of a policy; None for one that observes nothing which is computed from images.
+
+    Args:
+        config: which encoder is at hand, and how it runs.
+        trained_on: what the policy, trained or not, observes.
+
+    Raises:
+        EncoderMismatch: it is not the one that wrote the streams.
+        EncoderError: it cannot be loaded.
+    """
+    streams, encoders = trained_on.streams, trained_on.encoders
+    cameras = dict.fromkeys(camera for stream in streams for camera in cameras_of(stream, encoders))
+    if not cameras:
+        return None
+    encoder = FrozenEncoder.load(config, tuple(cameras))
+    require_same_encoder(encoders, encoder)
+    return encoder
 
 
-def require_same_encoder(trained_on: AgentConfig | CacheMetadata, encoder: FrozenEncoder) -> None:
-    """Check that an encoder gives the features that an agent was, or will be, trained on.
+def require_same_encoder(trained: Mapping[str, EncoderIdentity], encoder: FrozenEncoder | None) -> None:
+    """Check that an encoder gives the features that a policy was, or will be, trained on.
 
     Arithmetic may differ, as between a GPU that embedded and a CPU that rolls out; weights, pooling
     and preprocessing may not.
 
+    Args:
+        trained: the encoders of the policy or the cache, by digest.
+        encoder: the one that is there.
+
     Raises:
-        EncoderError: they differ; the message names both encoders.
+        EncoderMismatch: they differ, or there is none.
     """
-    trained, found = trained_on.encoder, encoder.identity
-    same = (trained.weights_sha256, trained.pooling) == (found.weights_sha256, found.pooling)
-    if same and trained_on.preprocessing == encoder.preprocessing:
-        return
-    raise EncoderError(
-        f"the policy was trained on features of {trained.describe()}, the encoder named is "
-        f"{found.describe()}; roll out with --encoder {shlex.quote(trained.id)}"
-    )
+    for identity in trained.values():
+        if encoder is None or not identity.same_as(encoder.identity):
+            raise EncoderMismatch(identity, encoder.identity if encoder else None)

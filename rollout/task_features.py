@@ -10,75 +10,80 @@ from torch import Tensor
 
 from vla.base.errors import ConfigError, EncoderError
 from vla.cache.metadata import EncoderIdentity
-from vla.embed.encoders.encoder_config import EncoderConfig
+from vla.embed.encoders.encoder import encoder_config
 from vla.embed.encoders.text import FrozenTextEncoder
-from vla.policy.agent import VLAAgent
+from vla.policy.agents.policy import Policy
 from vla.policy.trunks.text import choose_task, name_tasks
 
 
 class TaskFeatures:
-    """The features of task texts for one agent.
+    """The features of task texts for one policy.
 
     Args:
-        agent: with or without language.
-        encoder: the vision tower that the agent sees through; its checkpoint may have a text tower too.
-        task: the text to follow where none is named; empty is the only one that the agent knows.
+        policy: with or without language.
+        encoder: what the policy sees with; its checkpoint may have a text tower too.
+        task: the text to follow where none is named; empty is the only one that the policy knows.
 
     Raises:
         ConfigError, EncoderError: `task` is refused; see `feature`.
     """
 
-    def __init__(self, agent: VLAAgent, encoder: EncoderIdentity, task: str = "") -> None:
-        self._agent, self._encoder, self._task = agent, encoder, task
+    def __init__(self, policy: Policy, encoder: EncoderIdentity | None, task: str = "") -> None:
+        self._policy, self._encoder, self._task = policy, encoder, task
         self._tower: FrozenTextEncoder | None = None
-        self._rows = {text: row for row, text in enumerate(agent.config.tasks)}
+        self._rows = {text: row for row, text in enumerate(policy.tasks)}
         if task:
             self.feature()
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The texts that the policy was trained on; none for one that takes none."""
+        return self._policy.tasks
+
     def text(self, task: str = "") -> str:
-        """Return the text that is followed; empty for an agent that takes none.
+        """Return the text that is followed; empty for a policy that takes none.
 
         Args:
             task: the text that is named; empty if none is.
 
         Raises:
-            ConfigError: the agent takes no text and is given one, or knows several and is given none.
+            ConfigError: the policy takes no text and is given one, or knows several and is given none.
         """
         asked = task or self._task
         if asked in self._rows:
             return asked
-        if self._agent.language is not None:
-            return choose_task(self._agent.config.tasks, asked)
+        if self.known:
+            return choose_task(self.known, asked)
         if asked:
             raise ConfigError(f"the policy takes no task text (policy.language is off), found '{asked:.80}'")
         return ""
 
     def feature(self, task: str = "") -> Float[Tensor, "text_dim"] | None:
-        """Return the feature of the text that is followed; None for an agent that takes none.
+        """Return the feature of the text that is followed; None for a policy that takes none.
 
         Raises:
             ConfigError: see `text`.
-            EncoderError: the agent was not trained on the text, and the policy's text tower cannot be had.
+            EncoderError: the policy was not trained on the text, and its text tower cannot be had.
         """
-        text, language = self.text(task), self._agent.language
-        if language is None:
+        text, features = self.text(task), self._policy.task_features
+        if features is None:
             return None
         row = self._rows.get(text)
         if row is not None:
-            return language.features[row]
+            return features[row]
         if self._tower is None:
             self._tower = self._load_tower(text)
-        return torch.from_numpy(self._tower.encode([text])[0]).to(self._agent.device)
+        return torch.from_numpy(self._tower.encode([text])[0]).to(self._policy.device)
 
     def _load_tower(self, text: str) -> FrozenTextEncoder:
-        trained = self._agent.config
-        known = f"the policy was not trained on the task '{text:.80}' but on: {name_tasks(trained.tasks)}"
+        known = f"the policy was not trained on the task '{text:.80}' but on: {name_tasks(self.known)}"
+        if self._encoder is None:
+            raise EncoderError(f"{known}; it has no encoder whose text tower could read others")
         try:
-            config = EncoderConfig(id=self._encoder.id, revision=self._encoder.revision or "main")
-            tower = FrozenTextEncoder.load(config)
+            tower = FrozenTextEncoder.load(encoder_config(self._encoder))
         except EncoderError as error:
             raise EncoderError(f"{known}; to encode others: {error}") from error
-        if tower.identity != trained.text_encoder:
+        if tower.identity != self._policy.config.text_encoder:
             raise EncoderError(
                 f"{known}; {self._encoder.id} has another text tower than the policy was trained with"
             )

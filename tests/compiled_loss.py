@@ -18,19 +18,18 @@ from fakes import fake_spec, write_cache
 from torch import nn
 from torch._dynamo import lookup_backend
 
-from vla.policy.agent import VLAAgent
-from vla.policy.policy_config import PolicyConfig
-from vla.policy.training.sampling import RowRandom
-from vla.policy.windows import FeatureWindows
+from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
+from vla.policy.random import RowRandom
+from vla.policy.windows import Windows
 
 
 def main(folder: Path, backend: str = "aot_eager") -> None:
     cache = write_cache(folder, fake_spec(lengths=(12, 9)))
-    windows = FeatureWindows(cache, device=torch.device("cpu"), obs_horizon=2, pred_horizon=16, resident=True)
-    batch = windows.batch(torch.arange(8))
     torch.manual_seed(0)
-    small = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
+    small = VLAAgentConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
     agent = VLAAgent.for_cache(small, cache.metadata)
+    windows = Windows(cache, agent.horizons, agent.observes, device=torch.device("cpu"), resident=True)
+    batch = windows.batch(torch.arange(8))
     for name, parameter in agent.named_parameters():
         if "outputs" in name:  # zero at first, which would hide the derivative
             nn.init.normal_(parameter, std=0.1)
@@ -42,10 +41,10 @@ def main(folder: Path, backend: str = "aot_eager") -> None:
         operators.update(str(node.target) for node in graph.graph.nodes)
         return lookup_backend(backend)(graph, inputs)
 
-    compiled = torch.compile(agent.compute_loss, backend=compiler, fullgraph=True, dynamic=False)
-    for compute_loss in (agent.compute_loss, compiled):
+    compiled = torch.compile(agent.loss, backend=compiler, fullgraph=True, dynamic=False)
+    for compute in (agent.loss, compiled):
         agent.zero_grad(set_to_none=True)
-        loss, parts = compute_loss(batch, draws)
+        loss, parts = compute(batch, draws)
         loss.backward()
         losses.append(float(loss.detach()))
         gradients.append(torch.cat([p.grad.flatten() for p in agent.parameters() if p.grad is not None]))

@@ -11,5 +11,5 @@ from vla.cli import main
 
 if __name__ == "__main__":
     quick = functools.partial(compile_module, backend="aot_eager")
-    with mock.patch("vla.policy.training.train.compile_module", quick):
+    with mock.patch("vla.policy.training.trainer.compile_module", quick):
         main()

@@ -28,6 +28,7 @@ TABLE_V21 = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 VIDEO_V21 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 
 Kind = Literal["image", "video"]
+Nested = Literal["lists", "array2d", "flat"]
 
 
 def fake_images(seed: int, count: int, size: tuple[int, int] = (256, 256)) -> np.ndarray:
@@ -49,6 +50,12 @@ def vectors(episode: int, length: int, dim: int) -> tuple[np.ndarray, np.ndarray
     rng = np.random.default_rng(episode)
     state = rng.normal(size=(length, dim)).astype(np.float32)
     return state, rng.normal(size=(length, dim)).astype(np.float32)
+
+
+def readings(episode: int, name: str, length: int, shape: Sequence[int]) -> np.ndarray:
+    """What a sensor of a fake dataset says in an episode, float32 [length, *shape]."""
+    rng = np.random.default_rng([episode, *name.encode()])
+    return rng.normal(size=(length, *shape)).astype(np.float32)
 
 
 def png(image: np.ndarray) -> bytes:
@@ -93,11 +100,20 @@ def write_dataset(
     version: str = "v3.0",
     cameras: Mapping[str, Kind] | None = None,
     episodes_per_file: int = 1,
+    sensors: Mapping[str, Sequence[int]] | None = None,
+    nested: Nested = "lists",
 ) -> Path:
-    """Write a LeRobotDataset; v2.1 always has a file an episode."""
+    """Write a LeRobotDataset; v2.1 always has a file an episode.
+
+    Sensors are columns `observation.<name>`, given by the shape of a frame: `nested` as lists of lists, as
+    the `Array2D` of the `datasets` library, or flat, when only info.json knows the shape.
+    """
     kinds: dict[str, Kind] = dict(cameras) if cameras else dict.fromkeys(CAMERAS, "image")
     per_file = episodes_per_file if version == "v3.0" else 1
+    sensors = sensors or {}
     features = _features(kinds, size, state_dim)
+    for name, shape in sensors.items():
+        features[f"observation.{name}"] = {"dtype": "float32", "shape": list(shape), "names": None}
     info: dict[str, Any] = {
         "codebase_version": version,
         "fps": FPS,
@@ -117,7 +133,10 @@ def write_dataset(
             "episode_chunk": 0,
             "episode_index": first,
         }
-        tables = [_table(episode, lengths, kinds, size, state_dim) for episode in group]
+        tables = [
+            _with_sensors(_table(episode, lengths, kinds, size, state_dim), episode, sensors, nested)
+            for episode in group
+        ]
         path = root / info["data_path"].format(**place)
         path.parent.mkdir(parents=True, exist_ok=True)
         # A row group an episode, as LeRobot writes.
@@ -152,6 +171,7 @@ def write_hdf5(
     *,
     storage: Literal["raw", "padded", "strings", "varying"] = "raw",
     task: str | None = TASK,
+    sensors: Mapping[str, Sequence[int]] | None = None,
 ) -> Path:
     """Write ACT's folder of episodes, its images raw or as JPEG in one of three forms."""
     root.mkdir(parents=True, exist_ok=True)
@@ -180,6 +200,8 @@ def write_hdf5(
             file["observations/qpos"] = state.astype(np.float64)
             file["observations/qvel"] = np.zeros_like(state)
             file["action"] = action.astype(np.float64)
+            for name, shape in (sensors or {}).items():
+                file[f"observations/{name}"] = readings(episode, name, length, shape)
     return root
 
 
@@ -222,6 +244,25 @@ def _table(
     }
     types |= {name: datasets.Value("float32" if name == "timestamp" else "int64") for name in NUMBERS}
     return pa.table(columns, schema=datasets.Features(types).arrow_schema)
+
+
+def _with_sensors(
+    table: pa.Table, episode: int, sensors: Mapping[str, Sequence[int]], nested: Nested
+) -> pa.Table:
+    for name, shape in sensors.items():
+        values = readings(episode, name, len(table), shape)
+        if nested == "flat":
+            values = values.reshape(len(table), -1)
+        column = pa.array(values.tolist(), _list_type(values.ndim - 1))
+        if nested == "array2d" and len(shape) == 2:
+            kind = datasets.Array2D(tuple(shape), "float32")()
+            column = pa.ExtensionArray.from_storage(kind, column.cast(kind.storage_type))
+        table = table.append_column(f"observation.{name}", column)
+    return table
+
+
+def _list_type(depth: int) -> pa.DataType:
+    return pa.list_(_list_type(depth - 1)) if depth else pa.float32()
 
 
 def _row(

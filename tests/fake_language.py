@@ -12,7 +12,7 @@ from fakes import fake_images, write_tokenizer, write_two_tower_checkpoint
 from safetensors.numpy import load_file, save_file
 
 from vla.config import PipelineConfig
-from vla.embed import EmbedReport
+from vla.embed.engine import EmbedReport
 from vla.policy.training.run import find_policy
 from vla.rollout.live import LivePolicy
 from vla.stages import embed, load_live, train
@@ -56,11 +56,10 @@ class Bench:
             "policy.per_view_dim": 4,
             "policy.cond_dim": 16,
             "policy.language_dim": 8,
-            "policy.head": "mlp",
+            "policy.head": {"type": "mlp", "width": 32},
             "policy.n_emb": 16,
             "policy.n_layer": 1,
             "policy.n_head": 2,
-            "policy.mlp.width": 32,
             "train.device": "cpu",
             "train.steps": 60,
             "train.batch_size": 16,
@@ -105,7 +104,8 @@ def first_observation() -> dict[str, Any]:
 def act(policy: LivePolicy, task: str = "") -> np.ndarray:
     """Return the actions for what every episode begins with."""
     frames = np.repeat(first_observation()["pixels"]["top"][None, None], 2, axis=1)
-    return policy.act({"top": frames}, np.zeros((1, 2, 3), np.float32), [0], task)[0][0]
+    observation = {"top": frames, "state": np.zeros((1, 2, 3), np.float32)}
+    return policy.act(observation, [0], task).actions[0]
 
 
 def with_other_text_tower(encoder: Path, folder: Path) -> Path:

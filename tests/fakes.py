@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from fake_datasets import fake_images as fake_images
 from fake_datasets import png as png
 from fake_datasets import write_dataset as write_dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
 from transformers import (
     PreTrainedTokenizerFast,
     SiglipConfig,
@@ -21,17 +22,19 @@ from transformers import (
 )
 
 from vla.cache import (
+    ACTION,
+    STATE,
     CacheSpec,
     CacheWriter,
     DatasetIdentity,
     EncoderIdentity,
     Episode,
     FeatureCache,
-    Frames,
-    Preprocessing,
+    Stream,
 )
-from vla.policy.agent import VLAAgent
+from vla.cache.episodes import positions
 
+Policy = TypeVar("Policy", bound=nn.Module)
 VISION = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -72,33 +75,58 @@ def write_tokenizer(folder: Path, words: Sequence[str] = WORDS, padding_side: st
     return folder
 
 
+PREPROCESSING = {
+    "image_size": [256, 256],
+    "interpolation": "bilinear-antialias-uint8",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+}
+
+
+def fake_identity(**changes: Any) -> EncoderIdentity:
+    """Describe an encoder that does not exist."""
+    values: dict[str, Any] = {
+        "type": "siglip",
+        "id": "fake-encoder",
+        "weights_sha256": "b" * 64,
+        "dtype": "float32",
+        "settings": {"pooling": "pooled", **PREPROCESSING},
+    }
+    return EncoderIdentity(**{**values, **changes})
+
+
 def fake_spec(
-    lengths: Sequence[int] = (12, 9), dim: int = 8, shard_frames: int = 8, **changes: Any
+    lengths: Sequence[int] = (12, 9),
+    dim: int = 8,
+    shard_frames: int = 8,
+    *,
+    cameras: Sequence[str] = CAMERAS,
+    tokens: int = 1,
+    state_dim: int = 16,
+    action_dim: int = 16,
+    sensors: Sequence[Stream] = (),
+    encoder: EncoderIdentity | None = None,
+    **changes: Any,
 ) -> CacheSpec:
-    """Describe a small cache."""
+    """Describe a small cache: features of cameras, sensors, state and action."""
+    encoder = encoder or fake_identity()
     first = [sum(lengths[:i]) for i in range(len(lengths))]
+    features = [
+        Stream(name=name, kind="tokens", dtype="float16", shape=(tokens, dim), made_by=encoder.digest)
+        for name in cameras
+    ]
+    vectors = [
+        Stream(name=name, kind="vector", dtype="float32", shape=(size,), key=key)
+        for name, size, key in ((STATE, state_dim, "observation.state"), (ACTION, action_dim, "action"))
+    ]
+    keys = {camera: f"observation.images.{camera}" for camera in cameras}
+    keys |= {stream.name: stream.key for stream in (*sensors, *vectors)}
     values: dict[str, Any] = {
         "dataset": DatasetIdentity(
-            path="data/fake",
-            format="lerobot-v3.0",
-            content_sha256="a" * 64,
-            fps=25,
-            state_key="observation.state",
-            action_key="action",
+            path="data/fake", format="lerobot-v3.0", content_sha256="a" * 64, fps=25, keys=keys
         ),
-        "encoder": EncoderIdentity(
-            id="fake-encoder",
-            revision=None,
-            weights_sha256="b" * 64,
-            pooling="pooled",
-            dtype="float32",
-            feature_dim=dim,
-            tokens=1,
-        ),
-        "preprocessing": Preprocessing(image_size=(256, 256)),
-        "camera_names": CAMERAS,
-        "state_dim": 16,
-        "action_dim": 16,
+        "streams": (*features, *sensors, *vectors),
+        "encoders": {encoder.digest: encoder} if features else {},
         "episodes": tuple(
             Episode(index=i, length=n, first_frame=f, task=TASK)
             for i, (n, f) in enumerate(zip(lengths, first, strict=True))
@@ -108,20 +136,22 @@ def fake_spec(
     return CacheSpec(**{**values, **changes})
 
 
-def fake_frames(spec: CacheSpec, shard: int, seed: int = 0) -> Frames:
-    """Random features and a smooth motion for the frames of a shard."""
+def fake_frames(spec: CacheSpec, shard: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random features and sensors and a smooth motion, for the frames of a shard."""
     frames = spec.frame_range(shard)
     rng = np.random.default_rng([seed, shard])
-    shape = (len(frames), spec.variants, spec.encoder.tokens, spec.encoder.feature_dim)
-    episode_of = [next(e for e in reversed(spec.episodes) if e.first_frame <= f) for f in frames]
-    phase = np.array([[0.1 * f + 0.3 * d for d in range(spec.state_dim)] for f in frames])
-    return Frames(
-        features={camera: rng.normal(size=shape).astype(np.float16) for camera in spec.camera_names},
-        state=np.sin(phase).astype(np.float32),
-        action=np.sin(phase + 0.1).astype(np.float32)[:, : spec.action_dim],
-        episode_index=np.array([e.index for e in episode_of], np.int32),
-        frame_index=np.array([f - e.first_frame for f, e in zip(frames, episode_of, strict=True)], np.int32),
-    )
+    arrays = spec.layout(shard).allocate()
+    for stream in spec.streams:
+        shape = arrays[stream.name].shape
+        if stream.name in (STATE, ACTION):
+            phase = np.array([[0.1 * f + 0.3 * d for d in range(shape[1])] for f in frames])
+            arrays[stream.name][:] = np.sin(phase + 0.1 * (stream.name == ACTION))
+        elif stream.dtype == "uint8":
+            arrays[stream.name][:] = rng.integers(0, 256, shape)
+        else:
+            arrays[stream.name][:] = rng.normal(size=shape)
+    episode_index, frame_index = positions(spec.episodes, frames)
+    return {**arrays, "episode_index": episode_index, "frame_index": frame_index}
 
 
 def write_cache(root: Path, spec: CacheSpec | None = None) -> FeatureCache:
@@ -134,7 +164,7 @@ def write_cache(root: Path, spec: CacheSpec | None = None) -> FeatureCache:
     return FeatureCache(root)
 
 
-def awake_agent(agent: VLAAgent, seed: int = 0) -> VLAAgent:
+def awake_agent(agent: Policy, seed: int = 0) -> Policy:
     """Give an untrained agent actions that depend on what it sees; its last layers begin at zero."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():

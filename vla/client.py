@@ -9,7 +9,8 @@ Needs NumPy, websockets and msgpack, not torch; in a robot's own environment:
         for _ in range(200):
             robot.send(policy.select_action(robot.observe()))
 
-An observation is LeRobot's: {"pixels": {camera: uint8 [h, w, 3]}, "agent_pos": float32 [S]}.
+An observation is LeRobot's: {"pixels": {camera: uint8 [h, w, 3]}, "agent_pos": float32 [S]}, and further
+sensors under their names; `policy.info.streams` lists what the policy looks at, the rest stays here.
 """
 
 from collections import deque
@@ -31,6 +32,8 @@ except ImportError as error:
     raise MissingPackageError("websockets", "serve") from error
 
 MAX_REPLY_BYTES = 16 << 20
+PIXELS, AGENT_POS, STATE, ONLY_CAMERA = "pixels", "agent_pos", "state", "image"
+"""LeRobot's keys, and what they become; simulations do the same in `vla.rollout.worlds.observations`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +103,7 @@ class PolicyClient:
         Raises:
             ServerError: the server refuses it, or does not answer.
         """
-        self._ask(_with("observe", observation), "done")
+        self._ask(self._with("observe", observation), "done")
 
     def act(
         self, observation: Mapping[str, Any], seed: int | None = None, task: str | None = None
@@ -116,7 +119,7 @@ class PolicyClient:
             ServerError: the server refuses it, or does not answer.
         """
         told = {} if task is None else {"task": task}
-        reply = self._ask(_with("act", observation, seed=seed, **told), "actions")
+        reply = self._ask(self._with("act", observation, seed=seed, **told), "actions")
         actions, timing = read_actions(reply, self.info)
         return ActionChunk(actions=actions, timing=timing)
 
@@ -131,8 +134,10 @@ class PolicyClient:
         """
         if not self._queue:
             self._queue.extend(self.act(observation, task=task).actions)
-        elif len(self._queue) < self.info.obs_horizon:
-            self.observe(observation)
+        else:
+            last = self.info.num_action_steps - len(self._queue) - 1  # the action that led here
+            if self.info.horizons.is_seen(last):
+                self.observe(observation)
         return self._queue.popleft()
 
     def close(self) -> None:
@@ -146,6 +151,27 @@ class PolicyClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _with(self, kind: str, observation: Mapping[str, Any], **fields: Any) -> bytes:
+        """Write a message with what the policy looks at of an observation.
+
+        Raises:
+            ServerError: it lacks a stream.
+        """
+        found = to_streams(observation)
+        streams = {}
+        for stream in self.info.streams:
+            if stream.name not in found:
+                needed = f"'{AGENT_POS}'" if stream.name == STATE else f"{stream.kind} '{stream.name}'"
+                given = ", ".join(map(str, found)) or "nothing"
+                raise ServerError(
+                    f"the policy needs {needed}, the observation has: {given}; it must be "
+                    "{'pixels': {camera: image}, 'agent_pos': state, sensor: numbers}"
+                )
+            value = found[stream.name]
+            # Numbers may come in any type, pixels in one: others would be another picture.
+            streams[stream.name] = np.asarray(value, None if stream.kind == "image" else np.float32)
+        return pack(kind, observation=streams, **fields)
 
     def _ask(self, request: bytes, expected: str) -> Message:
         try:
@@ -181,18 +207,10 @@ class PolicyClient:
         return ServerError(f"the server at {self._url} closed the connection: {reason}; connect again")
 
 
-def _with(kind: str, observation: Mapping[str, Any], **fields: Any) -> bytes:
-    """Write a message with an observation.
-
-    Raises:
-        ServerError: it lacks a key.
-    """
-    missing = [key for key in ("pixels", "agent_pos") if key not in observation]
-    if missing:
-        raise ServerError(
-            f"the observation has no '{missing[0]}'; it must be "
-            "{'pixels': {camera: image}, 'agent_pos': state}"
-        )
-    pixels = {camera: np.asarray(image) for camera, image in observation["pixels"].items()}
-    state = np.asarray(observation["agent_pos"], np.float32)
-    return pack(kind, pixels=pixels, agent_pos=state, **fields)
+def to_streams(observation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an observation in LeRobot's form as arrays by stream name."""
+    pixels = observation.get(PIXELS, {})
+    views = dict(pixels) if isinstance(pixels, Mapping) else {ONLY_CAMERA: pixels}
+    others = {name: value for name, value in observation.items() if name not in (PIXELS, AGENT_POS)}
+    state = {STATE: observation[AGENT_POS]} if AGENT_POS in observation else {}
+    return others | views | state

@@ -7,23 +7,32 @@ import copy
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tomli_w
 from pydantic import ValidationError
 
 from vla.base.errors import ConfigError
+from vla.base.family import as_table, load_plugins
 from vla.base.files import write_atomically
 from vla.base.strict import StrictModel, explain
-from vla.cache.cache_config import CacheConfig
 from vla.cache.metadata import Augmentation
+from vla.cache.writer import CacheConfig
 from vla.embed.datasets.dataset_config import DatasetConfig
-from vla.embed.encoders.encoder_config import EncoderConfig
-from vla.policy.policy_config import PolicyConfig
+from vla.embed.encoders.encoder import ENCODERS, EncoderConfig
+from vla.policy.policy_config import POLICIES, PolicyConfig
 from vla.policy.training.train_config import TrainConfig
 from vla.rollout.rollout_config import EnvConfig, RecordConfig, RolloutConfig, ServeConfig
 
 DEFAULT_FILE = Path("pipeline.toml")
+
+
+class PluginsConfig(StrictModel):
+    """Members of families that live outside of vla: encoders, trunks, fusions, heads, policies, worlds."""
+
+    modules: tuple[str, ...] = ()
+    """Python modules that define some; imported first. Installed packages need no mention: their entry points
+    of the group `vla.plugins` are found. What a run or a shared policy saved here is not imported."""
 
 
 class PipelineConfig(StrictModel):
@@ -32,13 +41,14 @@ class PipelineConfig(StrictModel):
     env: EnvConfig = EnvConfig()
     record: RecordConfig = RecordConfig()
     dataset: DatasetConfig = DatasetConfig()
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: Annotated[EncoderConfig, ENCODERS.choice()] = ENCODERS.by_default()
     augment: Augmentation = Augmentation()
     cache: CacheConfig = CacheConfig()
-    policy: PolicyConfig = PolicyConfig()
+    policy: Annotated[PolicyConfig, POLICIES.choice()] = POLICIES.by_default()
     train: TrainConfig = TrainConfig()
     rollout: RolloutConfig = RolloutConfig()
     serve: ServeConfig = ServeConfig()
+    plugins: PluginsConfig = PluginsConfig()
 
     @classmethod
     def load(
@@ -55,14 +65,15 @@ class PipelineConfig(StrictModel):
             options: values of named options by dotted key; None values were not given.
             assignments: `--set` arguments such as `train.lr=3e-4`; the value is read as TOML, or
                 else as a string.
-            base: tables of an earlier configuration; takes the place of `pipeline.toml`.
+            base: tables of an earlier configuration; takes the place of `pipeline.toml`. It may be a
+                stranger's, so the plugins that it names are not imported.
 
         Raises:
             ConfigError: the file is missing or not TOML, or a key or value is not valid.
         """
         if file is None and base is None and DEFAULT_FILE.is_file():
             file = DEFAULT_FILE
-        tables = copy.deepcopy(dict(base or {}))
+        tables = {key: copy.deepcopy(value) for key, value in (base or {}).items() if key != "plugins"}
         if file is not None:
             _merge(tables, read_tables(file))
         for assignment in assignments:
@@ -73,6 +84,11 @@ class PipelineConfig(StrictModel):
         for key, value in options.items():
             if value is not None:
                 _assign(tables, key, value)
+        try:
+            named = PluginsConfig.model_validate(tables.get("plugins", {}))
+        except ValidationError as error:
+            raise ConfigError(explain(error, PluginsConfig, "plugins")) from None
+        load_plugins(named.modules)
         try:
             return cls.model_validate(tables)
         except ValidationError as error:
@@ -121,10 +137,14 @@ def _value(text: str) -> Any:
 
 def _assign(tables: dict[str, Any], key: str, value: Any) -> None:
     *folders, name = key.split(".")
-    for folder in folders:
-        tables = tables.setdefault(folder, {})
-        if not isinstance(tables, dict):
+    for depth, folder in enumerate(folders):
+        # `head = "flow"` of a file stands for the table { type = "flow" }.
+        found = tables.setdefault(folder, {})
+        table = as_table(found) if depth else found
+        if not isinstance(table, dict):
             raise ConfigError(f"--set {key}: '{folder}' is a value, not a table")
+        tables[folder] = table
+        tables = table
     tables[name] = value
 
 

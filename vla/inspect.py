@@ -56,8 +56,7 @@ def _dataset(path: Path) -> dict[str, Any]:
         "fps": source.fps if says_fps else "not stored",
         "hours": round(sum(lengths) / source.fps / 3600, 3) if says_fps else "not stored",
         "cameras": list(source.camera_names),
-        "state": f"{source.state_key} [{source.state_dim}]",
-        "action": f"{source.action_key} [{source.action_dim}]",
+        "streams": [f"{s.describe()} from {s.key}" for s in source.streams if s.kind != "image"],
         "tasks": sorted({episode.task for episode in source.episodes}),
     }
     hint = "" if says_fps else " --set dataset.fps=50"
@@ -74,20 +73,19 @@ def _cache(path: Path) -> dict[str, Any]:
         "path": str(cache.folder),
         "fingerprint": metadata.fingerprint,
         "dataset": metadata.dataset.path,
-        "encoder": metadata.encoder.describe(),
-        "cameras": list(metadata.camera_names),
-        "feature_shape": [cache.variants, metadata.encoder.tokens, metadata.encoder.feature_dim],
+        "encoder": "; ".join(made.describe() for made in metadata.encoders.values()) or "none",
+        "streams": [stream.describe() for stream in metadata.streams],
+        "variants": metadata.variants,
         "episodes": len(metadata.episodes),
         "frames": metadata.num_frames,
         "shards": len(metadata.shards),
-        "language": (
-            f"{len(metadata.tasks)} task texts, {metadata.language.encoder.feature_dim} values each"
-            if metadata.language
+        "texts": (
+            f"{len(metadata.tasks)} task texts, {metadata.texts.encoder.feature_dim} values each"
+            if metadata.texts
             else "none"
         ),
         "mib": round(cache.nbytes / 2**20, 1),
-        "state_dim": metadata.state_dim,
-        "action_dim": metadata.action_dim,
+        "format": metadata.format_version,
         "next": f"vla train --cache {shlex.quote(str(cache.folder))}",
     }
 
@@ -125,29 +123,23 @@ def _suite(path: Path) -> dict[str, Any]:
 
 
 def _policy(path: Path) -> dict[str, Any]:
-    from vla.policy.agent import VLAAgent
+    from vla.policy.agents.policy import load_policy
     from vla.policy.training.run import find_policy
     from vla.policy.trunks.text import name_tasks
 
     folder = find_policy(path)
-    agent = VLAAgent.from_pretrained(folder)
-    policy = agent.config.policy
+    policy = load_policy(folder)
+    saved = policy.config
     return {
-        "kind": "policy",
+        "kind": f"policy ({saved.policy.type})",
         "path": str(folder),
-        "head": f"{policy.head}, {policy.residual} residuals, width {policy.n_emb}, {policy.n_layer} layers",
-        "parameters": sum(parameter.numel() for parameter in agent.parameters()),
-        "cameras": list(agent.camera_names),
-        "per_view_dim": policy.per_view_dim,
-        "language": (
-            f"{policy.language_dim} of the condition, tasks: {name_tasks(agent.config.tasks)}"
-            if policy.language
-            else "none"
-        ),
-        "raw_per_step_cond_dim": agent.raw_per_step_cond_dim,
-        "per_step_cond_dim": agent.per_step_cond_dim,
-        "horizons": [policy.obs_horizon, policy.pred_horizon, policy.num_action_steps],
-        "encoder": agent.config.encoder.describe(),
-        "cache_fingerprint": agent.config.cache_fingerprint,
+        **policy.describe(),
+        "parameters": sum(parameter.numel() for parameter in policy.parameters()),
+        "streams": [stream.describe() for stream in saved.streams],
+        "action": saved.action.describe(),
+        "tasks": name_tasks(saved.tasks) if saved.tasks else "told nothing",
+        "horizons": [saved.policy.obs_horizon, saved.policy.pred_horizon, saved.policy.num_action_steps],
+        "encoder": "; ".join(made.describe() for made in saved.encoders.values()) or "none",
+        "cache_fingerprint": saved.cache_fingerprint,
         "next": f"vla rollout {shlex.quote(str(folder))}",
     }

@@ -1,34 +1,95 @@
 """Do a cache and a run fit what is asked of them? Checked before a run is started or continued."""
 
 import json
+import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vla.base.errors import CacheError, ConfigError, EnvironmentSetupError
 
 if TYPE_CHECKING:
-    from vla.cache import FeatureCache
+    from vla.base.strict import StrictModel
+    from vla.cache import CacheConfig, FeatureCache
     from vla.config import PipelineConfig
     from vla.policy.policy_config import PolicyConfig
 
+PLACES = {"dataset.path", "encoder.id"}
+"""Keys whose values name a place, which may be spelled in several ways."""
+HERE = ("device", "batch_size", "compile", "workers", "language")
+"""Keys of `[encoder]` that say where and how it runs, not what the streams are."""
+OPEN: tuple[object, ...] = ("", "auto", (), None, {})
+"""Values that leave it to the dataset, the machine or the cache."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
-def with_encoder_of(settings: "PipelineConfig", cache: "FeatureCache") -> "PipelineConfig":
-    """Return the settings with the encoder that made a cache, unless they name another.
+
+def of_cache(settings: "PipelineConfig", cache: "FeatureCache") -> "PipelineConfig":
+    """Return the settings with `dataset`, `encoder`, `augment` and `cache` as the opened cache has them.
+
+    What a run saves is true because of this: it never comes from a default.
 
     Raises:
-        CacheError: they do; the message names both.
+        ConfigError: a key was given that says otherwise; the message names it, and both values.
     """
-    made_by, named = cache.metadata.encoder, settings.encoder
-    if "id" not in named.model_fields_set:
-        same = {"id": made_by.id} | ({"revision": made_by.revision} if made_by.revision else {})
-        return settings.model_copy(update={"encoder": named.model_copy(update=same)})
-    if made_by.id != named.id:
-        raise CacheError(
-            f"{cache.folder} holds features of encoder '{made_by.id}', the configuration names "
-            f"'{named.id}'; add --encoder {shlex.quote(made_by.id)}, or name another --cache"
-        )
-    return settings
+    from vla.embed.datasets.dataset_config import dataset_of
+    from vla.embed.encoders.encoder import encoder_config
+
+    tables: dict[str, StrictModel] = {
+        "dataset": dataset_of(cache),
+        "augment": cache.metadata.augmentation,
+        "cache": _cache_table(cache),
+    }
+    if (identity := cache.metadata.encoder) is not None:
+        where: dict[str, Any] = {key: getattr(settings.encoder, key) for key in HERE}
+        where |= {"dtype": identity.dtype} if identity.dtype != "uint8" else {}
+        tables["encoder"] = encoder_config(identity, **where)
+    for name, made in tables.items():
+        asked = getattr(settings, name)
+        for key in _contradictions(name, asked, made):
+            raise ConfigError(
+                f"[{name}] {key} = {_spell(getattr(asked, key))}, but {cache.folder} was made with "
+                f"{_spell(getattr(made, key, None))}; leave it out, or name another --cache"
+            )
+    return settings.model_copy(update=tables)
+
+
+def _cache_table(cache: "FeatureCache") -> "CacheConfig":
+    from vla.cache import CacheConfig
+    from vla.config import read_tables
+
+    saved = cache.folder / "pipeline.toml"
+    table = read_tables(saved).get("cache", {}) if saved.is_file() else {}
+    asked = table.get("shard_frames") if isinstance(table, dict) else None
+    return CacheConfig(path=str(cache.folder), shard_frames=asked or cache.metadata.frames_per_shard)
+
+
+def _contradictions(name: str, asked: "StrictModel", made: "StrictModel") -> Iterator[str]:
+    """Yield the keys that were given and say something else than the cache."""
+    for key in type(asked).model_fields:
+        if key not in asked.model_fields_set or key in HERE or f"{name}.{key}" == "cache.path":
+            continue
+        mine, its = getattr(asked, key), getattr(made, key, None)
+        if mine == its or mine in OPEN:
+            continue
+        if f"{name}.{key}" in PLACES and _same_place(str(mine), str(its)):
+            continue
+        if key == "revision" and not COMMIT.fullmatch(mine):  # a branch may have been that commit
+            continue
+        if (
+            f"{name}.{key}" == "encoder.type" and "id" not in asked.model_fields_set
+        ):  # it was not named either
+            continue
+        if name == "augment" and key != "variants" and not getattr(made, "variants", 0):
+            continue
+        yield key
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Tell whether two names may be one place: datasets and encoders are moved and copied."""
+    if Path(one).absolute() == Path(other).absolute():
+        return True
+    return Path(one).name == Path(other).name and not (Path(one).exists() and Path(other).exists())
 
 
 def require_fit(settings: "PipelineConfig", cache: "FeatureCache") -> None:
@@ -38,8 +99,8 @@ def require_fit(settings: "PipelineConfig", cache: "FeatureCache") -> None:
         CacheError: the policy takes the task text, and the cache has no features of its texts.
         ConfigError: validation rollouts could not tell what to do.
     """
-    if settings.policy.language:
-        cache.language()
+    if settings.policy.takes_task:
+        cache.text_features()
     if settings.train.rollout_every:
         _require_task(settings, cache)
 
@@ -49,7 +110,7 @@ def _require_task(settings: "PipelineConfig", cache: "FeatureCache") -> None:
     from vla.policy.trunks.text import choose_task, name_tasks
 
     asked, known = settings.rollout.task, cache.metadata.tasks
-    if not settings.policy.language:
+    if not settings.policy.takes_task:
         if asked:
             raise ConfigError(
                 f"rollout.task is '{asked:.80}', but the policy takes no task text; leave it out, or add "
@@ -71,10 +132,12 @@ def with_rollouts_that_fit(settings: "PipelineConfig", cache: "FeatureCache") ->
         EnvironmentSetupError: an environment is named, and it cannot be made or is not that of the cache.
     """
     from vla.base.progress import say
+    from vla.policy.saved_policy import SavedPolicy
     from vla.rollout.evaluate.evaluate import require_environment
 
+    trained_on = SavedPolicy.for_cache(settings.policy, cache.metadata)
     try:
-        require_environment(settings.env, settings.policy, cache.metadata)
+        require_environment(settings.env, trained_on)
     except EnvironmentSetupError as error:
         if "env" in settings.model_fields_set:
             raise EnvironmentSetupError(f"{error}, or none: --set train.rollout_every=0") from error
@@ -89,17 +152,17 @@ def require_same_cache(checkpoint: Path, cache: "FeatureCache") -> None:
     Raises:
         CacheError: it was trained on another one, or with another text tower's features.
     """
-    from vla.policy.agent import AgentConfig, read_config
+    from vla.policy.saved_policy import read_config
     from vla.policy.training.run import POLICY_FOLDER
 
-    trained: AgentConfig = read_config(checkpoint / POLICY_FOLDER)
+    trained = read_config(checkpoint / POLICY_FOLDER)
     if trained.cache_fingerprint != cache.metadata.fingerprint:
         raise CacheError(
             f"{checkpoint} was trained on cache {trained.cache_fingerprint}, {cache.folder} is "
             f"{cache.metadata.fingerprint}; continue with the former (--cache), or start a new run"
         )
-    language = cache.metadata.language
-    if trained.text_encoder not in (None, language and language.encoder):
+    texts = cache.metadata.texts
+    if trained.text_encoder not in (None, texts and texts.encoder):
         raise CacheError(
             f"{checkpoint} was trained with another text tower's features than {cache.folder} has; "
             "make those again with that encoder, or start a new run"
@@ -114,22 +177,25 @@ def require_same_policy(checkpoint: Path, policy: "PolicyConfig") -> None:
     Raises:
         ConfigError: a setting differs; the message names the first one.
     """
-    from vla.policy.agent import read_config
+    from vla.policy.saved_policy import read_config
     from vla.policy.training.run import POLICY_FOLDER
     from vla.suite.config import flatten
 
     trained = flatten({"policy": read_config(checkpoint / POLICY_FOLDER).policy.model_dump(mode="json")})
     named = flatten({"policy": policy.model_dump(mode="json")})
-    for key, value in trained.items():
-        if named[key] != value:
-            former = shlex.quote(f"{key}={_spell(value)}")
+    # Which member a part is comes first: its keys follow from that.
+    for key in sorted(trained, key=lambda key: not key.endswith(".type")):
+        if named.get(key) != trained[key]:
+            name, before, now = key.removesuffix(".type"), _spell(trained[key]), _spell(named.get(key))
             raise ConfigError(
-                f"{checkpoint} was trained with {key} = {_spell(value)}, the configuration says "
-                f"{_spell(named[key])}; continue with the former (--set {former}), or start a new run: "
-                "another --out, without --resume"
+                f"{checkpoint} was trained with {name} = {before}, the configuration says {now}; continue "
+                f"with the former (--set {shlex.quote(f'{name}={before}')}), or start a new run: another "
+                "--out, without --resume"
             )
 
 
 def _spell(value: object) -> str:
     """Write a value as `--set` reads it."""
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)

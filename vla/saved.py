@@ -6,6 +6,7 @@ from typing import Any
 
 from vla.base.errors import ConfigError
 from vla.config import PipelineConfig, read_tables
+from vla.matching import HERE
 from vla.rollout.rollout_config import EnvConfig
 
 
@@ -33,25 +34,42 @@ def _label(text: str) -> str:
 
 
 def saved_tables(policy: Path) -> dict[str, Any]:
-    """Return the configuration that a policy was trained with, its encoder's name at least."""
-    from vla.policy.agent import read_config
+    """Return the configuration that a policy was trained with; encoder and policy are its own.
+
+    The arithmetic of its encoder is left to the device: a GPU embeds in bfloat16, a CPU may roll out in
+    float32.
+    """
+    from vla.embed.encoders.encoder import encoder_config
+    from vla.policy.saved_policy import read_config
     from vla.policy.training.run import find_policy, find_run
 
     folder = find_policy(policy)
-    run = find_run(folder)
+    run, config = find_run(folder), read_config(folder)
     settings = next((p for p in (folder, run) if p and (p / "pipeline.toml").is_file()), None)
     tables = read_tables(settings / "pipeline.toml") if settings else {}
-    encoder = read_config(folder).encoder
     table = tables.get("encoder", {})
     if not isinstance(table, dict):
-        raise ConfigError(f"{run}/pipeline.toml: 'encoder' is a value, not a table")
-    named = {"id": encoder.id, "pool": encoder.pooling}
-    revision = {"revision": encoder.revision} if encoder.revision else {}
-    return {**tables, "encoder": {**table, **named, **revision}}
+        raise ConfigError(f"{settings}/pipeline.toml: 'encoder' is a value, not a table")
+    here = {key: table[key] for key in HERE if key in table}
+    encoders = [encoder_config(identity, **here) for identity in config.encoders.values()]
+    own = {"encoder": encoders[0].model_dump(mode="json", exclude_none=True)} if encoders else {}
+    return {**tables, "policy": config.policy.model_dump(mode="json", exclude_none=True), **own}
 
 
 def run_tables(run: Path) -> dict[str, Any]:
-    """Return the configuration that an existing run was started with."""
-    from vla.policy.training.run import RunDirectory
+    """Return the configuration that an existing run was started with, in today's words.
 
-    return read_tables(RunDirectory.open(run).config)
+    Of dataset, encoder and augmentation the cache has the last word, as for a new run, so what the run has
+    saved of them is left out: before there were streams it was not always true.
+    """
+    from vla.policy.training.run import RunDirectory
+    from vla.policy.version1 import upgrade_policy
+
+    tables = read_tables(RunDirectory.open(run).config)
+    kept = {name: table for name, table in tables.items() if name not in ("dataset", "augment")}
+    for name, keys in (("encoder", HERE), ("cache", ("path",))):
+        if isinstance(table := kept.get(name), dict):
+            kept[name] = {key: value for key, value in table.items() if key in keys}
+    if isinstance(policy := kept.get("policy"), dict):
+        kept["policy"] = upgrade_policy(policy)
+    return kept

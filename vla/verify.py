@@ -52,21 +52,25 @@ def verify(
 def _cache(
     path: Path, reencode: int, dataset: str | None, encoder: str | None, device: str
 ) -> dict[str, Any]:
+    from vla.advice import advise
     from vla.cache.cache_damage import cache_problems
 
-    problems = cache_problems(path)
+    problems = [advise(problem) for problem in cache_problems(path)]
     report: dict[str, Any] = {"kind": "feature cache", "path": str(path), "problems": problems}
     if not reencode or problems:  # what is damaged already need not be encoded to be known
         return report
     from vla.cache import FeatureCache
-    from vla.embed.datasets.made_from import dataset_of
-    from vla.embed.encoders.encoder_config import EncoderConfig
+    from vla.embed.datasets.dataset_config import dataset_of
+    from vla.embed.encoders.encoder import encoder_config
     from vla.embed.reencode import reencode_problems
 
     cache = FeatureCache(path)
     made_by = cache.metadata.encoder
-    revision = "main" if encoder or not made_by.revision else made_by.revision
-    config = EncoderConfig(id=encoder or made_by.id, revision=revision, device=device)
+    if made_by is None:
+        raise VlaError(f"{path} holds no stream of an encoder; --reencode has nothing to compare")
+    where = {"device": device, "dtype": made_by.dtype if made_by.dtype != "uint8" else "auto"}
+    named = {"id": encoder, "revision": "main"} if encoder else {}
+    config = encoder_config(made_by, **where, **named)
     differing, worst = reencode_problems(cache, dataset_of(cache, dataset), config, reencode)
     frames = min(reencode, cache.num_frames)
     figures = {"reencoded_frames": frames, "largest_difference": round(worst, 4)}

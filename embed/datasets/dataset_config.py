@@ -1,10 +1,31 @@
 """Which demonstrations to read, and how: table `[dataset]`."""
 
-from typing import Annotated, Literal
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator
 
-from vla.base.strict import StrictModel
+from vla.base.errors import ConfigError
+from vla.base.strict import StrictModel, explain
+from vla.cache.stream import ACTION, STATE, TASK
+
+if TYPE_CHECKING:
+    from vla.cache import FeatureCache
+
+RESERVED = (STATE, ACTION, TASK, "episode_index", "frame_index")
+"""Names that a cache gives a meaning of its own; no camera or sensor may have one of them."""
+DIMENSIONS = {"vector": 1, "points": 2, "series": 2, "tokens": 2}
+"""Axes of one frame, by kind."""
+
+
+class SensorConfig(StrictModel):
+    """One sensor: a stream that is kept as the dataset holds it, in float32."""
+
+    key: Annotated[str, Field(min_length=1)]
+    """What the dataset calls it, such as `observation.lidar`."""
+    kind: Literal["vector", "points", "series", "tokens"]
+    """vector [dim], points [points, channels], series [time, channels] or tokens [tokens, dim]."""
 
 
 class DatasetConfig(StrictModel):
@@ -16,6 +37,9 @@ class DatasetConfig(StrictModel):
     """Branch, tag or commit on the Hub. Without one the Hub is never asked; meaningless for directories."""
     cameras: tuple[str, ...] = ()
     """Cameras to embed, in this order; empty takes all, in the dataset's order."""
+    streams: dict[str, SensorConfig] = Field(default_factory=dict)
+    """Sensors to keep beside the cameras, by the name they get: `lidar = {key = "observation.lidar",
+    kind = "points"}`."""
     state_key: str = ""
     """Empty takes the format's own: `observation.state`, in HDF5 `observations/qpos`."""
     action_key: str = ""
@@ -28,3 +52,53 @@ class DatasetConfig(StrictModel):
     """How far timestamps and video frames may lie from frame number / fps [s]; LeRobot's default."""
     color: Literal["rgb", "bgr"] = "rgb"
     """Order of the colours in HDF5 images. OpenCV swaps them where it is handed RGB; look at a frame."""
+
+    @field_validator("streams")
+    @classmethod
+    def _names_are_free(cls, streams: dict[str, SensorConfig]) -> dict[str, SensorConfig]:
+        for name in streams:
+            if not name or name in RESERVED:
+                raise ValueError(f"'{name}' names something else; call the sensor otherwise")
+        return streams
+
+
+def dataset_of(cache: "FeatureCache", named: str | None = None) -> DatasetConfig:
+    """Return the configuration of a cache's dataset, to be opened as it was then.
+
+    `cache.json` says what was read; how it was read, such as the order of colours, is in the settings beside
+    it, which a cache made from Python may lack.
+
+    Args:
+        cache: the features.
+        named: where the dataset lies, if not where it did.
+
+    Raises:
+        ConfigError: the settings cannot be read.
+    """
+    made, saved = cache.metadata, _saved(cache.folder / "pipeline.toml")
+    dataset = made.dataset
+    path = saved.path if "path" in saved.model_fields_set else dataset.path
+    sensors = [s for s in made.streams if s.made_by is None and s.name not in (STATE, ACTION)]
+    known = {STATE, ACTION, *(sensor.name for sensor in sensors)}
+    return saved.model_copy(
+        update={
+            "path": named or path,
+            "revision": None if named else dataset.revision,  # the commit, where the settings name a branch
+            "cameras": tuple(name for name in dataset.keys if name not in known),
+            "streams": {s.name: SensorConfig.model_validate({"key": s.key, "kind": s.kind}) for s in sensors},
+            "state_key": dataset.keys.get(STATE, ""),
+            "action_key": dataset.keys.get(ACTION, ""),
+            "episodes": dataset.episodes or (),
+            "fps": dataset.fps,
+        }
+    )
+
+
+def _saved(path: Path) -> DatasetConfig:
+    try:
+        tables: dict[str, Any] = tomllib.loads(path.read_text()) if path.is_file() else {}
+        return DatasetConfig.model_validate(tables.get("dataset", {}))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, DatasetConfig, 'dataset')}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from None

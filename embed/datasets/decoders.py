@@ -4,19 +4,19 @@ Single images share a pool. The videos of a camera have a thread of their own, i
 decoded: no file is read twice, and no camera waits for another at the end of a block.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from jaxtyping import UInt8
 
 from vla.embed.datasets.folder import DatasetFolder
 from vla.embed.datasets.images import decode_image, stack
-from vla.embed.datasets.lerobot.places import VideoSpan
-from vla.embed.datasets.video_track import VideoTrack
+from vla.embed.datasets.video import VideoFile, VideoSpan
 
-Decoded = Callable[[], UInt8[np.ndarray, "n h w 3"]]
-"""Waits for the frames of one camera in a block, RGB; raises DatasetError if one cannot be decoded."""
+Decoded = Callable[[], np.ndarray]
+"""Waits for one stream of a block, [n, ...]; raises DatasetError if a frame cannot be decoded."""
 Where = Callable[[int], str]
 """Names camera, episode and frame of a block's k-th frame, for messages."""
 MOST_THREADS = 16
@@ -55,9 +55,9 @@ class Decoders:
             track.close()  # not if waiting was broken off: its thread may still read the file
 
     def begin_images(self, cells: Sequence[object], where: Where) -> Decoded:
-        """Begin to decode encoded images."""
-        images = self._pool.map(decode_image, cells)
-        return lambda: stack(images, len(cells), where)
+        """Begin to decode encoded images, in either form that the `datasets` library stores them."""
+        encoded = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
+        return partial(stack, self._pool.map(decode_image, encoded), len(cells), where)
 
     def begin_video(
         self, camera: str, spans: Sequence[tuple[VideoSpan, range]], fps: float, where: Where
@@ -65,3 +65,43 @@ class Decoders:
         """Begin to decode a camera's next frames; see `VideoTrack.frames`."""
         track, count = self._tracks[camera], sum(len(frames) for _, frames in spans)
         return self._threads[camera].submit(lambda: stack(track.frames(spans, fps), count, where)).result
+
+
+class VideoTrack:
+    """One camera; keeps the file open that it is in, so that a pass decodes every file once.
+
+    Args:
+        folder: the dataset.
+        tolerance_s: how far a frame may lie from its due time [s]; less than half a frame period.
+        threads: that decode a file; 0 lets FFmpeg choose.
+    """
+
+    def __init__(self, folder: DatasetFolder, tolerance_s: float, threads: int = 0) -> None:
+        self._folder, self._tolerance_s, self._threads = folder, tolerance_s, threads
+        self._name = ""
+        self._file: VideoFile | None = None
+
+    def frames(
+        self, spans: Sequence[tuple[VideoSpan, range]], fps: float
+    ) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+        """Yield RGB frames, given as frame numbers within episodes.
+
+        Raises:
+            DatasetError: a file is missing, or leads out of the dataset.
+            FrameError: a frame is missing or cannot be decoded.
+        """
+        for span, frames in spans:
+            times_s = [span.start_s + frame / fps for frame in frames]
+            yield from self._open(span.file).frames_at(times_s, self._tolerance_s)
+
+    def close(self) -> None:
+        """Close the file that is open, if any."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._name = None, ""
+
+    def _open(self, name: str) -> VideoFile:
+        if self._file is None or name != self._name:
+            self.close()
+            self._file, self._name = VideoFile(self._folder.file(name), self._threads), name
+        return self._file

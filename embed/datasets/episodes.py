@@ -4,11 +4,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Int32
-
 from vla.base.errors import DatasetError
-from vla.cache.metadata import Episode
+from vla.cache.episodes import Episode
 
 MAX_FRAMES = 2**31 - 1
 """Frame numbers are int32 in the cache; whoever claims more is not telling of demonstrations."""
@@ -76,13 +73,3 @@ def locate(episodes: Sequence[Episode], frames: range) -> Iterator[Span]:
         if start < stop:
             yield Span(position, start, stop)
         position += 1
-
-
-def positions(
-    episodes: Sequence[Episode], frames: range
-) -> tuple[Int32[np.ndarray, "n"], Int32[np.ndarray, "n"]]:
-    """Return each frame's episode, by the dataset's own number, and its number within the episode."""
-    spans = list(locate(episodes, frames))
-    indices = [np.full(span.stop - span.start, episodes[span.position].index, np.int32) for span in spans]
-    numbers = [np.arange(span.start, span.stop, dtype=np.int32) for span in spans]
-    return np.concatenate(indices), np.concatenate(numbers)

@@ -1,44 +1,41 @@
-"""What stage one asks of a dataset: episodes, and frames decoded in order.
+"""What stage one asks of a dataset: episodes, and their streams decoded in order.
 
-Another format is another subclass; nothing else in `vla` knows about files of
-demonstrations.
+Another format is another subclass; nothing else in `vla` knows about files of demonstrations.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Int32
 
-from vla.cache.metadata import DatasetIdentity, Episode
-from vla.embed.datasets.watch import FileWatch
+from vla.base.errors import DatasetError
+from vla.cache.episodes import Episode
+from vla.cache.metadata import DatasetIdentity
+from vla.cache.stream import Stream
+from vla.embed.datasets.content import FileWatch
+from vla.embed.datasets.dataset_config import DIMENSIONS, RESERVED, DatasetConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameBlock:
-    """Consecutive decoded frames of all cameras; cameras may differ in size."""
+    """Consecutive frames: an observation with the action, every array with a leading axis of frames."""
 
-    images: dict[str, UInt8[np.ndarray, "n _h _w 3"]]
-    """RGB, in [0, 255]."""
-    state: Float32[np.ndarray, "n state_dim"]
-    action: Float32[np.ndarray, "n action_dim"]
+    streams: dict[str, np.ndarray]
+    """By name: cameras uint8 [n, h, w, 3] RGB, which may differ in size; all others float32 [n, *shape]."""
     episode_index: Int32[np.ndarray, "n"]
     """The dataset's own number of the episode."""
     frame_index: Int32[np.ndarray, "n"]
     """Counted within the episode."""
 
+    def __len__(self) -> int:
+        return len(self.frame_index)
+
 
 class FrameSource(ABC):
-    """Demonstrations on disk.
-
-    Attributes:
-        state_key: what the dataset calls the robot state.
-        action_key: what it calls the action.
-    """
-
-    state_key: str
-    action_key: str
+    """Demonstrations on disk."""
 
     @property
     @abstractmethod
@@ -52,8 +49,8 @@ class FrameSource(ABC):
 
     @property
     @abstractmethod
-    def camera_names(self) -> tuple[str, ...]:
-        """Cameras that `read` delivers, in order."""
+    def streams(self) -> tuple[Stream, ...]:
+        """What `read` delivers: cameras, then sensors, then state and action."""
 
     @property
     @abstractmethod
@@ -61,14 +58,14 @@ class FrameSource(ABC):
         """The chosen episodes; frames are numbered 0, 1, 2, … through them."""
 
     @property
-    @abstractmethod
-    def state_dim(self) -> int:
-        """Size of the robot state."""
+    def camera_names(self) -> tuple[str, ...]:
+        """The streams that are images, in order."""
+        return tuple(stream.name for stream in self.streams if stream.kind == "image")
 
-    @property
-    @abstractmethod
-    def action_dim(self) -> int:
-        """Size of the action."""
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """What the dataset calls each stream."""
+        return {stream.name: stream.key for stream in self.streams}
 
     @abstractmethod
     def files(self) -> list[str]:
@@ -95,3 +92,50 @@ class FrameSource(ABC):
         Raises:
             DatasetError: a frame cannot be read; the message names episode, frame and camera.
         """
+
+
+def name_streams(
+    dataset: str,
+    config: DatasetConfig,
+    cameras: Mapping[str, tuple[str, Sequence[int] | None]],
+    shapes: Mapping[str, tuple[int, ...]],
+    vectors: Mapping[str, str],
+) -> tuple[Stream, ...]:
+    """Describe all streams of a dataset: cameras, then sensors, then state and action.
+
+    Args:
+        dataset: its name, for messages.
+        config: names the sensors.
+        cameras: key, and height, width and 3 where the dataset promises them, of each camera by name.
+        shapes: of one frame of each sensor, state and action, by name.
+        vectors: keys of state and action by name.
+
+    Raises:
+        DatasetError: a camera has a name that is taken, or a sensor's shape is not that of its kind.
+    """
+    streams = []
+    for name, (key, size) in cameras.items():
+        if name in (*RESERVED, *config.streams):
+            raise DatasetError(
+                f"{dataset}: camera '{name}' has a name that something else has; call the sensor otherwise, "
+                "or leave the camera out: --set dataset.cameras=[…]"
+            )
+        shape = tuple(size) if size and len(size) == 3 and size[2] == 3 else (0, 0, 3)
+        streams.append(Stream(name=name, kind="image", dtype="uint8", shape=shape, key=key))
+    for name, sensor in config.streams.items():
+        due = DIMENSIONS[sensor.kind]
+        if len(shapes[name]) != due:
+            fitting = [kind for kind, axes in DIMENSIONS.items() if axes == len(shapes[name])]
+            raise DatasetError(
+                f"{dataset}: '{sensor.key}' has shape {list(shapes[name])} a frame, {sensor.kind} have {due} "
+                f"{'axis' if due == 1 else 'axes'}; its kind may be: {', '.join(fitting) or 'none'}; see "
+                f"dataset.streams.{name}.kind"
+            )
+        streams.append(
+            Stream(name=name, kind=sensor.kind, dtype="float32", shape=shapes[name], key=sensor.key)
+        )
+    for name, key in vectors.items():
+        if len(shapes[name]) != 1:
+            raise DatasetError(f"{dataset}: '{key}' has shape {list(shapes[name])}; {name} takes vectors")
+        streams.append(Stream(name=name, kind="vector", dtype="float32", shape=shapes[name], key=key))
+    return tuple(streams)

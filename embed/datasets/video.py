@@ -6,6 +6,7 @@ jumps to the keyframe before it when it does not; what comes out does not depend
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -19,6 +20,16 @@ JUMP_S = 2.0
 """Frames up to so far ahead are decoded and dropped; beyond, seeking is cheaper."""
 BACK_OFF_S = (0.0, 1.0, 10.0)
 """Seeking may land behind what was asked, as with open groups of pictures; then try further back."""
+
+
+@dataclass(frozen=True)
+class VideoSpan:
+    """The part of a video file that shows one episode."""
+
+    file: str
+    """Relative to the dataset."""
+    start_s: float
+    """Time of the episode's first frame on the file's clock [s]."""
 
 
 class VideoFile:

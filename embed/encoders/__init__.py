@@ -1,1 +1,1 @@
-"""Frozen encoders: one file a member, each a config beside its class."""
+"""Frozen encoders: one file a member, each a configuration beside its class; see `encoder.py`."""

@@ -11,14 +11,36 @@ B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
 """
 
 import math
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field
 from torch import Tensor, nn
 
-from vla.policy.heads.head import ActionHead, Draws, Noise, masked_mean_square
-from vla.policy.policy_config import DdpmConfig
-from vla.policy.training.sampling import RowRandom
+from vla.base.strict import NotNegative, Share
+from vla.policy.batch import Draws
+from vla.policy.heads.head import ActionHead, HeadConfig, masked_mean_square
+from vla.policy.nn.action_transformer import ActionTransformer
+from vla.policy.policy_config import HeadedConfig
+from vla.policy.random import Random
+
+
+class DdpmConfig(HeadConfig):
+    """Noise prediction, sampled with DDIM."""
+
+    type: Literal["ddpm"] = "ddpm"
+    levels: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Noise levels of training, K."""
+    clip: NotNegative = 1.0
+    """Bound of a denoised action, as a multiple of the demonstrations' range about their mean; 0 is none."""
+    eta: Share = 0.0
+    """Fresh noise of each sampling step; 0 is deterministic, 1 is DDPM's."""
+
+    def build(self, policy: HeadedConfig, action_dim: int) -> "DdpmHead":
+        network = ActionTransformer(policy, action_dim, num_times=1, num_outputs=1)
+        shape = (policy.pred_horizon, action_dim)
+        return DdpmHead(network, cond_dim=policy.cond_dim, shape=shape, config=self)
 
 
 class DdpmHead(ActionHead):
@@ -26,8 +48,8 @@ class DdpmHead(ActionHead):
 
     Args:
         network: called with (x_k, cond, (k + 1) / K), answers with (e,).
-        action_dim: A.
         cond_dim: C, the width of the condition it expects.
+        shape: (T, A), of a chunk.
         config: noise levels, clipping, eta.
 
     Attributes:
@@ -37,13 +59,16 @@ class DdpmHead(ActionHead):
     """
 
     default_num_steps = 10
+    export_problem = "head 'ddpm' picks its noise levels as it goes; vla exports imf, flow and mlp"
     alpha_bar: Tensor
     lowest: Tensor
     highest: Tensor
 
-    def __init__(self, network: nn.Module, *, action_dim: int, cond_dim: int, config: DdpmConfig) -> None:
-        super().__init__()
-        self.network, self.cond_dim, self.config = network, cond_dim, config
+    def __init__(
+        self, network: nn.Module, *, cond_dim: int, shape: tuple[int, int], config: DdpmConfig
+    ) -> None:
+        super().__init__(cond_dim, shape)
+        self.network, self.config, action_dim = network, config, shape[1]
         self.register_buffer("alpha_bar", cosine_alpha_bar(config.levels), persistent=False)
         self.register_buffer("lowest", -torch.ones(action_dim))
         self.register_buffer("highest", torch.ones(action_dim))
@@ -53,9 +78,9 @@ class DdpmHead(ActionHead):
         self.lowest.copy_(lowest)
         self.highest.copy_(highest)
 
-    def draw(self, rows: int, shape: tuple[int, int], random: RowRandom) -> Draws:
+    def draw(self, rows: int, random: Random) -> Draws:
         """Draw noise and uniform noise levels."""
-        return {"noise": random.normal(rows, *shape), "level": random.integers(self.config.levels, rows)}
+        return {"noise": random.normal(rows, *self.shape), "level": random.integers(self.config.levels, rows)}
 
     def compute_loss(
         self,
@@ -74,23 +99,24 @@ class DdpmHead(ActionHead):
 
     @torch.no_grad()
     def sample(
-        self, cond: Float[Tensor, "B T_obs C"], noise: Noise, num_steps: int
+        self, cond: Float[Tensor, "B T_obs C"], random: Random, num_steps: int
     ) -> Float[Tensor, "B T A"]:
         """Denoise over `num_steps` of the K levels, at most K."""
         steps = min(num_steps, self.config.levels)
         levels = torch.linspace(self.config.levels - 1, 0, steps).round().long().tolist() if steps > 1 else []
         levels = levels or [self.config.levels - 1]
-        x_k = noise()
+        x_k = self.noise(cond, random)
         for level, following in zip(levels, [*levels[1:], None], strict=True):
             index = torch.full((len(x_k),), level, device=x_k.device)
             (e_hat,) = self.network(x_k, cond, self._time(index))
             signal = self.alpha_bar[level]
             target = torch.ones_like(signal) if following is None else self.alpha_bar[following]
-            x_k = self._step(x_k, e_hat.float(), signal, target, noise if following is not None else None)
+            fresh = self.noise(cond, random) if self.config.eta and following is not None else None
+            x_k = self._step(x_k, e_hat.float(), signal, target, fresh)
         return x_k
 
     def _step(
-        self, x_k: Tensor, e_hat: Tensor, signal: Tensor, target: Tensor, noise: Noise | None
+        self, x_k: Tensor, e_hat: Tensor, signal: Tensor, target: Tensor, fresh: Tensor | None
     ) -> Tensor:
         """Move from one noise level to a lower one (DDIM, equations 12 and 16)."""
         x_0 = (x_k - (1 - signal).sqrt() * e_hat) / signal.sqrt()
@@ -100,8 +126,8 @@ class DdpmHead(ActionHead):
             e_hat = (x_k - signal.sqrt() * x_0) / (1 - signal).sqrt()
         sigma = self.config.eta * ((1 - target) / (1 - signal) * (1 - signal / target)).clamp(min=0).sqrt()
         x_next = target.sqrt() * x_0 + (1 - target - sigma**2).clamp(min=0).sqrt() * e_hat
-        if self.config.eta and noise is not None:
-            x_next = x_next + sigma * noise()
+        if fresh is not None:
+            x_next = x_next + sigma * fresh
         return x_next
 
     def _time(self, level: Tensor) -> Tensor:

@@ -8,12 +8,27 @@ all chunks that fit the condition, whatever the noise.
 B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vla.policy.heads.head import ActionHead, Draws, Noise, masked_mean_square
-from vla.policy.training.sampling import RowRandom
+from vla.policy.batch import Draws
+from vla.policy.heads.head import ActionHead, HeadConfig, masked_mean_square
+from vla.policy.nn.action_transformer import ActionTransformer
+from vla.policy.policy_config import HeadedConfig
+from vla.policy.random import Random
+
+
+class FlowConfig(HeadConfig):
+    """Flow matching; it has no settings of its own."""
+
+    type: Literal["flow"] = "flow"
+
+    def build(self, policy: HeadedConfig, action_dim: int) -> "FlowHead":
+        network = ActionTransformer(policy, action_dim, num_times=1, num_outputs=1)
+        return FlowHead(network, cond_dim=policy.cond_dim, shape=(policy.pred_horizon, action_dim))
 
 
 class FlowHead(ActionHead):
@@ -22,17 +37,18 @@ class FlowHead(ActionHead):
     Args:
         network: called with (x_t, cond, t), answers with (v,).
         cond_dim: C, the width of the condition it expects.
+        shape: (T, A), of a chunk.
     """
 
     default_num_steps = 10
 
-    def __init__(self, network: nn.Module, *, cond_dim: int) -> None:
-        super().__init__()
-        self.network, self.cond_dim = network, cond_dim
+    def __init__(self, network: nn.Module, *, cond_dim: int, shape: tuple[int, int]) -> None:
+        super().__init__(cond_dim, shape)
+        self.network = network
 
-    def draw(self, rows: int, shape: tuple[int, int], random: RowRandom) -> Draws:
+    def draw(self, rows: int, random: Random) -> Draws:
         """Draw noise and uniform times."""
-        return {"noise": random.normal(rows, *shape), "t": random.uniform(rows)}
+        return {"noise": random.normal(rows, *self.shape), "t": random.uniform(rows)}
 
     def compute_loss(
         self,
@@ -49,10 +65,10 @@ class FlowHead(ActionHead):
 
     @torch.no_grad()
     def sample(
-        self, cond: Float[Tensor, "B T_obs C"], noise: Noise, num_steps: int
+        self, cond: Float[Tensor, "B T_obs C"], random: Random, num_steps: int
     ) -> Float[Tensor, "B T A"]:
         """Integrate from t = 1 to 0 with Euler steps of equal length."""
-        x_t = noise()
+        x_t = self.noise(cond, random)
         for step in range(num_steps):
             t = x_t.new_full((x_t.shape[0],), 1 - step / num_steps)
             (v_hat,) = self.network(x_t, cond, t)

@@ -4,33 +4,38 @@ B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vla.policy.training.sampling import RowRandom
-
-Noise = Callable[[], Float[Tensor, "B T A"]]
-"""Each call draws standard normal noise of a chunk's shape."""
-
-Draws = dict[str, Tensor]
-"""Random tensors of one batch, a row each."""
+from vla.base.family import Family
+from vla.base.strict import StrictModel
+from vla.policy.batch import Draws
+from vla.policy.policy_config import HeadedConfig
+from vla.policy.random import Random
 
 
 class ActionHead(nn.Module):
     """Learn and draw normalised action chunks.
 
-    Attributes:
+    Args:
         cond_dim: C, the width of the condition of one observation step.
+        shape: (T, A), of a chunk.
+
+    Attributes:
         default_num_steps: network evaluations a sample where nothing else is asked.
+        export_problem: why a graph for other programs cannot be made of it; empty where it can.
     """
 
-    cond_dim: int
     default_num_steps: int
+    export_problem = ""
+
+    def __init__(self, cond_dim: int, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.cond_dim, self.shape = cond_dim, shape
 
     @abstractmethod
-    def draw(self, rows: int, shape: tuple[int, int], random: RowRandom) -> Draws:
+    def draw(self, rows: int, random: Random) -> Draws:
         """Draw everything random about one loss: noise and times.
 
         Apart from the loss itself, so that `compute_loss` is a plain function of tensors, which can be
@@ -38,7 +43,6 @@ class ActionHead(nn.Module):
 
         Args:
             rows: B.
-            shape: (T, A).
             random: the source of numbers.
         """
 
@@ -64,9 +68,32 @@ class ActionHead(nn.Module):
 
     @abstractmethod
     def sample(
-        self, cond: Float[Tensor, "B T_obs C"], noise: Noise, num_steps: int
+        self, cond: Float[Tensor, "B T_obs C"], random: Random, num_steps: int
     ) -> Float[Tensor, "B T A"]:
         """Draw one chunk a row in `num_steps` network evaluations."""
+
+    def noise(self, cond: Float[Tensor, "B T_obs C"], random: Random) -> Float[Tensor, "B T A"]:
+        """Draw standard normal noise of a chunk's shape, a row for each condition."""
+        # shape[0]: len() would fix the batch size of an exported graph.
+        return random.normal(cond.shape[0], *self.shape)
+
+
+class HeadConfig(StrictModel):
+    """Which action head, and its settings."""
+
+    type: str
+
+    @abstractmethod
+    def build(self, policy: HeadedConfig, action_dim: int) -> ActionHead:
+        """Build the head, untrained.
+
+        Args:
+            policy: horizons, condition width, and the sizes of the network.
+            action_dim: A.
+        """
+
+
+HEADS: Family[HeadConfig] = Family("action head", HeadConfig, "vla.policy.heads", default="imf")
 
 
 def masked_mean_square(error: Float[Tensor, "B T A"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B"]:

@@ -3,36 +3,54 @@
 B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vla.policy.heads.head import ActionHead, Draws, Noise, masked_mean_square
-from vla.policy.policy_config import PolicyConfig
-from vla.policy.training.sampling import RowRandom
+from vla.base.strict import Depth, Width
+from vla.policy.batch import Draws
+from vla.policy.heads.head import ActionHead, HeadConfig, masked_mean_square
+from vla.policy.policy_config import HeadedConfig
+from vla.policy.random import Random
 
 
-class MlpHead(ActionHead):
+class MlpConfig(HeadConfig):
+    """Deterministic regression."""
+
+    type: Literal["mlp"] = "mlp"
+    width: Width = 1024
+    """Of the hidden layers."""
+    layers: Depth = 3
+    """Hidden layers."""
+
+    def build(self, policy: HeadedConfig, action_dim: int) -> "RegressionHead":
+        layers: list[nn.Module] = []
+        width = policy.obs_horizon * policy.cond_dim
+        for _ in range(self.layers):
+            layers += [nn.Linear(width, self.width), nn.SiLU(), nn.RMSNorm(self.width)]
+            width = self.width
+        network = nn.Sequential(*layers, nn.Linear(width, policy.pred_horizon * action_dim))
+        return RegressionHead(network, policy, action_dim)
+
+
+class RegressionHead(ActionHead):
     """Map the flattened condition to the mean action chunk.
 
     Args:
-        config: horizons, condition width, and the MLP's width and depth.
+        network: [B, T_obs * C] to [B, T * A].
+        policy: horizons and condition width.
         action_dim: A.
     """
 
     default_num_steps = 1
 
-    def __init__(self, config: PolicyConfig, action_dim: int) -> None:
-        super().__init__()
-        self.cond_dim, self._shape = config.cond_dim, (config.pred_horizon, action_dim)
-        layers: list[nn.Module] = []
-        width = config.obs_horizon * config.cond_dim
-        for _ in range(config.mlp.layers):
-            layers += [nn.Linear(width, config.mlp.width), nn.SiLU(), nn.RMSNorm(config.mlp.width)]
-            width = config.mlp.width
-        self.network = nn.Sequential(*layers, nn.Linear(width, config.pred_horizon * action_dim))
+    def __init__(self, network: nn.Module, policy: HeadedConfig, action_dim: int) -> None:
+        super().__init__(policy.cond_dim, (policy.pred_horizon, action_dim))
+        self.network = network
 
-    def draw(self, rows: int, shape: tuple[int, int], random: RowRandom) -> Draws:
+    def draw(self, rows: int, random: Random) -> Draws:
         """Draw nothing."""
         return {}
 
@@ -49,10 +67,10 @@ class MlpHead(ActionHead):
 
     @torch.no_grad()
     def sample(
-        self, cond: Float[Tensor, "B T_obs C"], noise: Noise, num_steps: int
+        self, cond: Float[Tensor, "B T_obs C"], random: Random, num_steps: int
     ) -> Float[Tensor, "B T A"]:
         """Return the regressed chunk; noise and steps make no difference."""
         return self._predict(cond)
 
     def _predict(self, cond: Tensor) -> Tensor:
-        return self.network(cond.flatten(1)).unflatten(1, self._shape)
+        return self.network(cond.flatten(1)).unflatten(1, self.shape)

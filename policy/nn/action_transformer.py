@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vla.policy.nn.layers import Attention, RotaryEmbedding, SwiGLU
 from vla.policy.nn.residual import AttnResStack, PlainStack
-from vla.policy.policy_config import PolicyConfig
+from vla.policy.policy_config import HeadedConfig
 
 NUM_FREQUENCIES = 32
 
@@ -49,7 +49,7 @@ class ActionTransformer(nn.Module):
         num_outputs: predictions, each of the chunk's shape.
     """
 
-    def __init__(self, config: PolicyConfig, action_dim: int, *, num_times: int, num_outputs: int) -> None:
+    def __init__(self, config: HeadedConfig, action_dim: int, *, num_times: int, num_outputs: int) -> None:
         super().__init__()
         self.pred_horizon, width = config.pred_horizon, config.n_emb
         num_tokens = config.obs_horizon + num_times + config.pred_horizon

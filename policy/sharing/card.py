@@ -1,5 +1,6 @@
-"""The model card of a shared policy: its data, its encoder, how good it is and how to train it again."""
+"""The model card of a shared policy: its data, its encoders, how good it is and how to train it again."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +8,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from vla.base.horizons import Horizons
 from vla.base.success import format_success
-from vla.policy.agent import AgentConfig
+from vla.cache.metadata import EncoderIdentity
+from vla.policy.saved_policy import SavedPolicy
 
 MAX_TASKS = 10
 
@@ -25,7 +28,7 @@ class Evaluation:
     """Sampling steps; None where they go without saying: the head's own, as in the policy's settings."""
 
 
-def model_card(name: str, config: AgentConfig, evaluations: Sequence[Evaluation], has_settings: bool) -> str:
+def model_card(name: str, config: SavedPolicy, evaluations: Sequence[Evaluation], has_settings: bool) -> str:
     """Write `README.md`, with the header that the Hub reads.
 
     Args:
@@ -36,7 +39,7 @@ def model_card(name: str, config: AgentConfig, evaluations: Sequence[Evaluation]
     """
     parts = [
         f"# {_inline(name)}",
-        "A robot policy trained with vla on cached features of a frozen vision encoder.",
+        "A robot policy trained with vla on a cache of what frozen encoders and sensors say of each frame.",
         _use(config),
         _data(config),
         _policy(config),
@@ -52,13 +55,13 @@ def model_card(name: str, config: AgentConfig, evaluations: Sequence[Evaluation]
     return str(ModelCard(f"---\n{header}\n---\n\n{body}\n"))  # which reads the header as the Hub does
 
 
-def _header(name: str, config: AgentConfig, evaluations: Sequence[Evaluation]) -> ModelCardData:
+def _header(name: str, config: SavedPolicy, evaluations: Sequence[Evaluation]) -> ModelCardData:
     data = config.data
     on_hub = data is not None and data.dataset.revision is not None
     return ModelCardData(
         library_name="vla",
         pipeline_tag="robotics",
-        tags=["robotics", "imitation-learning", "vla", config.policy.head],
+        tags=["robotics", "imitation-learning", "vla", config.policy.type, *_parts(config)],
         datasets=[data.dataset.path] if data and on_hub else None,
         model_name=name,
         eval_results=[
@@ -78,20 +81,29 @@ def _header(name: str, config: AgentConfig, evaluations: Sequence[Evaluation]) -
     )
 
 
-def _use(config: AgentConfig) -> str:
-    views = ", ".join(f"`{_inline(camera)}`" for camera in config.camera_names)
+def _parts(config: SavedPolicy) -> list[str]:
+    """Name the members of families that a policy is made of, such as its head."""
+    settings = config.policy.model_dump()
+    return [value["type"] for value in settings.values() if isinstance(value, dict) and "type" in value]
+
+
+def _use(config: SavedPolicy) -> str:
+    sensors = [
+        stream.describe() for stream in config.streams if not stream.made_by and stream.kind != "image"
+    ]
+    seen = [f"`{_inline(camera)}`" for camera in config.camera_names] + [_inline(name) for name in sensors]
     policy = config.policy
     return f"""## Use
 
     vla rollout DIRECTORY                          # of these files
     vla rollout OWNER/NAME --revision main         # on the Hub
 
-Sees {views} and a state of {config.state_dim} numbers, the last {policy.obs_horizon} of each
+Sees {", ".join(seen)}: the last {policy.obs_horizon} of each
 at {config.fps:g} Hz.
-Answers with {policy.num_action_steps} actions of {config.action_dim} numbers.{_language(config)}"""
+Answers with {policy.num_action_steps} actions of {config.action.channels} numbers.{_language(config)}"""
 
 
-def _language(config: AgentConfig) -> str:
+def _language(config: SavedPolicy) -> str:
     """Say how to tell the policy what to do."""
     if config.text_encoder is None or len(config.tasks) == 0:
         return ""
@@ -103,7 +115,7 @@ Others, which it was not trained on, need the encoder's text tower
 (SHA-256 `{config.text_encoder.weights_sha256}`)."""
 
 
-def _data(config: AgentConfig) -> str:
+def _data(config: SavedPolicy) -> str:
     rows = {"feature cache": f"`{config.cache_fingerprint}`"}
     if config.data is not None:
         dataset = config.data.dataset
@@ -116,37 +128,42 @@ def _data(config: AgentConfig) -> str:
             "tasks": "; ".join(_inline(task) for task in config.data.tasks[:MAX_TASKS]),
             **rows,
         }
-    encoder = config.encoder
-    size = "x".join(map(str, config.preprocessing.image_size))
-    return (
-        "## Data\n\n"
-        + _table(rows)
-        + "\n\n## Encoder\n\n"
-        + _table(
-            {
-                "id": f"`{_inline(encoder.id)}`" + (f" at `{encoder.revision}`" if encoder.revision else ""),
-                "weights": f"SHA-256 `{encoder.weights_sha256}` of architecture and float32 tensors",
-                "features": f"{encoder.pooling}, {encoder.tokens} x {encoder.feature_dim} a view",
-                "images": f"{size}, {encoder.dtype}",
-            }
-        )
-        + "\n\nvla loads it by its id and refuses other weights."
-    )
+    encoders = "".join(f"\n\n## Encoder\n\n{_encoder(one)}" for one in config.encoders.values())
+    return f"## Data\n\n{_table(rows)}{encoders}"
 
 
-def _policy(config: AgentConfig) -> str:
+def _encoder(encoder: EncoderIdentity) -> str:
+    weights = encoder.weights_sha256
+    rows = {
+        "id": f"`{_inline(encoder.id)}`" + (f" at `{encoder.revision}`" if encoder.revision else ""),
+        "type": encoder.type,
+        "weights": f"SHA-256 `{weights}` of architecture and float32 tensors" if weights else "none",
+        "arithmetic": encoder.dtype,
+        **{_inline(key): _inline(json.dumps(value)) for key, value in encoder.settings.items()},
+    }
+    return _table(rows) + "\n\nvla loads it by its id and refuses other weights."
+
+
+def _policy(config: SavedPolicy) -> str:
     policy = config.policy
-    return "## Policy\n\n" + _table(
-        {
-            "head": f"{policy.head}, {policy.residual} residuals",
-            "network": f"width {policy.n_emb}, {policy.n_layer} layers",
-            "condition": f"{policy.per_view_dim} a view, and the state"
-            + (f", {policy.language_dim} of the task text" if policy.language else "")
-            + f", to {policy.cond_dim}",
-            "horizons": f"{policy.obs_horizon} observed, {policy.pred_horizon} predicted, "
-            f"{policy.num_action_steps} executed",
-        }
-    )
+    rows = {
+        "horizons": f"{policy.obs_horizon} observed, {policy.pred_horizon} predicted, "
+        f"{policy.num_action_steps} executed",
+        "streams": "; ".join(_inline(stream.describe()) for stream in config.streams),
+    }
+    settings = policy.model_dump(mode="json", exclude={"streams", *Horizons.__dataclass_fields__})
+    told = {key: _setting(value) for key, value in settings.items() if value != {}}
+    return "## Policy\n\n" + _table({**rows, **told})
+
+
+def _setting(value: Any) -> str:
+    """Write a setting, or the table of a part, in one line."""
+    if isinstance(value, dict):
+        return ", ".join(
+            ([str(value["type"])] if "type" in value else [])
+            + [f"{key} {_setting(one)}" for key, one in value.items() if key != "type"]
+        )
+    return _inline(value if isinstance(value, str) else json.dumps(value))
 
 
 def _results(evaluations: Sequence[Evaluation]) -> str:

@@ -17,7 +17,8 @@ import tomli_w
 
 from vla.base.errors import CheckpointError
 from vla.base.files import write_atomically
-from vla.policy.agent import WEIGHTS_FILE, VLAAgent
+from vla.policy.agents.policy import load_policy
+from vla.policy.saved_policy import WEIGHTS_FILE, is_of_today
 from vla.policy.sharing.card import Evaluation, model_card
 from vla.policy.training.run import CONFIG_FILE, find_run
 
@@ -48,17 +49,18 @@ def share(policy: Path, out: Path, tables: Mapping[str, Any], *, name: str) -> l
     """
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise CheckpointError(f"{out} exists and is not empty; choose another --out")
-    agent = VLAAgent.from_pretrained(policy)  # nothing that cannot be loaded is handed on
-    evaluations = evaluations_of(policy, tables, agent.head.default_num_steps)
-    agent.save_pretrained(out)
-    shutil.copyfile(policy / WEIGHTS_FILE, out / WEIGHTS_FILE)  # the very bytes, whatever wrote them
+    loaded = load_policy(policy)  # nothing that cannot be loaded is handed on
+    evaluations = evaluations_of(policy, tables, loaded.default_num_steps)
+    loaded.save_pretrained(out)
+    if is_of_today(policy):
+        shutil.copyfile(policy / WEIGHTS_FILE, out / WEIGHTS_FILE)  # the very bytes, whatever wrote them
     if tables:
         kept = {
             table: {key: value for key, value in rows.items() if key not in NOT_SHARED.get(table, ())}
             for table, rows in tables.items()
         }
         write_atomically(out / CONFIG_FILE, tomli_w.dumps(kept).encode())
-    card = model_card(name, agent.config, evaluations, has_settings=bool(tables))
+    card = model_card(name, loaded.config, evaluations, has_settings=bool(tables))
     write_atomically(out / "README.md", card.encode())
     return evaluations
 

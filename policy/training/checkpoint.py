@@ -1,7 +1,8 @@
 """Save a training run so that it can be continued exactly.
 
 No pickle anywhere: tensors are safetensors, the rest is JSON. Random state is not stored, because every
-step draws from streams that are functions of (seed, step); see `vla.policy.training.sampling`.
+step draws from generators that are functions of (seed, step); see `vla.policy.random`. What a policy does
+not save is in no checkpoint, and what is frozen has no optimiser state.
 """
 
 import json
@@ -18,11 +19,12 @@ from vla.base.distributed import World
 from vla.base.errors import CheckpointError
 from vla.base.files import sync_folder, write_atomically, write_json
 from vla.cache import FeatureCache
-from vla.policy.agent import VLAAgent
+from vla.policy.agents.policy import Policy, load_policy
 from vla.policy.policy_config import PolicyConfig
+from vla.policy.saved_policy import WEIGHTS_FILE, read_tensors
 from vla.policy.training.checksums import checksum_problem, write_checksums
 from vla.policy.training.meter import Meter
-from vla.policy.training.optimizer import MovingAverage, build_optimizer
+from vla.policy.training.optimizer import MovingAverage, build_optimizer, trained_parameters
 from vla.policy.training.run import POLICY_FOLDER, STATE_FOLDER, RunDirectory
 from vla.policy.training.train_config import TrainConfig
 
@@ -40,7 +42,7 @@ MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 class TrainingState:
     """Everything that changes while training."""
 
-    agent: VLAAgent
+    policy: Policy
     ema: MovingAverage
     optimizer: torch.optim.Optimizer
     meter: Meter
@@ -49,24 +51,24 @@ class TrainingState:
     """Updates done."""
 
     @property
-    def ema_agent(self) -> VLAAgent:
-        """The agent with averaged weights: validated and deployed."""
+    def ema_policy(self) -> Policy:
+        """The policy with averaged weights: validated and deployed."""
         averaged = self.ema.module
-        assert isinstance(averaged, VLAAgent)
+        assert isinstance(averaged, Policy)
         return averaged
 
 
 def initial_state(
-    policy: PolicyConfig, config: TrainConfig, cache: FeatureCache, device: torch.device, world: World
+    config: PolicyConfig, train: TrainConfig, cache: FeatureCache, device: torch.device, world: World
 ) -> TrainingState:
     """Return the state before the first step; the same weights on every device and in every process."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # weights are drawn on the CPU: the same on every device
-        language = cache.language() if policy.language else None
-        agent = VLAAgent.for_cache(policy, cache.metadata, language)
-    agent = agent.to(device)
-    ema, optimizer = MovingAverage(agent, config.ema_decay), build_optimizer(agent, config)
-    return TrainingState(agent, ema, optimizer, Meter(config.batch_size, world))
+        torch.manual_seed(train.seed)  # weights are drawn on the CPU: the same on every device
+        texts = cache.text_features() if config.takes_task else None
+        policy = Policy.for_cache(config, cache.metadata, texts)
+    policy = policy.to(device)
+    ema, optimizer = MovingAverage(policy, train.ema_decay), build_optimizer(policy, train)
+    return TrainingState(policy, ema, optimizer, Meter(train.batch_size, world))
 
 
 def save_checkpoint(run: RunDirectory, state: TrainingState) -> None:
@@ -75,8 +77,8 @@ def save_checkpoint(run: RunDirectory, state: TrainingState) -> None:
     if final.exists():
         return  # a resumed run stands where it was saved
     temporary = final.with_name(f".{final.name}.tmp")
-    state.ema_agent.save_pretrained(temporary / POLICY_FOLDER)
-    write_atomically(temporary / POLICY_FOLDER / RAW_WEIGHTS_FILE, save(state.agent.state_dict()))
+    state.ema_policy.save_pretrained(temporary / POLICY_FOLDER)
+    write_atomically(temporary / POLICY_FOLDER / RAW_WEIGHTS_FILE, save(state.policy.saved_state()))
     write_atomically(temporary / STATE_FOLDER / OPTIMIZER_FILE, save(_optimizer_tensors(state)))
     write_atomically(temporary / STATE_FOLDER / FIGURES_FILE, save(state.meter.state()))
     write_json(temporary / STATE_FOLDER / STEP_FILE, {"step": state.step})
@@ -98,15 +100,16 @@ def load_checkpoint(run: RunDirectory, step: int, state: TrainingState) -> None:
             f"{wrong}; remove the checkpoint, and --resume goes on from the one before: "
             f"rm -r {shlex.quote(str(folder))}"
         )
+    policy = folder / POLICY_FOLDER
     try:
-        state.agent.load_state_dict(load_file(folder / POLICY_FOLDER / RAW_WEIGHTS_FILE))
-        state.ema_agent.load_state_dict(load_file(folder / POLICY_FOLDER / "model.safetensors"))
-        tensors = load_file(folder / STATE_FOLDER / OPTIMIZER_FILE)
-        state.meter.restore(load_file(folder / STATE_FOLDER / FIGURES_FILE), state.agent.device)
+        state.policy.load_saved(read_tensors(policy, policy / RAW_WEIGHTS_FILE))
+        state.ema_policy.load_saved(read_tensors(policy, policy / WEIGHTS_FILE))
+        tensors = read_tensors(policy, folder / STATE_FOLDER / OPTIMIZER_FILE)
+        state.meter.restore(load_file(folder / STATE_FOLDER / FIGURES_FILE), state.policy.device)
         state.step = read_step(folder)
-        for name, parameter in state.agent.named_parameters():
+        for name, parameter in trained_parameters(state.policy).items():
             state.optimizer.state[parameter] = _moments(tensors, name, parameter, state.step)
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError, CheckpointError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{folder} cannot be continued from: {reason}") from error
     state.ema.updates = state.step
@@ -146,12 +149,11 @@ def _moments(
 def _optimizer_tensors(state: TrainingState) -> dict[str, torch.Tensor]:
     return {
         f"{name}/{key}": value
-        for name, parameter in state.agent.named_parameters()
+        for name, parameter in trained_parameters(state.policy).items()
         for key, value in state.optimizer.state[parameter].items()
     }
 
 
-def load_agent(folder: Path, weights: str) -> VLAAgent:
+def load_trained(folder: Path, weights: str) -> Policy:
     """Load the averaged ("ema") or the plain ("raw") weights of a policy folder."""
-    files = {"ema": "model.safetensors", "raw": RAW_WEIGHTS_FILE}
-    return VLAAgent.from_pretrained(folder, files[weights])
+    return load_policy(folder, {"ema": WEIGHTS_FILE, "raw": RAW_WEIGHTS_FILE}[weights])

@@ -1,5 +1,6 @@
-"""Collect the figures of training steps without waiting for the device."""
+"""Collect the figures of training steps without waiting for the device; explain one that is not finite."""
 
+import shlex
 import time
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor
 
 from vla.base.distributed import World
 from vla.base.errors import VlaError
+from vla.cache import FeatureCache
+from vla.policy.training.run import RunDirectory
 
 
 class NotFiniteError(VlaError):
@@ -99,3 +102,20 @@ class Meter:
         means["samples_per_s"] = (len(self._floats) - self._restored) * self._batch_size / (now - self._began)
         self._tensors, self._floats, self._began, self._restored = [], [], now, 0
         return means
+
+
+def explain_not_finite(what: str, run: RunDirectory, cache: FeatureCache) -> str:
+    """Say where a figure that is NaN or infinite comes from, what is kept, and what to do.
+
+    Args:
+        what: the figure and the step.
+        run: whose last checkpoint is kept.
+        cache: all of it is read for the cause.
+    """
+    last = run.last_step()
+    kept = "there is no checkpoint yet" if last is None else f"the last checkpoint, {last:06d}, is kept"
+    cause = cache.not_finite()
+    if cause is not None:
+        verify = f"vla verify {shlex.quote(str(cache.folder))}"
+        return f"{what}; {kept}. The cause: {cause}; look closer: {verify}"
+    return f"{what}; {kept}. The cache is finite; lower the rate: --set train.lr=1e-4 --resume"

@@ -1,10 +1,10 @@
-"""The figures of a run: `metrics.jsonl` always, and a tracker."""
+"""The figures of a run: `metrics.jsonl` always, and a tracker; and which checkpoint they make the best."""
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from vla.base.errors import VlaError
 from vla.base.files import write_atomically
@@ -20,13 +20,18 @@ class RunLog:
         step: the step the run stands at. Lines of later steps, left by a process that was killed after
             its last checkpoint, are dropped: they will be written again.
         tracker: gets the same figures; closed with the log. None is none.
+        writes: False in all processes but the main one, whose figures are those of all.
     """
 
-    def __init__(self, run: RunDirectory, step: int, tracker: Tracker | None = None) -> None:
-        kept = [row for row in read_metrics(run) if row["step"] <= step]
-        write_atomically(run.metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        self._file = run.metrics.open("a")
+    def __init__(
+        self, run: RunDirectory, step: int, tracker: Tracker | None = None, *, writes: bool = True
+    ) -> None:
         self._tracker = tracker
+        self._file: TextIO | None = None
+        if writes:
+            kept = [row for row in read_metrics(run) if row["step"] <= step]
+            write_atomically(run.metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
+            self._file = run.metrics.open("a")
 
     def __enter__(self) -> "RunLog":
         return self
@@ -35,7 +40,8 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
         finally:
             if self._tracker is not None:
                 self._tracker.close()
@@ -49,8 +55,9 @@ class RunLog:
         for name, value in figures.items():
             if not math.isfinite(value):
                 raise VlaError(f"{kind}/{name} is {value} at step {step}; the last checkpoint is kept")
-        self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
+            self._file.flush()
         if self._tracker is not None:
             self._tracker.log({f"{kind}/{name}": value for name, value in figures.items()}, step)
 
@@ -68,6 +75,20 @@ def torn_lines(run: RunDirectory) -> int:
     good = len(list(_rows(run)))
     last_is_torn = bool(lines) and not run.metrics.read_bytes().endswith(b"\n")
     return len(lines) - good - int(last_is_torn and len(lines) > good)
+
+
+def restore_links(run: RunDirectory) -> None:
+    """Let `last` and `best` lead where they should: a kill came first, or a checkpoint was removed."""
+    if (last := run.last_step()) is not None:
+        run.link("last", last)
+    link_best(run, read_metrics(run, "rollout"))
+
+
+def link_best(run: RunDirectory, rollouts: Sequence[Mapping[str, Any]]) -> None:
+    """Let `best` lead to the best checkpoint that is there, by lines of validation rollouts in order."""
+    there = [row for row in rollouts if run.checkpoint(row["step"]).exists()]
+    if there:
+        run.link("best", max(there, key=lambda row: row["avg_reward"])["step"])
 
 
 def _rows(run: RunDirectory) -> Iterator[dict[str, Any]]:

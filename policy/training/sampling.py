@@ -1,59 +1,20 @@
-"""Which windows a step trains on, and its random streams: pure functions of (seed, step).
+"""Which windows a step trains on, a pure function of (seed, step), and loading them ahead of it.
 
-Nothing has to be saved to continue a run exactly: step 1234 draws the same windows, noise and times in
-whatever process it runs.
+Nothing has to be saved to continue a run exactly: step 1234 draws the same windows in whatever process it
+runs; so it is with noise and times, see `vla.policy.random`.
 """
 
-from typing import Any
+from collections.abc import Iterator
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
-STREAMS = {"variant": 0, "order": 1, "loss": 2, "validation": 3}
+from vla.base.prefetch import prefetch
+from vla.policy.batch import Batch
+from vla.policy.random import generator_for
 
-
-def generator_for(seed: int, stream: str, index: int, device: torch.device) -> torch.Generator:
-    """Return a fresh generator for one purpose and step; streams are independent of each other."""
-    state = np.random.SeedSequence([seed, STREAMS[stream], index]).generate_state(1, np.uint64)
-    return torch.Generator(device=device).manual_seed(int(state[0]))
-
-
-class RowRandom:
-    """Random numbers for the rows of a batch that several processes may share.
-
-    Every process draws the whole batch's numbers and keeps every `world`-th row from `rank` on: what a
-    row sees does not depend on how many processes there are. The order of rows is kept, which
-    matters to heads that treat the first rows differently.
-
-    Args:
-        generator: on the device where numbers are wanted; None uses torch's default on the CPU.
-        rank: this process.
-        world: number of processes.
-    """
-
-    def __init__(self, generator: torch.Generator | None = None, rank: int = 0, world: int = 1) -> None:
-        self._generator, self._rank, self._world = generator, rank, world
-        self.device = generator.device if generator else torch.device("cpu")
-
-    def normal(self, rows: int, *shape: int) -> Float[Tensor, "rows ..."]:
-        """Draw standard normal numbers [rows, *shape]."""
-        return self._mine(torch.randn((rows * self._world, *shape), **self._where()))
-
-    def uniform(self, rows: int, *shape: int) -> Float[Tensor, "rows ..."]:
-        """Draw numbers in [0, 1), [rows, *shape]."""
-        return self._mine(torch.rand((rows * self._world, *shape), **self._where()))
-
-    def integers(self, high: int, rows: int, *shape: int) -> Int64[Tensor, "rows ..."]:
-        """Draw whole numbers below `high`, [rows, *shape]."""
-        return self._mine(torch.randint(high, (rows * self._world, *shape), **self._where()))
-
-    def _mine(self, numbers: Tensor) -> Tensor:
-        return numbers[self._rank :: self._world]
-
-    def _where(self) -> dict[str, Any]:
-        return {"generator": self._generator, "device": self.device}
+BATCHES_AHEAD = 2
 
 
 class EpochSampler:
@@ -80,3 +41,34 @@ class EpochSampler:
             repeats = -(-self._batch_size // len(order))
             self._epoch, self._order = epoch, self._windows[order.repeat(repeats)]
         return self._order[position * self._batch_size : (position + 1) * self._batch_size]
+
+
+def load_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield batches in order, ready to be used on the caller's stream; a thread loads a few ahead.
+
+    On a GPU the thread has a CUDA stream of its own too. On the default stream, where the training step is
+    queued, each number that it reads back from the device would wait for that step to end.
+
+    Args:
+        batches: cuts one after the other; advanced in the thread.
+        device: where they are.
+    """
+    if device.type != "cuda":
+        yield from prefetch(batches, BATCHES_AHEAD)
+        return
+    for batch, loaded in prefetch(_on_own_stream(batches, device), BATCHES_AHEAD):
+        stream = torch.cuda.current_stream(device)
+        stream.wait_event(loaded)
+        for tensor in batch.tensors():
+            tensor.record_stream(stream)  # or its memory could be given to a later batch too early
+        yield batch
+
+
+def _on_own_stream(
+    batches: Iterator[Batch], device: torch.device
+) -> Iterator[tuple[Batch, torch.cuda.Event]]:
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.default_stream(device))  # which has moved the tables of windows
+    with torch.cuda.stream(stream):
+        for batch in batches:
+            yield batch, stream.record_event()

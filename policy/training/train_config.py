@@ -5,13 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vla.base.compiling import Compile
-from vla.base.strict import StrictModel
+from vla.base.strict import NotNegative, Positive, Share, StrictModel
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 
 
 class TrainConfig(StrictModel):
@@ -23,6 +20,8 @@ class TrainConfig(StrictModel):
     """Updates in all."""
     batch_size: PositiveInt = 256
     """Windows of an update, of all processes together."""
+    accumulate: PositiveInt = 1
+    """Passes that share the windows of an update, one after the other: the memory of a part of them."""
     seed: Count = 0
     """Of weights, order, noise and times."""
     device: str = "auto"
@@ -34,7 +33,7 @@ class TrainConfig(StrictModel):
     betas: tuple[Share, Share] = (0.9, 0.95)
     """AdamW's decay of its two averages."""
     weight_decay: NotNegative = 1e-4
-    """Of matrices; biases, gains and depth queries do not decay."""
+    """Of the matrices of linear maps and convolutions; biases, norms, embeddings and queries do not decay."""
     warmup_steps: Count = 500
     """Steps of the linear rise to `lr`; a cosine follows."""
     min_lr_share: Share = 0.02

@@ -1,24 +1,41 @@
 """Loss and action error on held-out episodes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from vla.policy.agent import VLAAgent
-from vla.policy.training.sampling import RowRandom, generator_for
-from vla.policy.windows import FeatureWindows
+from vla.policy.agents.policy import Policy
+from vla.policy.random import RowRandom, generator_for
+from vla.policy.windows import Windows
 
 MAX_WINDOWS = 512
+MAX_BYTES = 256 << 20
+"""Of what is observed in one pass."""
+
+
+@contextmanager
+def evaluating(policy: Policy) -> Iterator[None]:
+    """Put a policy into evaluation mode for a while: no dropout, statistics of norms as they are."""
+    was_training = policy.training
+    policy.eval()
+    try:
+        yield
+    finally:
+        policy.train(was_training)
 
 
 @torch.no_grad()
 def validate(
-    agent: VLAAgent, windows: FeatureWindows, current: Int64[Tensor, "windows"], seed: int
+    policy: Policy, windows: Windows, current: Int64[Tensor, "windows"], seed: int
 ) -> dict[str, float]:
-    """Compare an agent with held-out demonstrations; the same windows and noise every time.
+    """Compare a policy with held-out demonstrations; the same windows and noise every time.
 
     Args:
-        agent: usually the one with averaged weights.
+        policy: usually the one with averaged weights.
         windows: of the cache.
         current: current frames of the held-out windows; at most 512 of them, evenly spread, are used.
         seed: of noise and times.
@@ -27,17 +44,21 @@ def validate(
         `loss`, and `action_rmse`: of samples against the demonstration, in standard
         deviations of each action dimension.
     """
-    stride = -(-len(current) // MAX_WINDOWS)
-    batch = windows.batch(current[::stride])
-    random = RowRandom(generator_for(seed, "validation", 0, current.device))
-    loss, _ = agent.compute_loss(batch, agent.draw(batch, random))
+    chosen = current[:: -(-len(current) // MAX_WINDOWS)]
+    parts = min(len(chosen), _passes(policy, len(chosen)))
+    rows = len(chosen) // parts  # equal parts, which see the random numbers of one
+    losses, errors = [], []
+    with evaluating(policy):
+        for part in range(parts):
+            batch = windows.batch(chosen[part::parts][:rows])
+            random = RowRandom(generator_for(seed, "validation", 0, current.device), part, parts)
+            loss, _ = policy.loss(batch, policy.draw(batch, random))
+            losses.append(float(loss))
+            errors.append(float(policy.action_error(batch, random)))
+    return {"loss": float(np.mean(losses)), "action_rmse": float(np.sqrt(np.mean(np.square(errors))))}
 
-    def noise() -> Tensor:
-        return random.normal(*batch.action.shape)
 
-    chunk = agent.predict_action_chunk(batch.features, batch.state, noise=noise, language=batch.language)
-    error = agent.action_standardize(chunk) - agent.action_standardize(batch.action)
-    return {
-        "loss": float(loss),
-        "action_rmse": float(error[~batch.action_is_pad].square().mean().sqrt()),
-    }
+def _passes(policy: Policy, count: int) -> int:
+    """Return in how many passes some windows are compared: images would not fit into memory at once."""
+    of_one = sum(int(np.prod(stream.shape)) * stream.numpy_dtype.itemsize for stream in policy.observes)
+    return -(-count * policy.horizons.obs_horizon * of_one // MAX_BYTES)

@@ -48,8 +48,8 @@ class LanguageProjector(nn.Module):
         scale = float((features - mean).square().mean().sqrt())
         self.standardize.fit(mean.tolist(), [scale] * len(mean))
 
-    def forward(self, language: Float[Tensor, "B text_dim"]) -> Float[Tensor, "B output_dim"]:
-        return self.project(self.standardize(language.float()))
+    def forward(self, task: Float[Tensor, "*batch text_dim"]) -> Float[Tensor, "*batch output_dim"]:
+        return self.project(self.standardize(task.float()))
 
 
 def choose_task(tasks: Sequence[str], asked: str) -> str:

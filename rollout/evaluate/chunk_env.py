@@ -1,7 +1,7 @@
 """An environment that is stepped by action chunks and answers with observation histories.
 
     action       float32 [num_action_steps, A]
-    observation  {"pixels": {camera: uint8 [T_obs, H, W, 3]}, "agent_pos": float32 [T_obs, S]}
+    observation  {stream: [T_obs, ...]}, the last observations, oldest first
     reward       sum over the steps of the chunk
     info         max_reward and is_success of the episode so far; tells_success, whether the environment has
                  said anything of it; render_s, mean seconds an observation
@@ -19,9 +19,13 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float32
 
+from vla.base.family import load_plugins
+from vla.base.horizons import Horizons
 from vla.rollout.evaluate.video import VideoWriter
+from vla.rollout.rollout_config import EnvConfig
+from vla.rollout.worlds.make_env import make_env
+from vla.rollout.worlds.observations import Observation
 
-Observation = dict[str, Any]
 SUCCESS_KEYS = ("is_success", "success")
 
 
@@ -30,25 +34,21 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
 
     Args:
         env: with the observations of `vla.rollout.worlds.observations`.
-        obs_horizon: T_obs, observations in a history.
-        num_action_steps: actions in a chunk.
+        horizons: how long a history and a chunk are.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], obs_horizon: int, num_action_steps: int) -> None:
+    def __init__(self, env: gymnasium.Env[Observation, np.ndarray], horizons: Horizons) -> None:
         super().__init__(env)
-        self._num_action_steps = num_action_steps
-        self._history: deque[Observation] = deque(maxlen=obs_horizon)
+        self._horizons = horizons
+        self._history: deque[Observation] = deque(maxlen=horizons.obs_horizon)
         self._video: VideoWriter | None = None
         self._over = False
         self._last_info: dict[str, Any] = {}
         assert isinstance(env.observation_space, spaces.Dict)
-        self.observation_space = _stacked(env.observation_space, obs_horizon)
-        assert isinstance(env.action_space, spaces.Box)
-        self.action_space = spaces.Box(
-            np.repeat(env.action_space.low[None], num_action_steps, axis=0),
-            np.repeat(env.action_space.high[None], num_action_steps, axis=0),
-            dtype=env.action_space.dtype.type,
+        self.observation_space = spaces.Dict(
+            {name: _repeat(part, horizons.obs_horizon) for name, part in env.observation_space.items()}
         )
+        self.action_space = _repeat(env.action_space, horizons.num_action_steps)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -62,7 +62,7 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
         self._finish_video()
         self._set_rendering(True)
         observation, info = self.env.reset(seed=seed)
-        self._history.extend([observation] * (self._history.maxlen or 1))
+        self._history.extend([observation] * self._horizons.obs_horizon)
         self._over = False
         self._last_info = {
             "is_success": False,
@@ -81,10 +81,9 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Execute a chunk, or as much of it as the episode has left."""
         total, terminated, truncated = 0.0, False, self._over
-        first_seen = self._num_action_steps - (self._history.maxlen or 1)
         render_seconds = []
         for index, command in enumerate(action if not self._over else ()):
-            self._set_rendering(index >= first_seen)
+            self._set_rendering(self._horizons.is_seen(index))
             observation, reward, terminated, truncated, info = self.env.step(command)
             self._history.append(observation)
             total += float(reward)
@@ -123,11 +122,22 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
             self._video = None
 
     def _stack(self) -> Observation:
-        latest = self._history[-1]
-        return {
-            "pixels": {c: np.stack([o["pixels"][c] for o in self._history]) for c in latest["pixels"]},
-            "agent_pos": np.stack([o["agent_pos"] for o in self._history]),
-        }
+        return {name: np.stack([seen[name] for seen in self._history]) for name in self._history[-1]}
+
+
+def make_chunk_env(config: EnvConfig, horizons: Horizons, plugins: tuple[str, ...] = ()) -> ChunkEnv:
+    """Make an environment that is stepped by chunks; called in the process that it will run in.
+
+    Args:
+        config: id, arguments and cameras.
+        horizons: how long a history and a chunk are.
+        plugins: modules to import first; see `vla.base.family`.
+
+    Raises:
+        EnvironmentSetupError: it cannot be made; see `vla.rollout.worlds.make_env`.
+    """
+    load_plugins(plugins)
+    return ChunkEnv(make_env(config), horizons)
 
 
 def _success(info: dict[str, Any]) -> bool | None:
@@ -136,20 +146,11 @@ def _success(info: dict[str, Any]) -> bool | None:
     return next((bool(value) for value in told if value is not None), None)
 
 
-def _stacked(space: spaces.Dict, horizon: int) -> spaces.Dict:
-    """Give every array of a space a leading time axis."""
-    pixels = space["pixels"]
-    assert isinstance(pixels, spaces.Dict)
-    images: dict[str, gymnasium.Space[Any]] = {
-        name: _repeat(image, horizon) for name, image in pixels.spaces.items()
-    }
-    return spaces.Dict({"pixels": spaces.Dict(images), "agent_pos": _repeat(space["agent_pos"], horizon)})
-
-
-def _repeat(space: gymnasium.Space[Any], horizon: int) -> spaces.Box:
+def _repeat(space: gymnasium.Space[Any], times: int) -> spaces.Box:
+    """Give the arrays of a space a leading time axis."""
     assert isinstance(space, spaces.Box)
     return spaces.Box(
-        np.repeat(space.low[None], horizon, axis=0),
-        np.repeat(space.high[None], horizon, axis=0),
+        np.repeat(space.low[None], times, axis=0),
+        np.repeat(space.high[None], times, axis=0),
         dtype=space.dtype.type,
     )

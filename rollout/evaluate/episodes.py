@@ -22,8 +22,8 @@ from jaxtyping import Float32
 
 from vla.base.errors import VlaError
 from vla.base.threads import compute_threads
+from vla.rollout.evaluate.environment_processes import EnvironmentProcesses
 from vla.rollout.evaluate.summary import EpisodeResult
-from vla.rollout.evaluate.vector_env import EnvironmentProcesses
 from vla.rollout.live import LivePolicy
 
 Latency = dict[str, list[float]]
@@ -133,12 +133,12 @@ def _run_batch(
     observation, info = group.reset_wait()
     over, sum_reward = ~used, np.zeros(group.num_envs)
     low, high = group.action_space.low, group.action_space.high  # type: ignore[attr-defined]
-    decision = 0
+    decision, memory = 0, None
     while not over.all():
-        pixels = {c: frames[: len(seeds)] for c, frames in observation["pixels"].items()}  # no copy
+        seen = {name: array[: len(seeds)] for name, array in observation.items()}  # no copy
         # A seed a row and decision: no two chunks of a run share their noise.
         noise = [seed * 100_003 + decision for seed in seeds]
-        actions, timing = policy.act(pixels, observation["agent_pos"][used], noise)
+        actions, timing, memory = policy.act(seen, noise, memory=memory)
         _require_finite(actions, seeds, decision)
         chunk = np.zeros_like(low)
         chunk[used] = actions

@@ -18,19 +18,21 @@ import gymnasium
 import torch
 
 from vla.base.errors import EnvironmentSetupError
+from vla.base.family import loaded_plugins
 from vla.base.files import write_json
 from vla.base.progress import Progress, say
 from vla.base.threads import usable_cores
-from vla.cache import CacheMetadata
-from vla.policy.agent import AgentConfig
-from vla.policy.policy_config import PolicyConfig
-from vla.rollout.evaluate.chunk_env import SUCCESS_KEYS
+from vla.cache.stream import Stream
+from vla.policy.saved_policy import SavedPolicy
+from vla.rollout.evaluate.chunk_env import SUCCESS_KEYS, make_chunk_env
+from vla.rollout.evaluate.environment_processes import EnvironmentProcesses
 from vla.rollout.evaluate.episodes import Latency, run_side_by_side, take_turns
 from vla.rollout.evaluate.summary import EpisodeResult, success_rate, summarise
-from vla.rollout.evaluate.vector_env import EnvironmentProcesses
 from vla.rollout.live import LivePolicy
+from vla.rollout.robot_streams import missing_stream, robot_streams
 from vla.rollout.rollout_config import EnvConfig, RolloutConfig
-from vla.rollout.worlds.make_env import find_spec, make_env
+from vla.rollout.worlds.make_env import find_spec
+from vla.rollout.worlds.observations import is_image
 
 
 def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Path) -> dict[str, Any]:
@@ -56,11 +58,11 @@ def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Pat
     seeds = iter(range(config.seed, config.seed + config.episodes))
     started = time.monotonic()
     with ExitStack() as stack, Progress("rollout", config.episodes, unit="episodes") as progress:
-        device = policy.encoder.device
+        device = policy.device
         groups = make_groups(policy, env, group_sizes(num_envs, device))
         for group in groups:
             stack.callback(group.close)
-        _say_what_may_be_wrong(env, groups[0].metadata.get("render_fps"), policy.agent.config.fps)
+        _say_what_may_be_wrong(env, groups[0].metadata.get("render_fps"), policy.fps)
         run_episodes = run_side_by_side if device.type == "cpu" else take_turns
         try:
             for ended in run_episodes(policy, groups, seeds, videos, latency):
@@ -120,9 +122,9 @@ def make_groups(policy: LivePolicy, env: EnvConfig, sizes: Sequence[int]) -> lis
         sizes: environments in each group.
 
     Raises:
-        EnvironmentSetupError: they cannot be made, or do not fit the policy: cameras, state or action differ.
+        EnvironmentSetupError: they cannot be made, or do not fit the policy: a stream or the action differs.
     """
-    make = functools.partial(make_env, env, policy.obs_horizon, policy.num_action_steps)
+    make = functools.partial(make_chunk_env, env, policy.horizons, loaded_plugins())
     # llvmpipe's own threads only get in the way of one process a core (15.8 against 16.6 ms a frame).
     os.environ.setdefault("LP_NUM_THREADS", "0")
     with ThreadPoolExecutor(len(sizes)) as pool:
@@ -134,8 +136,8 @@ def make_groups(policy: LivePolicy, env: EnvConfig, sizes: Sequence[int]) -> lis
     try:
         for start in starts:
             start.result()
-        spaces = groups[0].single_observation_space, groups[0].single_action_space
-        _require_fit(policy.agent.config, *spaces, env.id)
+        found = groups[0].single_observation_space, groups[0].single_action_space
+        require_fit(policy.observes, policy.action_dim, *found, env.id)
     except EnvironmentSetupError:
         for group in groups:
             group.close()
@@ -143,43 +145,59 @@ def make_groups(policy: LivePolicy, env: EnvConfig, sizes: Sequence[int]) -> lis
     return groups
 
 
-def require_environment(env: EnvConfig, policy: PolicyConfig, robot: CacheMetadata) -> None:
-    """Make an environment once and check that a policy trained on a cache can be driven in it.
+def require_environment(env: EnvConfig, trained_on: SavedPolicy) -> None:
+    """Make an environment once and check that a policy can be driven in it.
+
+    Args:
+        env: of what kind.
+        trained_on: what the policy, trained or not, observes and answers with.
 
     Raises:
-        EnvironmentSetupError: it cannot be made, or cameras, state or action differ.
+        EnvironmentSetupError: it cannot be made, lacks a stream, or a stream or the action has another size.
     """
-    tried = make_env(env, policy.obs_horizon, policy.num_action_steps)
+    observes = robot_streams(trained_on.streams, trained_on.encoders)
+    tried = make_chunk_env(env, trained_on.policy.horizons)
     try:
-        _require_fit(robot, tried.observation_space, tried.action_space, env.id)
+        require_fit(observes, trained_on.action.channels, tried.observation_space, tried.action_space, env.id)
     finally:
         tried.close()
 
 
-def _require_fit(
-    robot: AgentConfig | CacheMetadata,
+def require_fit(
+    observes: Sequence[Stream],
+    action_dim: int,
     observation: gymnasium.Space[Any],
     action: gymnasium.Space[Any],
     env_id: str,
 ) -> None:
     """Check that an environment has what a policy is, or will be, trained with.
 
+    Args:
+        observes: what the policy is told of an instant by a robot.
+        action_dim: numbers of an action.
+        observation: space of observation histories by stream name.
+        action: space of action chunks.
+        env_id: what errors call the environment.
+
     Raises:
         EnvironmentSetupError: it does not; the message names both sides.
     """
     assert isinstance(observation, gymnasium.spaces.Dict) and action.shape is not None
-    pixels, position = observation["pixels"], observation["agent_pos"]
-    assert isinstance(pixels, gymnasium.spaces.Dict) and position.shape is not None
-    for camera in robot.camera_names:
-        if camera not in pixels.spaces:
-            raise EnvironmentSetupError(
-                f"the policy looks through camera '{camera}', '{env_id}' has: {', '.join(pixels.spaces)}; "
-                "name the environment of the demonstrations: --set env.id=ID"
-            )
-    found = (position.shape[-1], action.shape[-1])
-    if found != (robot.state_dim, robot.action_dim):
+    which = "name the environment of the demonstrations: --set env.id=ID"
+    if missing := missing_stream(observes, observation.spaces):
         raise EnvironmentSetupError(
-            f"the demonstrations have {robot.state_dim} state and {robot.action_dim} action values, "
-            f"'{env_id}' has {found[0]} and {found[1]}; name the environment of the demonstrations: "
-            "--set env.id=ID"
+            f"{missing}, '{env_id}' has: {', '.join(observation.spaces)}; {which}, or its cameras under the "
+            "policy's names: --set env.cameras.NAME=VIEW"
+        )
+    for stream in observes:
+        space = observation[stream.name]
+        found = () if space.shape is None else space.shape[1:]  # without the instants
+        if not (is_image(space, 4) if stream.kind == "image" else found == stream.shape):
+            raise EnvironmentSetupError(
+                f"the policy observes {stream.describe()}, '{env_id}' has '{stream.name}' as {space.dtype} "
+                f"{list(found)}; {which}"
+            )
+    if action.shape[-1] != action_dim:
+        raise EnvironmentSetupError(
+            f"the demonstrations have {action_dim} action values, '{env_id}' has {action.shape[-1]}; {which}"
         )

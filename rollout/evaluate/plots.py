@@ -5,6 +5,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from vla.rollout.evaluate.summary import format_success
+
 
 def plot_evaluation(info: dict[str, Any], out: Path) -> Path:
     """Draw each episode's reward, successes marked, and the latency of a decision by part."""
@@ -12,9 +14,11 @@ def plot_evaluation(info: dict[str, Any], out: Path) -> Path:
     rewards, latency = figure.subplots(1, 2, width_ratios=(3, 1))
     episodes = sorted(info["per_episode"], key=lambda episode: episode["sum_reward"])
     colours = ["tab:green" if episode["success"] else "tab:grey" for episode in episodes]
+    aggregated = info["aggregated"]
+    success = format_success(aggregated["pc_success"], aggregated["pc_success_ci95"])
     rewards.bar(range(len(episodes)), [episode["sum_reward"] for episode in episodes], color=colours)
     rewards.set(
-        title=f"success {_success(info['aggregated'])}, avg_reward {info['avg_reward']:.1f}",
+        title=f"success {success}, avg_reward {info['avg_reward']:.1f}",
         xlabel="episodes, sorted; green: success",
         ylabel="sum of rewards",
     )
@@ -25,10 +29,3 @@ def plot_evaluation(info: dict[str, Any], out: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return path
-
-
-def _success(aggregated: dict[str, Any]) -> str:
-    if aggregated["pc_success"] is None:
-        return "not measured"
-    low, high = aggregated["pc_success_ci95"]
-    return f"{aggregated['pc_success']:.0f} % (95 % interval {low:.0f} to {high:.0f})"

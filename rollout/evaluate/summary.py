@@ -1,13 +1,14 @@
 """What evaluation episodes amount to: `eval_info.json`, with LeRobot's keys and a few more."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-Z_95 = 1.959964
+# The success of other rooms is written in the same way, so the formatter lies under all of them.
+from vla.base.success import format_success as format_success
+from vla.base.success import wilson_interval as wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,18 +20,6 @@ class EpisodeResult:
     max_reward: float
     success: bool | None
     """None where the environment has not said."""
-
-
-def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
-    """Return the 95 % interval of a success rate (Wilson 1927), in [0, 1].
-
-    Unlike the normal approximation it stays inside [0, 1] and is not empty at 0 or n successes.
-    """
-    rate, z2 = successes / episodes, Z_95**2 / episodes
-    centre = (rate + z2 / 2) / (1 + z2)
-    half = Z_95 / (1 + z2) * math.sqrt(rate * (1 - rate) / episodes + z2 / (4 * episodes))
-    # At 0 or n successes the bound is exact; rounding would leave it 1e-17 off.
-    return (0.0 if successes == 0 else centre - half, 1.0 if successes == episodes else centre + half)
 
 
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
 
 from vla.base.errors import EnvironmentSetupError, VlaError
+from vla.base.family import load_plugins, loaded_plugins
 from vla.rollout.record.plan import Plan
 
 
@@ -70,7 +71,7 @@ def open_pool(plan: Plan, num_workers: int) -> Iterator[AttemptPool]:
     try:
         for _ in range(num_workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, plan), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, plan, loaded_plugins()), daemon=True)
             process.start()
             theirs.close()  # so that a worker's death reads as the end of the pipe
             processes.append(process)
@@ -86,7 +87,7 @@ def open_pool(plan: Plan, num_workers: int) -> Iterator[AttemptPool]:
             connection.close()
 
 
-def _serve(connection: Connection, plan: Plan) -> None:
+def _serve(connection: Connection, plan: Plan, plugins: tuple[str, ...]) -> None:
     """Run attempts until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -98,6 +99,7 @@ def _serve(connection: Connection, plan: Plan) -> None:
 
     torch.set_num_threads(1)
     try:
+        load_plugins(plugins)
         with closing(AttemptRunner(plan)) as runner:
             while True:
                 connection.send(runner.run(connection.recv()))

@@ -8,7 +8,7 @@ import vla
 from vla.base.errors import ConfigError
 from vla.base.strict import StrictModel
 from vla.rollout.rollout_config import EnvConfig, RecordConfig
-from vla.rollout.worlds.expert_tasks import find_task
+from vla.rollout.worlds.expert import find_task
 from vla.rollout.worlds.gl import backend, mujoco, require_rendering
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vla.base.errors import DatasetError, EnvironmentSetupError
@@ -19,13 +20,14 @@ from vla.base.interrupt import deferred
 from vla.base.lock import exclusive
 from vla.base.progress import Progress
 from vla.base.threads import usable_cores
+from vla.cache.stream import Kind, Stream
 from vla.embed.datasets.lerobot.writer import EpisodeTable, make_features, write_dataset
+from vla.rollout.record.attempt import IMAGE_COLUMN, STATE_COLUMN, Outcome
 from vla.rollout.record.attempt_pool import open_pool
-from vla.rollout.record.attempt_table import Outcome
 from vla.rollout.record.plan import Plan, make_plan
 from vla.rollout.record.staging import Staging
 from vla.rollout.rollout_config import EnvConfig, RecordConfig
-from vla.rollout.worlds.expert_tasks import find_task
+from vla.rollout.worlds.expert import find_task
 
 MAX_ATTEMPTS_PER_EPISODE = 4
 """Beyond this the expert is not an expert: with its own noise 99.6 % succeed."""
@@ -165,9 +167,10 @@ def _chosen(outcomes: Mapping[int, Outcome], plan: Plan, episodes: int) -> dict[
 
 def _assemble(plan: Plan, staging: Staging, chosen: Mapping[int, Outcome]) -> int:
     """Put the data set together in the staging folder; return its number of frames."""
-    task = find_task(plan.task)
-    cameras = tuple(plan.env.kwargs.get("cameras", task.cameras))
-    features = make_features(cameras, plan.image_size, task.state_names)
+    task, (first, *_) = find_task(plan.task), chosen
+    cameras = [column.removeprefix(IMAGE_COLUMN) for column in chosen[first].histograms]
+    sensors = _sensors(pq.read_schema(staging.path(first)))
+    features = make_features(cameras, plan.image_size, task.state_names, sensors)
     frames = write_dataset(
         staging.dataset,
         features,
@@ -178,9 +181,25 @@ def _assemble(plan: Plan, staging: Staging, chosen: Mapping[int, Outcome]) -> in
     )
     settings = plan.model_dump(mode="json")
     episodes = [{"seed": outcome.seed, "success": outcome.success} for outcome in chosen.values()]
-    provenance = {**settings, "render_quality": dict(task.render_quality), "episodes": episodes}
+    provenance = {**settings, "render_quality": task.render_quality(), "episodes": episodes}
     write_json(staging.dataset / "meta/vla.json", provenance)
     return frames
+
+
+def _sensors(schema: pa.Schema) -> list[Stream]:
+    """Return the streams of an attempt that are neither images nor state nor action."""
+    sensors = []
+    for column in schema:
+        if column.name not in (STATE_COLUMN, "action") and pa.types.is_fixed_size_list(column.type):
+            sizes, kind = [], column.type
+            while pa.types.is_fixed_size_list(kind):
+                sizes.append(kind.list_size)
+                kind = kind.value_type
+            name = column.name.removeprefix("observation.")
+            # A dataset does not say what its arrays are; whoever embeds it does: dataset.streams.
+            of_kind: Kind = "vector" if len(sizes) == 1 else "points"
+            sensors.append(Stream(name=name, kind=of_kind, dtype="float32", shape=tuple(sizes)))
+    return sensors
 
 
 def _episode_tables(staging: Staging, chosen: Mapping[int, Outcome]) -> Iterator[EpisodeTable]:

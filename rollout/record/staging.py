@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from vla.base.errors import DatasetError
 from vla.base.files import remove_leftovers, sync_folder, write_atomically, write_json, writing
-from vla.rollout.record.attempt_table import Outcome, read_outcome
+from vla.rollout.record.attempt import Outcome, read_outcome
 from vla.rollout.record.plan import Plan
 
 

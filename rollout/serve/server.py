@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vla.base.errors import MissingPackageError, ServerError, VlaError
-from vla.base.wire import PolicyInfo, hello, pack, unpack
+from vla.base.wire import PolicyInfo, StreamInfo, hello, pack, unpack
 from vla.rollout.live import LivePolicy
 from vla.rollout.rollout_config import ServeConfig
 from vla.rollout.serve.session import Session
@@ -30,6 +30,8 @@ except ImportError as error:
 
 MIB = 1 << 20
 TRY_AGAIN_LATER = 1013
+UNSEEN = (256, 256)
+"""Height and width of an image that stands for those of an encoder which takes any size."""
 WARM_UPS = 3
 """CUDA graphs are made in the second decision and replayed from the third on."""
 Result = TypeVar("Result")
@@ -50,15 +52,23 @@ class PolicyServer:
 
     def __init__(self, policy: LivePolicy, config: ServeConfig) -> None:
         self._policy, self._config = policy, config
-        agent = policy.agent.config
+        horizons = policy.horizons
         self.info = PolicyInfo(
-            camera_names=list(agent.camera_names),
-            state_dim=agent.state_dim,
-            action_dim=agent.action_dim,
-            fps=agent.fps,
-            obs_horizon=policy.obs_horizon,
-            num_action_steps=policy.num_action_steps,
-            encoder=agent.encoder.describe(),
+            streams=[
+                StreamInfo(
+                    name=stream.name,
+                    kind=stream.kind,
+                    dtype="uint8" if stream.kind == "image" else "float32",
+                    shape=list(stream.shape),
+                )
+                for stream in policy.observes
+            ],
+            action_dim=policy.action_dim,
+            fps=policy.fps,
+            obs_horizon=horizons.obs_horizon,
+            pred_horizon=horizons.pred_horizon,
+            num_action_steps=horizons.num_action_steps,
+            encoder=policy.encoder.identity.describe() if policy.encoder else "",
         )
         self._clients = 0
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decide")
@@ -104,6 +114,10 @@ class PolicyServer:
             await stop.wait()
         self._worker.shutdown()
 
+    def new_session(self) -> Session:
+        """Return what is kept of a client that has just come."""
+        return Session(self._policy.observes, self._policy.horizons)
+
     async def _serve_client(self, socket: ServerConnection) -> None:
         """Answer one client until it goes."""
         if self._clients >= self._config.max_clients:
@@ -112,7 +126,7 @@ class PolicyServer:
             await socket.close(TRY_AGAIN_LATER, "too many clients")
             return
         self._clients += 1
-        session = Session(self.info)
+        session = self.new_session()
         log.info("client %s connected", socket.remote_address)
         try:
             await self._send(socket, hello(self.info))
@@ -162,9 +176,10 @@ class PolicyServer:
 
         def act() -> tuple[np.ndarray, dict[str, float]]:
             began = time.perf_counter()
-            actions, timing = self._policy.act(*session.history(), seeds, task)
+            actions, timing, memory = self._policy.act(session.history(), seeds, task, session.memory)
             if not np.isfinite(actions).all():  # of a state far from all demonstrations, say
                 raise ServerError("the policy's actions for this observation are not finite; none is sent")
+            session.memory = memory
             return actions[0], {
                 "wait_s": began - asked,
                 "encode_s": timing.encode_s,
@@ -179,12 +194,16 @@ class PolicyServer:
 
     def _warm_up(self) -> None:
         """Decide for nobody: the first decisions take longer, and no client should wait for them."""
-        height, width = self._policy.encoder.eval_image_resize_shape
-        frames = np.zeros((1, self.info.obs_horizon, height, width, 3), np.uint8)
-        state = np.zeros((1, self.info.obs_horizon, self.info.state_dim), np.float32)
-        known = self._policy.agent.config.tasks
-        task = known[0] if known else ""
-        self._policy.act(dict.fromkeys(self.info.camera_names, frames), state, [0], task)
+        encoder, steps = self._policy.encoder, self._policy.horizons.obs_horizon
+        size = encoder.eval_image_resize_shape if encoder else None
+        nothing = {
+            stream.name: np.zeros((1, steps, *(size or UNSEEN), 3), np.uint8)
+            if stream.kind == "image"
+            else np.zeros((1, steps, *stream.shape), np.float32)
+            for stream in self._policy.observes
+        }
+        known = self._policy.tasks.known
+        self._policy.act(nothing, [0], known[0] if known else "")
 
 
 def serve(policy: LivePolicy, config: ServeConfig, ready: Callable[[str], None]) -> None:

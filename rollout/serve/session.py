@@ -1,12 +1,16 @@
 """What the policy server keeps of one client: its last observations, checked before they are taken."""
 
 from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
 
 from vla.base.errors import ServerError
-from vla.base.wire import Message, PolicyInfo
+from vla.base.horizons import Horizons
+from vla.base.wire import PROTOCOL, Message
+from vla.cache.stream import Stream
+from vla.rollout.robot_streams import missing_stream
 
 MAX_SEED = 2**63
 
@@ -15,44 +19,58 @@ class Session:
     """The observations of a client since its last reset; the first one stands for those before it.
 
     Args:
-        info: of the policy, which decides what an observation must hold.
+        observes: what an observation must hold.
+        horizons: of the policy.
+
+    Attributes:
+        memory: what the policy remembers of this episode.
     """
 
-    def __init__(self, info: PolicyInfo) -> None:
-        self._info = info
-        self._pixels: deque[dict[str, np.ndarray]] = deque(maxlen=info.obs_horizon)
-        self._state: deque[np.ndarray] = deque(maxlen=info.obs_horizon)
+    def __init__(self, observes: Sequence[Stream], horizons: Horizons) -> None:
+        self._observes, self._horizons = tuple(observes), horizons
+        self._seen: deque[dict[str, np.ndarray]] = deque(maxlen=horizons.obs_horizon)
+        self.memory: Any = None
 
     def reset(self) -> None:
         """Forget all observations."""
-        self._pixels.clear()
-        self._state.clear()
+        self._seen.clear()
+        self.memory = None
 
     def observe(self, message: Message) -> None:
         """Take an observation; one that is not right changes nothing.
 
         Args:
-            message: with `pixels` and `agent_pos`; cameras that the policy does not look through are
-                left out.
+            message: with `observation`; streams that the policy does not look at are left out.
 
         Raises:
             ServerError: something is missing or of another shape; the line names it.
         """
-        pixels = {camera: self._image(message, camera) for camera in self._info.camera_names}
-        state = self._vector(message)
-        times = 1 if self._state else self._info.obs_horizon
-        self._pixels.extend([pixels] * times)
-        self._state.extend([state] * times)
-
-    def history(
-        self,
-    ) -> tuple[dict[str, UInt8[np.ndarray, "1 T_obs _h _w 3"]], Float32[np.ndarray, "1 T_obs S"]]:
-        """Return the last observations as a batch of one robot, oldest first."""
-        pixels = {
-            camera: np.stack([frames[camera] for frames in self._pixels])[None]
-            for camera in self._info.camera_names
+        given = message.get("observation")
+        if not isinstance(given, Mapping):
+            if "pixels" in message or "agent_pos" in message:
+                raise ServerError(
+                    f"the client speaks protocol 1 of vla, this server protocol {PROTOCOL}; install the "
+                    "same vla on both sides"
+                )
+            raise ServerError(
+                f"'observation' must be a map of arrays by stream name, found {type(given).__name__}"
+            )
+        if missing := missing_stream(self._observes, given):
+            raise ServerError(f"{missing}, the observation has: {', '.join(map(str, given)) or 'none':.200}")
+        seen = {
+            stream.name: self._image(stream.name, given[stream.name])
+            if stream.kind == "image"
+            else _numbers(stream, given[stream.name])
+            for stream in self._observes
         }
-        return pixels, np.stack(self._state)[None].astype(np.float32)
+        self._seen.extend([seen] * (1 if self._seen else self._horizons.obs_horizon))
+
+    def history(self) -> dict[str, np.ndarray]:
+        """Return the last observations as a batch of one robot, [1, T_obs, ...], oldest first."""
+        return {
+            stream.name: np.stack([seen[stream.name] for seen in self._seen])[None]
+            for stream in self._observes
+        }
 
     def seed(self, message: Message) -> int | None:
         """Return the seed that a request names.
@@ -76,14 +94,7 @@ class Session:
             return task or ""
         raise ServerError(f"'task' must be a text, found {task!r:.40}")
 
-    def _image(self, message: Message, camera: str) -> np.ndarray:
-        pixels = message.get("pixels")
-        if not isinstance(pixels, dict) or camera not in pixels:
-            names = ", ".join(map(str, pixels)) if isinstance(pixels, dict) else "none"
-            raise ServerError(
-                f"the policy looks through camera '{camera}', the observation has: {names:.200}"
-            )
-        image = pixels[camera]
+    def _image(self, camera: str, image: Any) -> np.ndarray:
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
             raise ServerError(f"the image of camera '{camera}' must be a uint8 array")
         if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -91,23 +102,20 @@ class Session:
                 f"the image of camera '{camera}' must have shape [height, width, 3], "
                 f"found {list(image.shape)}"
             )
-        if self._pixels and self._pixels[-1][camera].shape != image.shape:
+        if self._seen and self._seen[-1][camera].shape != image.shape:
             raise ServerError(
-                f"camera '{camera}' sent images of shape {list(self._pixels[-1][camera].shape)}, now "
+                f"camera '{camera}' sent images of shape {list(self._seen[-1][camera].shape)}, now "
                 f"{list(image.shape)}; sizes may change after a reset"
             )
         return image
 
-    def _vector(self, message: Message) -> np.ndarray:
-        state = message.get("agent_pos")
-        shape = (self._info.state_dim,)
-        if not isinstance(state, np.ndarray) or state.dtype != np.float32 or state.shape != shape:
-            found = (
-                f"{state.dtype} {list(state.shape)}"
-                if isinstance(state, np.ndarray)
-                else type(state).__name__
-            )
-            raise ServerError(f"'agent_pos' must be a float32 array of {shape[0]} values, found {found}")
-        if not np.isfinite(state).all():
-            raise ServerError(f"'agent_pos' is not finite: value {int((~np.isfinite(state)).argmax())}")
-        return state
+
+def _numbers(stream: Stream, value: Any) -> np.ndarray:
+    if not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.shape != stream.shape:
+        found = (
+            f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+        )
+        raise ServerError(f"'{stream.name}' must be a float32 array {list(stream.shape)}, found {found}")
+    if not np.isfinite(value).all():
+        raise ServerError(f"'{stream.name}' is not finite: value {int((~np.isfinite(value)).argmax())}")
+    return value

@@ -1,38 +1,37 @@
-"""What scripted experts have in common: two hands on timed waypoints, made to be imitated.
+"""Tasks with an expert, by the name that `vla record --task` takes.
 
-What an expert commands should follow from what can be seen:
+A task is defined where its environment is registered, in a world's `world.py` or in a plugin:
 
-- Both arms share one clock, and the clock waits for the hand that lags behind its path. So each
-  event follows from the pose before it, and not from a time that a picture does not show.
-- The grasp and the handover aim at where the box is, not at where it was at the start.
-- Waypoints carry no random offsets: nobody could foresee them.
+    class StackTask(ExpertTask):
+        type: Literal["stack"] = "stack"
+        env_id: str = "my_robots/Stack-v0"
+        ...
 
-Variation comes from smooth disturbances, added to the command that is executed but not to the one
-that is recorded (Laskey et al., 2017, arXiv 1703.09327): the demonstration strays, and the recorded
-command leads back.
+        def environment(self) -> Callable[..., gymnasium.Env[Any, Any]]:
+            from my_robots.stack import StackEnv  # here, so that nothing heavy is imported before it is used
+
+            return StackEnv
 """
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 
-from vla.rollout.worlds.sim_transfer.ik import ArmKinematics
-from vla.rollout.worlds.sim_transfer.motion import Waypoint, interpolate
+from vla.base.errors import ConfigError
+from vla.base.family import Family
+from vla.base.strict import StrictModel
 
-DISTURBANCE_HZ = (0.1, 0.8)
-"""Frequencies that a disturbance is made of."""
-NUM_WAVES = 3
-SPEED_SPREAD = 0.05
-"""Half-width of the uniform variation of an episode's speed, at noise 1."""
-FREE, NEAR, GRASP = 1.0, 0.4, 0.05
-"""Freedom in flight, beside the other hand, and at the box; disturbances are scaled by it."""
+TIME_LIMIT = "max_episode_steps"
+"""An argument of `gymnasium.make`, for rollouts: a demonstration has as many steps as its task says."""
 
 
 class Command(NamedTuple):
-    """What the expert wants, and what the arms are told."""
+    """What the expert wants, and what the robot is told."""
 
     label: Float32[np.ndarray, "dim"]
     """The command worth imitating."""
@@ -41,80 +40,78 @@ class Command(NamedTuple):
 
 
 class Expert(ABC):
-    """Demonstrates one episode.
-
-    Args:
-        arms: kinematics of the left and the right arm.
-        joints: their measured positions at the start [rad].
-        rng: draws the disturbances.
-        noise: scale of all variation; 0 is none.
-    """
-
-    control_hz: ClassVar[int]
-    disturbance: ClassVar[float]
-    """Standard deviation of the disturbance of each joint in free flight [rad], at noise 1."""
-    lag: ClassVar[tuple[float, float]]
-    """Distance between hand and path [m] at which the clock begins to slow, and at which it stands
-    still, where freedom is 0."""
-    free_lag: ClassVar[float]
-    """What is added to both at freedom 1 [m]."""
-
-    def __init__(
-        self,
-        arms: Sequence[ArmKinematics],
-        joints: Float[np.ndarray, "arms dof"],
-        rng: np.random.Generator,
-        noise: float,
-    ) -> None:
-        self._arms = arms
-        self._joints = joints.astype(np.float64)
-        self._start = [arm.forward(q) for arm, q in zip(arms, self._joints, strict=True)]
-        self._speed = 1 + noise * SPEED_SPREAD * rng.uniform(-1, 1)
-        self._amplitude = noise * self.disturbance * np.sqrt(2 / NUM_WAVES)
-        shape = (NUM_WAVES, *joints.shape)
-        self._frequency, self._phase = rng.uniform(*DISTURBANCE_HZ, shape), rng.uniform(0, 2 * np.pi, shape)
-        self._clock, self._steps = 0.0, 0
+    """Demonstrates one episode."""
 
     @abstractmethod
-    def paths(self) -> tuple[list[Waypoint], list[Waypoint]]:
-        """Return the waypoints of the left and the right hand, as they are aimed now."""
-
-    @abstractmethod
-    def aim(self, clock: float) -> None:
-        """Look where things are at this moment of the clock [s], and aim the waypoints at them."""
-
-    @abstractmethod
-    def hands(self) -> Float[np.ndarray, "arms 3"]:
-        """Return the measured positions of the hands [m]."""
-
     def act(self) -> Command:
-        """Return the command for the present moment; call once a control step."""
-        self._clock += self._rate() * self._speed / self.control_hz
-        self._steps += 1
-        self.aim(self._clock)
-        rows, free = [], []
-        for side, (arm, target) in enumerate(zip(self._arms, self._targets(), strict=True)):
-            self._joints[side] = arm.inverse(self._joints[side], target.pose)
-            rows.append([*self._joints[side], target.opening])
-            free.append(target.freedom)
-        label = np.array(rows)
-        executed = label.copy()
-        executed[:, :-1] += np.array(free)[:, None] * self._disturbance()
-        return Command(label.ravel().astype(np.float32), executed.ravel().astype(np.float32))
+        """Return the command for the present moment; called once a control step."""
 
-    def _rate(self) -> float:
-        """Return the clock's speed: 1 while both hands are on their paths, 0 while one is far off."""
-        rates = []
-        for hand, target in zip(self.hands(), self._targets(), strict=True):
-            near, far = np.array(self.lag) + target.freedom * self.free_lag
-            distance = np.linalg.norm(hand - target.pose.position)
-            rates.append((far - distance) / (far - near))
-        return float(np.clip(min(rates), 0, 1))
 
-    def _disturbance(self) -> Float[np.ndarray, "arms dof"]:
-        time = self._steps / self.control_hz
-        waves = np.sin(2 * np.pi * self._frequency * time + self._phase)
-        return self._amplitude * waves.sum(axis=0)
+class ExpertTask(StrictModel, ABC):
+    """What the recorder knows of a task; subclasses give every field a value."""
 
-    def _targets(self) -> list[Waypoint]:
-        return [interpolate(path, self._clock) for path in self.paths()]
+    type: str
+    """The name that `--task` takes."""
+    env_id: str
+    """Under which rollouts find the environment."""
+    env_kwargs: dict[str, Any] = {}  # noqa: RUF012  pydantic copies it
+    """What makes this task of the environment's class."""
+    instruction: str
+    """The task in words."""
+    robot_type: str
+    control_hz: int
+    num_steps: int
+    """Of a demonstration."""
+    state_names: tuple[str, ...]
+    """Of the numbers of a state, and of an action."""
+
+    @abstractmethod
+    def environment(self) -> Callable[..., gymnasium.Env[Any, Any]]:
+        """Import and return the environment's class; its keyword arguments are `env.kwargs`."""
+
+    @abstractmethod
+    def make_expert(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator, noise: float) -> Expert:
+        """Return an expert for the episode that `env` has just been reset to.
+
+        Args:
+            env: what `environment` made.
+            rng: draws the disturbances.
+            noise: scale of all variation; 0 is none.
+        """
+
+    def is_solved(self, reward: float, info: Mapping[str, Any]) -> bool:
+        """Tell from an episode's last step whether it is worth keeping."""
+        return bool(info["is_success"])
+
+    def render_quality(self) -> dict[str, int]:
+        """Return the scene's settings of quality, which a recording notes; empty where others chose them."""
+        return {}
+
+    def open_env(self, kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+        """Make the environment.
+
+        Raises:
+            ConfigError: it does not take these arguments.
+            EnvironmentSetupError: its package is not installed, or this machine cannot render.
+        """
+        own = {key: value for key, value in kwargs.items() if key != TIME_LIMIT}
+        make = self.environment()
+        try:
+            return make(**self.env_kwargs, **own)
+        except TypeError as error:
+            valid = [name for name in inspect.signature(make).parameters if name not in self.env_kwargs]
+            raise ConfigError(
+                f"env.kwargs do not fit {self.env_id}: {error}; valid names: {', '.join(valid)}"
+            ) from error
+
+
+EXPERT_TASKS = Family("task with an expert", ExpertTask, default="sim_transfer")
+
+
+def find_task(name: str) -> ExpertTask:
+    """Look a task up.
+
+    Raises:
+        ConfigError: no task of that name has an expert.
+    """
+    return EXPERT_TASKS.member(name).model_validate({})  # members give every field a value

@@ -13,25 +13,23 @@ from gymnasium.wrappers import TransformAction
 # Sets MUJOCO_GL where nobody has: environments of other packages render without a display as well.
 import vla.rollout.worlds.gl  # noqa: F401
 from vla.base.errors import EnvironmentSetupError, VlaError
-from vla.rollout.evaluate.chunk_env import ChunkEnv
+from vla.base.family import load_plugins
 from vla.rollout.rollout_config import EnvConfig
-from vla.rollout.worlds.observations import CameraObservations
+from vla.rollout.worlds.observations import Observation, Observations
 
 CAMERAS_AND_STATE = "pixels_agent_pos"
 """What LeRobot's environments (gym_aloha, gym_pusht, gym_xarm) call the observations of a policy."""
 
 
-def make_env(config: EnvConfig, obs_horizon: int, num_action_steps: int) -> ChunkEnv:
-    """Make an environment that is stepped by chunks.
+def make_env(config: EnvConfig) -> gymnasium.Env[Observation, np.ndarray]:
+    """Make an environment whose observations are streams by name.
 
     Args:
         config: id, arguments and cameras.
-        obs_horizon: observations in a history.
-        num_action_steps: actions in a chunk.
 
     Raises:
         EnvironmentSetupError: no environment has that id, it cannot be built with the given
-            arguments, or it has no camera images.
+            arguments, or nothing that it observes is a stream.
     """
     spec = find_spec(config.id)
     arguments = dict(config.kwargs)
@@ -46,8 +44,8 @@ def make_env(config: EnvConfig, obs_horizon: int, num_action_steps: int) -> Chun
         raise EnvironmentSetupError(
             f"environment '{config.id}' cannot be made{given}: {type(error).__name__}: {error}"
         ) from error
-    env = CameraObservations(env, config.cameras)
-    return ChunkEnv(env if config.clip_actions else _unlimited(env), obs_horizon, num_action_steps)
+    named = Observations(env, config.cameras)
+    return named if config.clip_actions else _unlimited(named)
 
 
 def find_spec(env_id: str) -> EnvSpec:
@@ -59,6 +57,7 @@ def find_spec(env_id: str) -> EnvSpec:
     Raises:
         EnvironmentSetupError: no environment has that id, or its package is not installed.
     """
+    load_plugins()
     module, _, name = env_id.rpartition(":")
     namespace = name.partition("/")[0] if "/" in name else ""
     package = module or ("" if name in gymnasium.registry else namespace)

@@ -21,9 +21,8 @@ from torch.nn import functional
 
 from vla.base.files import write_json
 from vla.base.progress import Progress
-from vla.embed import FrozenEncoder
-from vla.embed.encoders.encoder_config import EncoderConfig
-from vla.rollout.worlds.sim_transfer.task import CAMERAS
+from vla.embed import ENCODERS, FrozenEncoder
+from vla.rollout.worlds.sim_transfer.world import CAMERAS
 
 Features = Float32[np.ndarray, "n features"]
 PENALTIES = 10.0 ** np.arange(-3, 6)
@@ -49,13 +48,14 @@ def render(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def encode(name: str, images: np.ndarray) -> Features:
     """Return the pooled features of the three views side by side."""
-    encoder = FrozenEncoder.load(EncoderConfig(id=name))
+    encoder = FrozenEncoder.load(ENCODERS.parse({"id": name}), CAMERAS)
     found = []
     with Progress(f"encode, {name}", len(images), unit="scenes") as progress:
         for start in range(0, len(images), 16):
             batch = images[start : start + 16]
-            features = encoder.encode(batch.reshape(-1, *batch.shape[2:]))
-            found.append(np.asarray(features, np.float32).reshape(len(batch), -1))
+            features = encoder.encode({camera: batch[:, k] for k, camera in enumerate(CAMERAS)})
+            views = torch.cat([features[camera].flatten(1) for camera in CAMERAS], dim=1)
+            found.append(views.float().cpu().numpy())
             progress.update(len(batch))
     return np.concatenate(found)
 

@@ -23,8 +23,8 @@ from vla.rollout.worlds.gl import mujoco
 from vla.rollout.worlds.sim_transfer.arm import FINGER_TRAVEL, HOME, JOINT_LIMITS
 from vla.rollout.worlds.sim_transfer.physics import TransferPhysics
 from vla.rollout.worlds.sim_transfer.scene import BOX_HALF
-from vla.rollout.worlds.sim_transfer.task import CAMERAS, MAX_EPISODE_STEPS
 from vla.rollout.worlds.sim_transfer.transfer_expert import TransferExpert
+from vla.rollout.worlds.sim_transfer.world import CAMERAS, MAX_EPISODE_STEPS
 
 LABELS = 25
 SIZE = 256

@@ -33,8 +33,7 @@ from torch.nn import functional
 from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
 from vla.base.progress import Progress
-from vla.cache import Preprocessing
-from vla.embed.preprocess import normalise
+from vla.embed.transforms import Preprocessing, normalise
 
 HELD_OUT = 0.02
 POINTS = 3

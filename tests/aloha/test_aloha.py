@@ -13,10 +13,9 @@ from fakes import fake_spec, write_cache
 import vla.rollout  # noqa: F401  registers the environments
 from vla.base.errors import ConfigError
 from vla.cli import main
-from vla.embed import EncoderConfig, FrozenEncoder
-from vla.policy.agent import VLAAgent
-from vla.policy.policy_config import PolicyConfig
-from vla.rollout.worlds.aloha.aloha_env import CAMERAS, STATE_NAMES
+from vla.embed import FrozenEncoder, SiglipConfig
+from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
+from vla.rollout.worlds.aloha.world import CAMERAS, STATE_NAMES
 
 pytestmark = [
     pytest.mark.aloha,
@@ -69,16 +68,16 @@ def test_an_unknown_camera_is_refused() -> None:
 
 def untrained_policy(root: Path) -> Path:
     """Save a policy of random weights that looks through three cameras of ALOHA."""
-    encoder = FrozenEncoder.load(EncoderConfig(id=ENCODER, device="cpu"))
+    encoder = FrozenEncoder.load(SiglipConfig(id=ENCODER, device="cpu"), VIEWS)
     spec = fake_spec(
         encoder=encoder.identity,
-        preprocessing=encoder.preprocessing,
-        camera_names=VIEWS,
+        dim=encoder.writes[0].channels,
+        cameras=VIEWS,
         state_dim=len(STATE_NAMES),
         action_dim=len(STATE_NAMES),
     )
     torch.manual_seed(0)
-    small = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
+    small = VLAAgentConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
     agent = VLAAgent.for_cache(small, write_cache(root / "cache", spec).metadata)
     agent.save_pretrained(root / "policy")
     return root / "policy"

@@ -11,8 +11,9 @@ from vla.cache import FeatureCache
 from vla.cli import main
 from vla.embed.datasets import open_source
 from vla.embed.datasets.dataset_config import DatasetConfig
-from vla.rollout.worlds.aloha.aloha_env import MAX_EPISODE_STEPS, STATE_NAMES, AlohaEnv
+from vla.rollout.worlds.aloha.aloha_env import AlohaEnv
 from vla.rollout.worlds.aloha.aloha_expert import AlohaTransferExpert
+from vla.rollout.worlds.aloha.world import MAX_EPISODE_STEPS, STATE_NAMES
 from vla.rollout.worlds.expert import Command
 
 pytestmark = [
@@ -99,13 +100,10 @@ def test_a_recording_says_what_it_is_of(recording: Path) -> None:
 def test_a_recording_replays_to_the_same_states_and_rewards(recording: Path, env: AlohaEnv) -> None:
     source = open_source(DatasetConfig(path=str(recording)), workers=1)
     block = next(source.read(range(MAX_EPISODE_STEPS), block=MAX_EPISODE_STEPS))
-    assert {name: image.shape[1:] for name, image in block.images.items()} == {
-        "top": (16, 20, 3),
-        "right_wrist": (16, 20, 3),
-    }
+    assert [block.streams[camera].shape[1:] for camera in ("top", "right_wrist")] == [(16, 20, 3)] * 2
     observation, _ = env.reset(seed=SEED)
     rewards = []
-    for state, action in zip(block.state, block.action, strict=True):
+    for state, action in zip(block.streams["state"], block.streams["action"], strict=True):
         np.testing.assert_array_equal(observation["agent_pos"], state)
         observation, reward, *_ = env.step(action)
         rewards.append(reward)
@@ -121,7 +119,8 @@ def test_a_recording_is_embedded(recording: Path, tmp_path: Path, monkeypatch: p
         main(["embed", "--encoder", "siglip2-tiny-random", "--device", "cpu", *arguments])
     assert not ended.value.code
     cache = FeatureCache(tmp_path / "features").metadata
-    assert (cache.camera_names, cache.state_dim, cache.action_dim) == (("top", "right_wrist"), 14, 14)
+    assert [stream.name for stream in cache.streams] == ["top", "right_wrist", "state", "action"]
+    assert (cache.stream("state").shape, cache.action.shape) == ((14,), (14,))
     assert [episode.length for episode in cache.episodes] == [MAX_EPISODE_STEPS]
 
 

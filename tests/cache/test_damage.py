@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_faults import file_size_limit, flip_bit, read_only, truncate
-from fakes import fake_frames, fake_spec, write_cache
+from fakes import fake_frames, fake_identity, fake_spec, write_cache
 from safetensors.numpy import load_file, save_file
 
 from vla.base.errors import CacheError, VlaError
@@ -18,6 +18,7 @@ from vla.cache import CacheWriter, FeatureCache
 from vla.cache import reader as cache_reader
 from vla.cache.cache_damage import cache_problems
 
+MADE_BY = fake_identity().digest
 FIRST, SECOND = "shards/00000.safetensors", "shards/00001.safetensors"
 
 
@@ -59,21 +60,28 @@ def test_a_whole_cache_has_no_problems(tmp_path: Path) -> None:
         (lambda f: (f / SECOND).write_bytes(b""), r"00001\.safetensors is cut short or no safetensors"),
         (lambda f: (f / SECOND).unlink(), r"00001\.safetensors is missing"),
         (lambda f: shutil.copy(f / FIRST, f / SECOND), r"holds 8 frames from frame 0 on, not 8 from 8"),
-        (lambda f: edit(f, format_version=2), "has format version 2, this vla reads 1; install the vla"),
+        (
+            lambda f: edit(f, format_version=3),
+            "has format version 3, this vla reads 2 and 1; install",
+        ),
+        (lambda f: edit(f, format_version=1), r"key 'dataset\.state_key' is missing"),
         (lambda f: edit(f, fingerprint="0" * 12), "has fingerprint 000000000000, what it says of itself"),
-        (lambda f: edit(f, encoder__weights_sha256="c" * 64), "has fingerprint"),
+        (lambda f: edit(f, dataset__content_sha256="c" * 64), "has fingerprint"),
+        (lambda f: edit(f, **{f"encoders__{MADE_BY}__dtype": "bfloat16"}), "calls an encoder"),
+        (lambda f: edit(f, encoders={}), "streams of other encoders"),
         (lambda f: edit(f, episodes__1__first_frame=11), "starts episode 1 at frame 11, not 12"),
         (lambda f: edit(f, episodes__1__length=8), "episodes of 20 frames together, num_frames says 21"),
         (lambda f: edit(f, frames_per_shard=7), "lists shard 0 as .* with 8 frames, not 7"),
         (lambda f: edit(f, num_frames=10**12), "num_frames says 1000000000000"),
-        (lambda f: edit(f, state_dim=15), r"has 16 values in state_statistics\.min, not 15"),
+        (lambda f: edit(f, statistics__state__min=[0.0]), r"has 1 values in statistics\.state\.min, not 16"),
+        (lambda f: edit(f, streams__3__shape=[15]), "has fingerprint"),
         (
-            lambda f: edit(f, state_statistics__mean__3=9.0),
-            "state_statistics that are not those of its shards",
+            lambda f: edit(f, statistics__state__mean__3=9.0),
+            "statistics of 'state' that are not those of its shards",
         ),
         (
-            lambda f: edit(f, feature_statistics__top__std__0=9.0),
-            "feature_statistics of 'top' that are not those of its shards",
+            lambda f: edit(f, statistics__top__std__0=9.0),
+            "statistics of 'top' that are not those of its shards",
         ),
         (lambda f: (f / "cache.json").write_text("{"), r"cache\.json cannot be read"),
         (lambda f: (f / "cache.json").write_text("[" * 100_000), r"cache\.json cannot be read"),
@@ -87,54 +95,54 @@ def test_damage_is_found_and_named_with_what_to_run_next(
     write_cache(tmp_path)
     harm(tmp_path)
     with pytest.raises(CacheError, match=message):
-        raise CacheError("\n".join(problems := cache_problems(tmp_path)))
-    assert all("vla embed" in problem for problem in problems)
+        raise CacheError("\n".join(map(str, problems := cache_problems(tmp_path))))
+    assert all(problem.folder == tmp_path and problem.remedy for problem in problems)
 
 
 def test_a_header_of_another_cache_is_found(tmp_path: Path) -> None:
     write_cache(tmp_path / "a")
-    other = write_cache(tmp_path / "b", fake_spec(camera_names=("top", "r_vis", "front")))
+    other = write_cache(tmp_path / "b", fake_spec(cameras=("top", "r_vis", "front")))
     shutil.copy(tmp_path / "b/cache.json", tmp_path / "a/cache.json")
     problems = cache_problems(tmp_path / "a")
     assert len(problems) == 3
-    assert f"this one is {other.metadata.fingerprint}" in problems[0]
+    assert f"this one is {other.metadata.fingerprint}" in str(problems[0])
 
 
 def test_values_that_are_not_finite_are_found_by_camera_episode_and_frame(tmp_path: Path) -> None:
     write_cache(tmp_path)
-    rewrite(tmp_path, lambda tensors: tensors["features.top"].__setitem__((5, 0, 0, 3), np.inf))
+    rewrite(tmp_path, lambda tensors: tensors["top"].__setitem__((5, 0, 0, 3), np.inf))
     (problem,) = cache_problems(tmp_path)
-    assert "camera 'top' is not finite at episode 1, frame 1" in problem
+    assert "has 'top' not finite at episode 1, frame 1" in str(problem)
 
 
 def test_frames_out_of_place_are_found(tmp_path: Path) -> None:
     write_cache(tmp_path)
     rewrite(tmp_path, lambda tensors: tensors["frame_index"].__setitem__(5, 7))
     (problem,) = cache_problems(tmp_path)
-    assert "has frame_index 7 where cache.json has episode 1, frame 1" in problem
+    assert "has frame_index 7 where cache.json has episode 1, frame 1" in str(problem)
 
 
 def test_a_shard_of_another_shape_is_refused_before_it_is_used(tmp_path: Path) -> None:
     cache = write_cache(tmp_path)
     rewrite(tmp_path, lambda tensors: tensors.update(state=np.zeros((8, 3), np.float32)))
-    with pytest.raises(CacheError, match=r"has 'state' as F32 \[8, 3\], not F32 \[8, 16\]; mend it"):
-        FeatureCache(cache.folder).state()
+    with pytest.raises(CacheError, match=r"has 'state' as F32 \[8, 3\], not F32 \[8, 16\]"):
+        FeatureCache(cache.folder).all("state")
 
 
 def test_sizes_that_a_shard_claims_are_held_against_the_file(tmp_path: Path) -> None:
     cache = write_cache(tmp_path)
     claim = {"dtype": "F16", "shape": [1 << 40], "data_offsets": [0, 2 << 40]}
-    header = json.dumps({"features.top": claim, "__metadata__": {"shard": "{}"}}).encode()
+    header = json.dumps({"top": claim, "__metadata__": {"shard": "{}"}}).encode()
     for size in (len(header), 1 << 62):  # of the header, too
         (tmp_path / FIRST).write_bytes(size.to_bytes(8, "little") + header)
         with pytest.raises(CacheError, match="is cut short or no safetensors file"):
-            FeatureCache(cache.folder).state()
+            FeatureCache(cache.folder).all("state")
 
 
 def test_an_enormous_header_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cache(tmp_path)
     monkeypatch.setattr(cache_reader, "MAX_HEADER_BYTES", 100)
-    with pytest.raises(CacheError, match="has more than 0 MiB; delete it and make it again"):
+    with pytest.raises(CacheError, match="has more than 0 MiB"):
         FeatureCache(tmp_path)
 
 

@@ -9,10 +9,10 @@ from torch import nn
 
 from vla.base.errors import CheckpointError
 from vla.config import PipelineConfig
-from vla.policy.agent import VLAAgent
+from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
 from vla.policy.batch import Batch
 from vla.policy.heads.imf import ImfHead
-from vla.policy.policy_config import PolicyConfig
+from vla.policy.random import GivenNoise, RowRandom
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[2]
 def user_agent(tmp_path: Path, per_view_dim: int = 192, n_layer: int = 1) -> VLAAgent:
     """The user's agent, with fewer layers where depth does not matter."""
     cache = write_cache(tmp_path / "cache", fake_spec(dim=768))
-    return VLAAgent.for_cache(PolicyConfig(per_view_dim=per_view_dim, n_layer=n_layer), cache.metadata)
+    return VLAAgent.for_cache(VLAAgentConfig(per_view_dim=per_view_dim, n_layer=n_layer), cache.metadata)
 
 
-def observation(batch: int = 3) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def observation(batch: int = 3) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     features = {camera: torch.randn(batch, 2, 1, 768, generator=generator).half() for camera in CAMERAS}
-    return features, torch.randn(batch, 2, 16, generator=generator)
+    return {**features, "state": torch.randn(batch, 2, 16, generator=generator)}
 
 
 @pytest.mark.parametrize(("per_view_dim", "raw"), [(96, 304), (192, 592)])
@@ -40,13 +40,14 @@ def test_projected_dim_is_384_and_so_is_the_heads(tmp_path: Path) -> None:
     assert agent.per_step_cond_dim == 384
     assert agent.head.cond_dim == 384
     assert agent.global_cond_dim == 2 * 384
-    assert isinstance(agent.cond_projector, nn.Linear)
-    assert (agent.cond_projector.in_features, agent.cond_projector.out_features) == (592, 384)
+    projector = agent.get_submodule("fusion.cond_projector")
+    assert isinstance(projector, nn.Linear)
+    assert (projector.in_features, projector.out_features) == (592, 384)
 
 
 def test_build_cond_gives_384_numbers_a_step(tmp_path: Path) -> None:
     agent = user_agent(tmp_path)
-    assert agent._build_cond(*observation()).shape == (3, 2, 384)
+    assert agent._build_cond(observation()).shape == (3, 2, 384)
 
 
 def test_cameras_are_those_of_the_cache(tmp_path: Path) -> None:
@@ -66,35 +67,33 @@ def test_the_head_is_imf_on_attention_residuals_of_the_users_size(tmp_path: Path
 def test_a_chunk_has_sixteen_actions_in_the_robots_units(tmp_path: Path) -> None:
     agent = user_agent(tmp_path)
     agent.action_standardize.fit([5.0] * 16, [0.001] * 16)
-    chunk = agent.predict_action_chunk(*observation())
+    chunk = agent.predict_action_chunk(observation())
     assert chunk.shape == (3, 16, 16)
     assert (chunk - 5).abs().max() < 0.01
 
 
 def test_the_same_noise_gives_the_same_chunk(tmp_path: Path) -> None:
-    agent, noise = user_agent(tmp_path), torch.randn(3, 16, 16)
-    features, state = observation()
-    chunks = [agent.predict_action_chunk(features, state, noise=lambda: noise) for _ in range(2)]
+    agent, noise = user_agent(tmp_path), GivenNoise(torch.randn(3, 16, 16))
+    chunks = [agent.predict_action_chunk(observation(), random=noise) for _ in range(2)]
     assert torch.equal(*chunks)
 
 
-def test_only_projectors_condition_and_head_train_and_all_of_them_do(tmp_path: Path) -> None:
+def test_only_trunks_fusion_and_head_train_and_all_of_them_do(tmp_path: Path) -> None:
     agent = user_agent(tmp_path)
     for name, parameter in agent.head.named_parameters():
         if ".outputs." in name and name.endswith(
             "weight"
         ):  # zero at the start: nothing before them would get a gradient
             nn.init.normal_(parameter)
-    features, state = observation()
     pad = torch.zeros(3, 16, dtype=torch.bool)
-    batch = Batch(features=features, state=state, action=torch.randn(3, 16, 16), action_is_pad=pad)
-    loss, _ = agent.compute_loss(batch)
+    batch = Batch(observation=observation(), action=torch.randn(3, 16, 16), action_is_pad=pad)
+    loss, _ = agent.loss(batch, agent.draw(batch, RowRandom()))
     loss.backward()
     without = [name for name, parameter in agent.named_parameters() if parameter.grad is None]
     assert without == []
     assert {name.split(".")[0] for name, _ in agent.named_parameters()} == {
-        "projector",
-        "cond_projector",
+        "trunks",
+        "fusion",
         "head",
     }
 
@@ -103,12 +102,13 @@ def test_a_saved_policy_comes_back_with_statistics_and_encoder_identity(tmp_path
     agent = user_agent(tmp_path)
     agent.save_pretrained(tmp_path / "policy")
     loaded = VLAAgent.from_pretrained(tmp_path / "policy")
-    noise = torch.randn(3, 16, 16)
+    noise = GivenNoise(torch.randn(3, 16, 16))
     assert torch.equal(
-        loaded.predict_action_chunk(*observation(), noise=lambda: noise),
-        agent.eval().predict_action_chunk(*observation(), noise=lambda: noise),
+        loaded.predict_action_chunk(observation(), random=noise),
+        agent.eval().predict_action_chunk(observation(), random=noise),
     )
-    assert loaded.config.encoder == fake_spec(dim=768).encoder
+    assert loaded.config.encoders == fake_spec(dim=768).encoders
+    assert loaded.state_standardize is not None and agent.state_standardize is not None
     assert torch.equal(loaded.state_standardize.mean, agent.state_standardize.mean)
 
 
@@ -119,6 +119,7 @@ def test_a_folder_without_a_policy_is_named(tmp_path: Path) -> None:
 
 def test_a_constant_state_dimension_is_shifted_only(tmp_path: Path) -> None:
     agent = user_agent(tmp_path)
+    assert agent.state_standardize is not None
     agent.state_standardize.fit([2.0] * 16, [0.0] * 16)
     assert torch.equal(agent.state_standardize(torch.full((1, 16), 2.5)), torch.full((1, 16), 0.5))
 
@@ -126,11 +127,12 @@ def test_a_constant_state_dimension_is_shifted_only(tmp_path: Path) -> None:
 def test_the_repositorys_pipeline_is_the_users_experiment() -> None:
     settings = PipelineConfig.load(ROOT / "pipeline.toml", {}, [])
     policy, train = settings.policy, settings.train
+    assert isinstance(policy, VLAAgentConfig)
     assert settings.encoder.id == "google/siglip2-base-patch16-256"
     assert settings.dataset.cameras == ("r_vis", "top", "front")
     assert (policy.per_view_dim, policy.cond_dim, policy.n_emb, policy.n_layer) == (192, 384, 384, 12)
     assert (policy.obs_horizon, policy.pred_horizon, policy.num_action_steps) == (2, 16, 8)
-    assert (policy.head, policy.residual) == ("imf", "attnres")
+    assert (policy.head.type, policy.residual) == ("imf", "attnres")
     assert (train.steps, train.rollout_episodes) == (50_000, 10)
     narrower = PipelineConfig.load(ROOT / "pipeline.toml", {"policy.per_view_dim": 96}, [])
     assert narrower.model_copy(update={"policy": policy}) == settings

@@ -6,8 +6,8 @@ import numpy as np
 from fakes import fake_images
 
 from vla.cache import Augmentation, CacheConfig, FeatureCache
-from vla.embed import DatasetConfig, EncoderConfig, embed
-from vla.embed.augment import augment
+from vla.embed import DatasetConfig, SiglipConfig, embed
+from vla.embed.transforms import augment
 
 EPISODES = np.array([0, 0, 1], np.int32)
 
@@ -57,7 +57,7 @@ def test_a_cache_holds_the_frame_and_its_variants(dataset: Path, encoder_dir: Pa
     def run(variants: int) -> FeatureCache:
         report = embed(
             DatasetConfig(path=str(dataset)),
-            EncoderConfig(id=str(encoder_dir), device="cpu"),
+            SiglipConfig(id=str(encoder_dir), device="cpu"),
             CacheConfig(path=str(tmp_path)),
             Augmentation(variants=variants),
         )
@@ -65,6 +65,6 @@ def test_a_cache_holds_the_frame_and_its_variants(dataset: Path, encoder_dir: Pa
 
     plain, augmented = run(0), run(2)
     assert plain.metadata.fingerprint != augmented.metadata.fingerprint
-    stored = augmented.all_features("top").float()
-    np.testing.assert_allclose(stored[:, 0], plain.all_features("top")[:, 0].float(), atol=2e-3)
+    stored = augmented.all("top").float()
+    np.testing.assert_allclose(stored[:, 0], plain.all("top")[:, 0].float(), atol=2e-3)
     assert (stored[:, 1] - stored[:, 0]).abs().amax() > 0.05

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from fakes import fake_identity
 from transformers import SiglipVisionConfig
 
-from vla.embed.batch_size import CANDIDATES, best_batch_size
-from vla.embed.encoder import images_a_pass
-from vla.embed.pipeline import block_frames
+from vla.embed import SiglipConfig
+from vla.embed.batch_size import CANDIDATES, best_batch_size, block_frames, for_large_batches
+from vla.embed.encoders.siglip import SiglipEncoder
 
 
 @pytest.mark.parametrize(
@@ -29,12 +30,23 @@ def test_the_smallest_batch_near_the_best_rate_is_taken(rates: tuple[int, ...], 
 
 
 def test_on_a_cpu_small_towers_take_more_images_a_pass_than_large_ones() -> None:
-    base = SiglipVisionConfig(image_size=256, patch_size=16, intermediate_size=3072)
-    small = SiglipVisionConfig(image_size=256, patch_size=32, intermediate_size=512)
-    assert [images_a_pass(tower, torch.device("cpu")) for tower in (base, small)] == [8, 16]
-    assert images_a_pass(small, torch.device("cuda")) == 512
+    def encoder(patch_size: int, intermediate_size: int) -> SiglipEncoder:
+        tower = torch.nn.Module()
+        tower.config = SiglipVisionConfig(
+            image_size=256, patch_size=patch_size, intermediate_size=intermediate_size
+        )
+        return SiglipEncoder(tower, fake_identity(), ("top",))
+
+    base, small = encoder(16, 3072), encoder(32, 512)
+    assert [tower.images_a_pass(torch.device("cpu")) for tower in (base, small)] == [8, 16]
+    assert small.images_a_pass(torch.device("cuda")) == 512
 
 
 def test_a_block_fills_a_pass_without_overflowing_it() -> None:
     assert block_frames(batch_size=512, cameras=3) == 170
     assert block_frames(batch_size=16, cameras=3) == 16
+
+
+@pytest.mark.parametrize(("asked", "taken"), [("off", "off"), ("on", "on"), ("graphs", "on")])
+def test_large_batches_are_compiled_without_graphs(asked: str, taken: str) -> None:
+    assert for_large_batches(SiglipConfig.model_validate({"compile": asked})).compile == taken

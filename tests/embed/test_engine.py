@@ -18,13 +18,13 @@ from vla.base.errors import VlaError
 from vla.base.lock import exclusive
 from vla.base.prefetch import prefetch
 from vla.cache import CacheConfig, FeatureCache
-from vla.embed import DatasetConfig, EncoderConfig, FrozenEncoder, embed
+from vla.embed import DatasetConfig, FrozenEncoder, SiglipConfig, embed
 
 
 def run(dataset: Path, encoder: Path, out: Path, shard_frames: int = 4, **settings: object) -> FeatureCache:
     report = embed(
         DatasetConfig.model_validate({"path": str(dataset), **settings}),
-        EncoderConfig(id=str(encoder), device="cpu"),
+        SiglipConfig(id=str(encoder), device="cpu"),
         CacheConfig(path=str(out), shard_frames=shard_frames),
     )
     return FeatureCache(Path(report.cache))
@@ -42,19 +42,20 @@ def test_cached_features_are_the_live_features_of_the_same_frames(
     dataset: Path, encoder_dir: Path, tmp_path: Path
 ) -> None:
     cache = run(dataset, encoder_dir, tmp_path)
-    live = FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu"))
+    live = FrozenEncoder.load(SiglipConfig(id=str(encoder_dir), device="cpu"), ("front",))
     frames = np.concatenate([fake_images(2, 5), fake_images(102, 4)])
-    stored = cache.all_features("front")[:, 0].numpy()
+    stored = cache.all("front")[:, 0].numpy()
     for i, frame in enumerate(frames):  # one at a time, as a robot sees them
-        np.testing.assert_allclose(live.encode(frame[None])[0], stored[i], atol=2e-3)
+        found = live.encode({"front": frame[None]})["front"]
+        np.testing.assert_allclose(found[0], stored[i], atol=2e-3)
 
 
 def test_the_cache_tells_where_it_comes_from(dataset: Path, encoder_dir: Path, tmp_path: Path) -> None:
     metadata = run(dataset, encoder_dir, tmp_path).metadata
     assert metadata.dataset.path == str(dataset)
-    assert metadata.encoder.id == str(encoder_dir)
+    assert metadata.encoder is not None and metadata.encoder.id == str(encoder_dir)
     assert [episode.length for episode in metadata.episodes] == [5, 4]
-    assert (metadata.num_frames, len(metadata.shards), metadata.encoder.feature_dim) == (9, 3, 32)
+    assert (metadata.num_frames, len(metadata.shards), metadata.stream("top").shape) == (9, 3, (1, 32))
 
 
 def test_embedding_again_encodes_nothing(dataset: Path, encoder_dir: Path, tmp_path: Path) -> None:

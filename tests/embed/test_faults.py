@@ -1,7 +1,7 @@
 """What can go wrong while a dataset is embedded, and that nothing is lost or mixed up by it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,22 @@ from fake_faults import digests, file_size_limit, flip_bit, read_only, truncate
 from fakes import fake_images, write_dataset
 
 from vla.base.errors import CacheError, DatasetError, EncoderError, VlaError
-from vla.cache import CacheConfig, CacheWriter, FeatureCache, Frames
-from vla.embed import DatasetConfig, EncoderConfig, FrozenEncoder, embed
+from vla.cache import CacheConfig, CacheWriter, FeatureCache
+from vla.embed import DatasetConfig, FrozenEncoder, SiglipConfig, embed
 from vla.embed.batch_size import measured_rate
 
 TABLE = "data/chunk-000/file-000.parquet"
 SECOND = "shards/00001.safetensors"
 
 
+def load(encoder: Path, batch_size: int = 0) -> FrozenEncoder:
+    return FrozenEncoder.load(SiglipConfig(id=str(encoder), device="cpu", batch_size=batch_size), ("top",))
+
+
 def run(dataset: Path, encoder: Path, out: Path) -> Path:
     report = embed(
         DatasetConfig(path=str(dataset)),
-        EncoderConfig(id=str(encoder), device="cpu"),
+        SiglipConfig(id=str(encoder), device="cpu"),
         CacheConfig(path=str(out), shard_frames=4),
     )
     return Path(report.cache)
@@ -67,8 +71,8 @@ def during_the_first_shard(monkeypatch: pytest.MonkeyPatch, act: Callable[[], ob
     write = CacheWriter.write
     acted: list[object] = []
 
-    def wrapped(self: CacheWriter, shard: int, frames: Frames) -> None:
-        write(self, shard, frames)
+    def wrapped(self: CacheWriter, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
+        write(self, shard, arrays)
         if not acted:
             acted.append(act())
 
@@ -99,9 +103,9 @@ def test_a_full_disk_keeps_finished_shards_and_room_lets_it_go_on(
     whole = digests(run(demos, encoder_dir, tmp_path / "whole"))
     write = CacheWriter.write
 
-    def full(self: CacheWriter, shard: int, frames: Frames) -> None:
+    def full(self: CacheWriter, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
         with file_size_limit(1 << 20 if shard == 0 else 100):
-            write(self, shard, frames)
+            write(self, shard, arrays)
 
     with monkeypatch.context() as patch:
         patch.setattr(CacheWriter, "write", full)
@@ -114,7 +118,7 @@ def test_a_full_disk_keeps_finished_shards_and_room_lets_it_go_on(
 def test_a_place_that_may_not_be_written_is_refused_before_anything_is_encoded(
     demos: Path, encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FrozenEncoder, "encode", lambda *_: pytest.fail("encoded"))
+    monkeypatch.setattr(FrozenEncoder, "forward", lambda *_: pytest.fail("encoded"))
     (tmp_path / "out").mkdir()
     with pytest.raises(VlaError, match=r"cannot be written \(Permission denied"), read_only(tmp_path / "out"):
         run(demos, encoder_dir, tmp_path / "out")
@@ -124,10 +128,10 @@ def scarce(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> None
     """Let memory suffice for so many images a pass."""
     forward = FrozenEncoder.forward
 
-    def limited(self: FrozenEncoder, frames: np.ndarray) -> torch.Tensor:
-        if len(frames) > most:
+    def limited(self: FrozenEncoder, views: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        if sum(map(len, views.values())) > most:
             raise error
-        return forward(self, frames)
+        return forward(self, views)
 
     monkeypatch.setattr(FrozenEncoder, "forward", limited)
 
@@ -143,24 +147,23 @@ def test_a_batch_that_is_too_large_is_halved_until_it_fits(
     error: Exception, encoder_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frames = fake_images(3, 11)
-    by_two = FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu", batch_size=2)).encode(frames)
+    by_two = load(encoder_dir, batch_size=2).encode({"top": frames})
     scarce(monkeypatch, 3, error)
-    encoder = FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu", batch_size=8))
-    assert np.array_equal(encoder.encode(frames), by_two)
+    assert torch.equal(load(encoder_dir, batch_size=8).encode({"top": frames})["top"], by_two["top"])
     said = capsys.readouterr().err
     assert "out of memory at 8 images a pass; going on with 4" in said
     assert "going on with 2, next time: --set encoder.batch_size=2" in said
 
 
 def test_two_threads_without_memory_for_the_same_batch_halve_it_once(encoder_dir: Path) -> None:
-    encoder = FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu", batch_size=8))
+    encoder = load(encoder_dir, batch_size=8)
     encoder._halve_batch(8)
     encoder._halve_batch(8)
     assert encoder.batch_size == 4
 
 
 def test_measuring_a_batch_size_does_not_halve_it(encoder_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu", batch_size=8))
+    encoder = load(encoder_dir, batch_size=8)
     assert measured_rate(encoder, 3, seconds=0.01) > 0
     scarce(monkeypatch, 3, torch.OutOfMemoryError("CUDA out of memory."))
     with pytest.raises(torch.OutOfMemoryError):
@@ -171,7 +174,7 @@ def test_measuring_a_batch_size_does_not_halve_it(encoder_dir: Path, monkeypatch
 def test_no_memory_for_a_single_image_is_one_line(encoder_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scarce(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory."))
     with pytest.raises(EncoderError, match=r"cpu has no memory for a single image .* --device cpu"):
-        FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu")).encode(fake_images(0, 1))
+        load(encoder_dir).encode({"top": fake_images(0, 1)})
 
 
 def test_other_errors_of_a_forward_pass_are_not_taken_for_want_of_memory(
@@ -179,7 +182,7 @@ def test_other_errors_of_a_forward_pass_are_not_taken_for_want_of_memory(
 ) -> None:
     scarce(monkeypatch, 0, RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu")).encode(fake_images(0, 1))
+        load(encoder_dir).encode({"top": fake_images(0, 1)})
 
 
 @pytest.mark.parametrize(("key", "name"), [("observation.state", "state"), ("action", "action")])
@@ -193,23 +196,23 @@ def test_a_vector_that_is_not_finite_is_named_and_not_cached(
     pq.write_table(
         table.set_column(where, table.schema.field(key), pa.array(values, table[key].type)), demos / TABLE
     )
-    with pytest.raises(CacheError, match=rf"demos: {name} is not finite at episode 1, frame 2"):
+    with pytest.raises(CacheError, match=rf"demos: '{name}' is not finite at episode 1, frame 2"):
         run(demos, encoder_dir, tmp_path / "out")
 
 
 def test_a_feature_that_is_not_finite_is_named_at_once(
     demos: Path, encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode, passes = FrozenEncoder.encode, []
+    forward, passes = FrozenEncoder.forward, []
 
-    def broken(self: FrozenEncoder, frames: np.ndarray) -> np.ndarray:
-        passes.append(len(frames))
-        features = encode(self, frames)
-        features[2] = np.inf
-        return features
+    def broken(self: FrozenEncoder, views: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        passes.append(len(views["top"]))
+        results = forward(self, views)
+        results["top"][2] = torch.inf
+        return results
 
-    monkeypatch.setattr(FrozenEncoder, "encode", broken)
-    with pytest.raises(CacheError, match="camera 'top' is not finite at episode 0, frame 2"):
+    monkeypatch.setattr(FrozenEncoder, "forward", broken)
+    with pytest.raises(CacheError, match="'top' is not finite at episode 0, frame 2"):
         run(demos, encoder_dir, tmp_path / "out")
     assert len(passes) <= 2  # the next was at work already; there are three
 
@@ -220,5 +223,5 @@ def test_episodes_of_a_single_frame_and_one_camera_are_embedded(
 ) -> None:
     demos = write_dataset(tmp_path / "demos", lengths, (16, 16), 3, cameras={"top": "image"})
     cache = FeatureCache(run(demos, encoder_dir, tmp_path / "out"))
-    assert (cache.num_frames, cache.camera_names) == (sum(lengths), ("top",))
-    assert cache.metadata.action_statistics.std == (0.0, 0.0, 0.0) or sum(lengths) > 1
+    assert (cache.num_frames, cache.metadata.camera_names) == (sum(lengths), ("top",))
+    assert cache.metadata.statistics["action"].std == (0.0, 0.0, 0.0) or sum(lengths) > 1

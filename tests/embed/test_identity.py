@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from vla.base.errors import EncoderError
 from vla.cache import Augmentation, CacheConfig
-from vla.embed import DatasetConfig, EncoderConfig, FrozenEncoder
+from vla.embed import DatasetConfig, FrozenEncoder, SiglipConfig
 from vla.embed.datasets import open_source
 from vla.embed.engine import plan_cache
 
@@ -37,7 +37,7 @@ def fingerprint(settings: Settings) -> str:
     source = open_source(
         DatasetConfig.model_validate(settings["dataset"]), settings["encoder"].get("workers", 0)
     )
-    encoder = FrozenEncoder.load(EncoderConfig.model_validate(settings["encoder"]))
+    encoder = FrozenEncoder.load(SiglipConfig.model_validate(settings["encoder"]), source.camera_names)
     cache = CacheConfig.model_validate(settings["cache"])
     augmentation = Augmentation.model_validate(settings["augment"])
     return plan_cache(source, source.identity(), encoder, cache, augmentation).fingerprint
@@ -127,6 +127,7 @@ def test_what_does_not_change_features_is_the_same_cache(
         pytest.param(put("encoder", pool="mean"), id="pooling"),
         pytest.param(put("encoder", dtype="bfloat16"), id="arithmetic"),
         pytest.param(put("augment", variants=1), id="augmentation"),
+        pytest.param(put("dataset", streams={"pose": {"key": "action", "kind": "vector"}}), id="a sensor"),
     ],
 )
 def test_what_changes_features_is_another_cache(settings: Settings, change: Callable[..., Any]) -> None:

@@ -113,7 +113,7 @@ def test_a_state_that_is_no_vector_is_refused(demos: Path, shape: list[int] | No
     features = json.loads((demos / "meta/info.json").read_text())["features"]
     features["observation.state"]["shape"] = shape
     change_info(demos, features=features)
-    with pytest.raises(DatasetError, match=r"feature 'observation\.state' has shape .* vla takes vectors"):
+    with pytest.raises(DatasetError, match=r"'observation\.state' .*has shape .* takes vectors"):
         opened(demos)
 
 

@@ -31,31 +31,32 @@ def test_episodes_are_numbered_through(dataset: Path) -> None:
         (0, 0, 5, TASK),
         (1, 5, 4, TASK),
     ]
-    assert (source.camera_names, source.state_dim, source.action_dim) == (CAMERAS, 16, 16)
+    assert source.camera_names == CAMERAS
+    assert [stream.shape for stream in source.streams] == [(256, 256, 3)] * 3 + [(16,)] * 2
 
 
 def test_every_frame_is_decoded_exactly_and_in_order(dataset: Path) -> None:
     blocks = list(opened(dataset).read(range(9), block=4))
-    assert [len(block.state) for block in blocks] == [4, 4, 1]
-    top = np.concatenate([block.images["top"] for block in blocks])
+    assert [len(block) for block in blocks] == [4, 4, 1]
+    top = np.concatenate([block.streams["top"] for block in blocks])
     assert np.array_equal(top, np.concatenate([fake_images(1, 5), fake_images(101, 4)]))
     assert np.concatenate([b.episode_index for b in blocks]).tolist() == [0] * 5 + [1] * 4
     assert np.concatenate([b.frame_index for b in blocks]).tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3]
     state = np.random.default_rng(1).normal(size=(4, 16)).astype(np.float32)
-    assert np.array_equal(np.concatenate([b.state for b in blocks])[5:], state)
+    assert np.array_equal(np.concatenate([b.streams["state"] for b in blocks])[5:], state)
 
 
 def test_a_range_in_the_middle_is_read_alone(dataset: Path) -> None:
     (block,) = opened(dataset).read(range(4, 7), block=64)
     assert block.frame_index.tolist() == [4, 0, 1]
-    assert np.array_equal(block.images["front"][0], fake_images(2, 5)[4])
+    assert np.array_equal(block.streams["front"][0], fake_images(2, 5)[4])
 
 
 def test_cameras_are_chosen_and_ordered_by_name(dataset: Path) -> None:
     source = opened(dataset, cameras=["front", "top"])
     assert source.camera_names == ("front", "top")
     (block,) = source.read(range(1), block=8)
-    assert list(block.images) == ["front", "top"]
+    assert list(block.streams) == ["front", "top", "state", "action"]
 
 
 def test_identity_follows_content_not_place(dataset: Path, copy: Path) -> None:

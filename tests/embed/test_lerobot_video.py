@@ -13,7 +13,7 @@ from fake_datasets import FPS, Kind, camera_images, vectors, write_dataset, writ
 
 from vla.base.errors import DatasetError
 from vla.cache import CacheConfig, FeatureCache
-from vla.embed import DatasetConfig, EncoderConfig, embed
+from vla.embed import DatasetConfig, SiglipConfig, embed
 from vla.embed.datasets import FrameBlock, FrameSource, open_source
 
 LENGTHS = (7, 12, 1, 5)
@@ -27,7 +27,7 @@ def opened(path: Path, **settings: object) -> FrameSource:
 
 
 def joined(blocks: Sequence[FrameBlock], camera: str) -> np.ndarray:
-    return np.concatenate([block.images[camera] for block in blocks])
+    return np.concatenate([block.streams[camera] for block in blocks])
 
 
 def truth(camera: str, episodes: Sequence[int] = range(4)) -> np.ndarray:
@@ -49,24 +49,24 @@ def copy(tmp_path: Path) -> Path:
 
 def test_every_frame_of_every_camera_is_the_one_that_was_written(videos: Path) -> None:
     blocks = list(opened(videos).read(range(25), block=4))
-    assert [len(block.state) for block in blocks] == [4] * 6 + [1]
+    assert [len(block) for block in blocks] == [4] * 6 + [1]
     for camera in KINDS:
         assert np.array_equal(joined(blocks, camera), truth(camera))
     state = np.concatenate([vectors(e, n, 5)[0] for e, n in enumerate(LENGTHS)])
-    assert np.array_equal(np.concatenate([block.state for block in blocks]), state)
+    assert np.array_equal(np.concatenate([block.streams["state"] for block in blocks]), state)
 
 
 def test_reading_from_any_frame_gives_the_same_frames(videos: Path) -> None:
     source, whole = opened(videos), truth("top")
     for first in range(25):
         (block,) = source.read(range(first, min(first + 3, 25)), block=8)
-        assert np.array_equal(block.images["top"], whole[first : first + 3]), first
+        assert np.array_equal(block.streams["top"], whole[first : first + 3]), first
 
 
 def test_who_stops_reading_in_the_middle_leaves_no_thread_at_work(videos: Path) -> None:
     before = threading.active_count()
     blocks = opened(videos).read(range(25), block=2)
-    assert np.array_equal(next(blocks).images["top"], truth("top")[:2])
+    assert np.array_equal(next(blocks).streams["top"], truth("top")[:2])
     assert threading.active_count() > before
     blocks.close()  # type: ignore[attr-defined]  # a generator
     assert threading.active_count() == before
@@ -76,7 +76,7 @@ def test_chosen_episodes_are_renumbered_and_keep_their_own_number(videos: Path) 
     source = opened(videos, episodes=[3, 1])
     assert [(e.index, e.first_frame, e.length) for e in source.episodes] == [(1, 0, 12), (3, 12, 5)]
     (block,) = source.read(range(17), block=64)
-    assert np.array_equal(block.images["r_vis"], truth("r_vis", [1, 3]))
+    assert np.array_equal(block.streams["r_vis"], truth("r_vis", [1, 3]))
     assert block.episode_index.tolist() == [1] * 12 + [3] * 5
     assert block.frame_index.tolist() == [*range(12), *range(5)]
 
@@ -98,7 +98,7 @@ def test_embedding_videos_in_one_go_or_resumed_gives_the_same_bytes(
     def run(out: str) -> FeatureCache:
         report = embed(
             DatasetConfig(path=str(copy), episodes=(0, 1, 3)),
-            EncoderConfig(id=str(encoder_dir), device="cpu"),
+            SiglipConfig(id=str(encoder_dir), device="cpu"),
             CacheConfig(path=str(tmp_path / out), shard_frames=5),
         )
         return FeatureCache(Path(report.cache))

@@ -11,7 +11,7 @@ import pytest
 from fake_datasets import jpeg
 
 from vla.embed.datasets.images import decode_image
-from vla.embed.preprocess import resize
+from vla.embed.transforms import resize
 
 
 def sha(array: np.ndarray) -> str:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, processors
 from transformers import SiglipModel
 
 from vla.base.errors import EncoderError
-from vla.embed.encoders.encoder_config import EncoderConfig
+from vla.embed import SiglipConfig
 from vla.embed.encoders.text import FrozenTextEncoder
 
 
@@ -23,7 +23,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path) -> FrozenTextEncoder:
-    return FrozenTextEncoder.load(EncoderConfig(id=str(folder), device="cpu"))
+    return FrozenTextEncoder.load(SiglipConfig(id=str(folder), device="cpu"))
 
 
 def test_a_texts_feature_is_the_whole_models_on_padded_lower_case_tokens(checkpoint: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_vision_only_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["siglip2-tiny-sim", "siglip2-tiny-random"])
 def test_the_encoders_that_come_with_vla_have_no_text_tower(name: str) -> None:
     with pytest.raises(EncoderError, match=f"{name} has no text tower; language needs a two-tower") as caught:
-        FrozenTextEncoder.load(EncoderConfig(id=name))
+        FrozenTextEncoder.load(SiglipConfig(id=name))
     assert "\n" not in str(caught.value)
 
 

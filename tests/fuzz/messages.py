@@ -22,26 +22,28 @@ import numpy as np
 import torch
 from fakes import CAMERAS, fake_spec, write_cache, write_vision_checkpoint
 
-from vla.base.wire import PolicyInfo, hello, pack, unpack
-from vla.client import PolicyClient
-from vla.embed import EncoderConfig, FrozenEncoder
-from vla.policy.agent import VLAAgent
-from vla.policy.policy_config import PolicyConfig
+from vla.base.wire import PolicyInfo, StreamInfo, hello, pack, unpack
+from vla.client import PolicyClient, to_streams
+from vla.embed import FrozenEncoder, SiglipConfig
+from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
 from vla.rollout.live import LivePolicy
 from vla.rollout.rollout_config import ServeConfig
 from vla.rollout.serve.server import PolicyServer
 from vla.rollout.serve.session import Session
 
-POLICY = PolicyConfig(per_view_dim=2, cond_dim=4, n_emb=8, n_layer=1, n_head=2)
+POLICY = VLAAgentConfig(per_view_dim=2, cond_dim=4, n_emb=8, n_layer=1, n_head=2)
 PIXELS = {camera: np.zeros((4, 5, 3), np.uint8) for camera in CAMERAS}
 OBSERVATION = {"pixels": PIXELS, "agent_pos": np.zeros(16, np.float32)}
-REQUEST = pack("act", **OBSERVATION, seed=1)
+REQUEST = pack("act", observation=to_streams(OBSERVATION), seed=1)
 INFO = PolicyInfo(
-    camera_names=list(CAMERAS),
-    state_dim=16,
+    streams=[
+        *(StreamInfo(name=camera, kind="image", dtype="uint8", shape=[0, 0, 3]) for camera in CAMERAS),
+        StreamInfo(name="state", kind="vector", dtype="float32", shape=[16]),
+    ],
     action_dim=16,
     fps=25.0,
     obs_horizon=2,
+    pred_horizon=16,
     num_action_steps=8,
     encoder="e",
 )
@@ -81,7 +83,7 @@ class Server:
         )
 
     def _fresh(self) -> Session:
-        return Session(self.server.info)
+        return self.server.new_session()
 
     def _ask(self, session: Session, data: bytes) -> dict[str, Any]:
         return unpack(self._loop.run_until_complete(self.server._answer(session, data)))
@@ -191,9 +193,8 @@ def make_server(root: Path) -> PolicyServer:
     logging.getLogger("vla.serve").propagate = False
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    encoder = FrozenEncoder.load(
-        EncoderConfig(id=str(write_vision_checkpoint(root / "encoder")), device="cpu")
-    )
-    spec = fake_spec(encoder=encoder.identity, preprocessing=encoder.preprocessing, lengths=(3, 2))
+    checkpoint = write_vision_checkpoint(root / "encoder")
+    encoder = FrozenEncoder.load(SiglipConfig(id=str(checkpoint), device="cpu"), CAMERAS)
+    spec = fake_spec(encoder=encoder.identity, dim=encoder.writes[0].channels, lengths=(3, 2))
     agent = VLAAgent.for_cache(POLICY, write_cache(root / "cache", spec).metadata)
     return PolicyServer(LivePolicy(agent, encoder), ServeConfig(port=0, max_clients=64, max_message_mib=1))

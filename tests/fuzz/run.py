@@ -17,17 +17,9 @@ from pathlib import Path
 from typing import Any
 
 NAMES = (
-    *(
-        "cache.json",
-        "shard",
-        "info.json",
-        "episodes.jsonl",
-        "episodes.parquet",
-        "data.parquet",
-        "mp4",
-        "hdf5",
-    ),
-    *("config.json", "model.safetensors", "pipeline.toml"),
+    *("cache.json", "shard", "old-cache.json", "old-shard", "old-texts"),
+    *("info.json", "episodes.jsonl", "episodes.parquet", "data.parquet", "mp4", "hdf5"),
+    *("config.json", "old-config.json", "model.safetensors", "pipeline.toml"),
     *("request", "greeting", "reply", "websocket"),
 )
 START_S = 90

@@ -48,7 +48,7 @@ def test_an_endless_name_leaves_an_error_short(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("obs_horizon", "two"), ("fps", float("nan")), ("fps", 0), ("camera_names", [1]), ("action_dim", -1)],
+    [("obs_horizon", "two"), ("fps", float("nan")), ("fps", 0), ("streams", [1]), ("action_dim", -1)],
 )
 def test_a_greeting_of_other_types_is_one_line(field: str, value: object) -> None:
     greeting = pack("hello", protocol=PROTOCOL, **{**asdict(INFO), field: value})

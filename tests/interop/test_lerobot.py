@@ -15,7 +15,7 @@ from vla.embed.datasets import open_source
 from vla.embed.datasets.dataset_config import DatasetConfig
 from vla.rollout.record.record import record
 from vla.rollout.rollout_config import EnvConfig, RecordConfig
-from vla.rollout.worlds.sim_transfer.task import (
+from vla.rollout.worlds.sim_transfer.world import (
     CAMERAS,
     CONTROL_HZ,
     INSTRUCTION,
@@ -98,8 +98,8 @@ def read_all(root: Path, **settings: Any) -> tuple[dict[str, np.ndarray], np.nda
     source = open_source(DatasetConfig.model_validate({"path": str(root), **settings}), workers=2)
     total = sum(episode.length for episode in source.episodes)
     blocks = list(source.read(range(total), block=7))
-    views = {view: np.concatenate([b.images[view] for b in blocks]) for view in source.camera_names}
-    return views, np.concatenate([b.state for b in blocks]), [e.task for e in source.episodes]
+    views = {view: np.concatenate([b.streams[view] for b in blocks]) for view in source.camera_names}
+    return views, np.concatenate([b.streams["state"] for b in blocks]), [e.task for e in source.episodes]
 
 
 def as_pixels(image: torch.Tensor) -> np.ndarray:

@@ -15,11 +15,12 @@ from test_train import POLICY, settings
 
 from vla.base.errors import CacheError, VlaError
 from vla.cache import CacheWriter, FeatureCache
-from vla.policy.agent import VLAAgent
+from vla.policy.agents.vla_agent import VLAAgent
 from vla.policy.training.meter import Meter
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import read_metrics
-from vla.policy.training.train import Trainer, train
+from vla.policy.training.train import train
+from vla.policy.training.trainer import Trainer
 
 LENGTHS = (12, 9, 10)
 
@@ -42,9 +43,9 @@ def spoil(cache: FeatureCache, name: str, at: tuple[int, ...], value: float) -> 
 @pytest.mark.parametrize(
     ("name", "at", "what"),
     [
-        ("features.top", (5, 0, 0, 3), "camera 'top'"),
-        ("state", (5, 2), "state"),
-        ("action", (5, 2), "action"),
+        ("top", (5, 0, 0, 3), "'top'"),
+        ("state", (5, 2), "'state'"),
+        ("action", (5, 2), "'action'"),
     ],
 )
 def test_a_value_of_the_cache_that_is_not_finite_is_named_by_the_step_that_meets_it(
@@ -84,11 +85,13 @@ def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path, monkeypatch:
     def broken(self: Trainer, meter: Meter) -> None:
         step(self, meter)
         if self.state.step == 3:
-            torch.nn.init.constant_(self.state.agent.cond_projector.bias, float("nan"))
+            torch.nn.init.constant_(
+                self.state.policy.get_parameter("fusion.cond_projector.bias"), float("nan")
+            )
 
     monkeypatch.setattr(Trainer, "step", broken)
     run = RunDirectory.create(tmp_path / "run")
-    with pytest.raises(VlaError, match=r"weight 'cond_projector\.bias' is not finite at step 3"):
+    with pytest.raises(VlaError, match=r"weight 'fusion\.cond_projector\.bias' is not finite at step 3"):
         train(run, cache, POLICY, settings(steps=20, save_every=3, log_every=10, val_every=100))
     assert run.last_step() is None
 
@@ -105,7 +108,7 @@ def test_a_flipped_bit_in_a_shard_is_found_before_the_first_step(tmp_path: Path)
     [
         {"lengths": (1, 1)},
         {"lengths": (2, 3, 5)},  # all shorter than the 16 predicted actions
-        {"camera_names": ("top",), "lengths": LENGTHS},
+        {"cameras": ("top",), "lengths": LENGTHS},
         {"action_dim": 7, "lengths": LENGTHS},
         {"state_dim": 3, "action_dim": 3, "lengths": LENGTHS},
     ],
@@ -118,19 +121,18 @@ def test_unusual_shapes_are_trained_on_and_answered_with_finite_actions(
     train(run, cache, POLICY, settings(steps=2, val_episodes=1))
     assert all(np.isfinite(row["loss"]) for row in read_metrics(run))
     agent = VLAAgent.from_pretrained(run.policy_folder("last"))
-    spec = cache.metadata
-    features = {camera: torch.zeros(1, 2, 1, 8, dtype=torch.float16) for camera in spec.camera_names}
-    chunk = agent.predict_action_chunk(features, torch.zeros(1, 2, spec.state_dim))
-    assert chunk.shape == (1, 16, spec.action_dim) and torch.isfinite(chunk).all()
+    observation = {s.name: torch.zeros(1, 2, *s.shape, dtype=s.torch_dtype) for s in agent.observes}
+    chunk = agent.predict_action_chunk(observation)
+    assert chunk.shape == (1, 16, cache.metadata.action.channels) and torch.isfinite(chunk).all()
 
 
 def test_dimensions_that_never_move_are_trained_on(tmp_path: Path) -> None:
     spec = fake_spec(lengths=LENGTHS)
     writer = CacheWriter(tmp_path / "cache", spec)
     for shard in writer.missing_shards():
-        frames = fake_frames(spec, shard)
-        frames.state[:, 3], frames.action[:, 5] = 1e6, -2.5
-        writer.write(shard, frames)
+        arrays = fake_frames(spec, shard)
+        arrays["state"][:, 3], arrays["action"][:, 5] = 1e6, -2.5
+        writer.write(shard, arrays)
     writer.finish()
     run = RunDirectory.create(tmp_path / "run")
     train(run, FeatureCache(tmp_path / "cache"), POLICY, settings(steps=2))

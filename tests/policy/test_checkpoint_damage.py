@@ -17,7 +17,7 @@ from test_train import POLICY, settings
 
 from vla.base.errors import CheckpointError
 from vla.cache import FeatureCache
-from vla.policy.agent import VLAAgent
+from vla.policy.agents.policy import load_policy
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_damage import run_problems
 from vla.policy.training.train import train
@@ -104,12 +104,12 @@ def test_without_the_damaged_checkpoint_resume_goes_on_from_the_one_before(
 
 def test_weights_that_are_not_finite_are_found(run: Path) -> None:
     tensors = load_file(run / WEIGHTS)
-    tensors["cond_projector.bias"][0] = float("nan")
+    tensors["fusion.cond_projector.bias"][0] = float("nan")
     save_file(tensors, run / WEIGHTS)
     without_checksums(run)
     missing, bad = run_problems(run)
     assert "has no checksums.json" in missing
-    assert "a value in 'cond_projector.bias' that is not finite" in bad
+    assert "a value in 'fusion.cond_projector.bias' that is not finite" in bad
 
 
 def test_lines_that_are_no_figures_and_links_to_nowhere_are_found(run: Path) -> None:
@@ -144,10 +144,10 @@ def test_an_optimiser_state_that_lacks_something_is_not_silently_begun_anew(
     run: Path, trained: tuple[Path, FeatureCache]
 ) -> None:
     tensors = load_file(run / OPTIMIZER)
-    del tensors["cond_projector.bias/exp_avg"]
+    del tensors["fusion.cond_projector.bias/exp_avg"]
     save_file(tensors, run / OPTIMIZER)
     without_checksums(run)
-    with pytest.raises(CheckpointError, match=r"optimiser state of 'cond_projector\.bias' is"):
+    with pytest.raises(CheckpointError, match=r"optimiser state of 'fusion\.cond_projector\.bias' is"):
         train(RunDirectory(run), trained[1], POLICY, settings())
 
 
@@ -157,30 +157,31 @@ def test_sizes_that_a_policy_claims_take_no_memory(run: Path) -> None:
     config["policy"] |= {"n_emb": 1 << 16, "n_layer": 64}  # 16 TB of weights
     path.write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"model\.safetensors does not fit config\.json: tensor"):
-        VLAAgent.from_pretrained(path.parent)
+        load_policy(path.parent)
 
 
 TEXT_ENCODER = {"weights_sha256": "c" * 64, "feature_dim": 8, "max_length": 64}
 WIDTHS = (
-    *("state_dim", "action_dim", "encoder.feature_dim", "encoder.tokens", "text_encoder.feature_dim"),
-    *("policy.per_view_dim", "policy.language_dim", "policy.cond_dim", "policy.n_emb", "policy.mlp.width"),
+    *("text_encoder.feature_dim", "policy.per_view_dim", "policy.language_dim", "policy.cond_dim"),
+    "policy.n_emb",
 )
 
 
-def places_of_integers(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted name of each."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
+def places_of_integers(tree: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted name of each, with positions in lists."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        if type(value) is int:
+            yield f"{prefix}{key}"
+        else:
             yield from places_of_integers(value, f"{prefix}{key}.")
-        elif type(value) is int:
-            yield prefix + key
 
 
-def put(tree: dict[str, Any], place: str, value: int) -> None:
+def put(tree: Any, place: str, value: int) -> None:
     *path, key = place.split(".")
     for part in path:
-        tree = tree[part]
-    tree[key] = value
+        tree = tree[int(part) if isinstance(tree, list) else part]
+    tree[int(key) if isinstance(tree, list) else key] = value
 
 
 @pytest.mark.parametrize("head", ["imf", "flow", "ddpm", "mlp"])
@@ -188,25 +189,55 @@ def test_no_size_that_a_policy_claims_is_beyond_what_is_answered_in_one_line(run
     folder = (run / CONFIG).parent
     config = json.loads((run / CONFIG).read_bytes()) | {"text_encoder": TEXT_ENCODER}
     config["policy"] |= {"head": head, "language": True}
+    if head == "mlp":
+        config["policy"]["head"] = {"type": "mlp", "width": 32}
+    config["encoders"] = {digest: {**one, "settings": {}} for digest, one in config["encoders"].items()}
 
     def load(changes: Mapping[str, int]) -> None:
         changed = copy.deepcopy(config)
         for place, value in changes.items():
             put(changed, place, value)
         (run / CONFIG).write_text(json.dumps(changed))
-        VLAAgent.from_pretrained(folder)
+        load_policy(folder)
 
     places = list(places_of_integers(config))
-    assert {*places} >= {*WIDTHS}
+    widths = WIDTHS + (("policy.head.width",) if head == "mlp" else ())
+    sizes = [place for place in places if ".shape." in place]
+    assert {*places} >= {*widths} and {"streams.0.shape.1", "streams.3.shape.0", "action.shape.0"} <= {*sizes}
     for place in places:
         for value in (2**31, 2**63 - 1, 10**30):
             with pytest.raises(CheckpointError):
                 load({place: value})
-    for place in WIDTHS:
+    for place in widths:
         with pytest.raises(CheckpointError, match=f"'{place}' = 65537 is not valid"):
             load({place: 65537})
+    for place in sizes:
+        with pytest.raises(CheckpointError, match=r"does not fit|no such shape"):
+            load({place: 1 << 24})
+        with pytest.raises(CheckpointError, match="no such shape"):
+            load({place: 0})
     with pytest.raises(CheckpointError, match=r"does not fit config\.json: tensor"):
-        load(dict.fromkeys(WIDTHS, 65536))
+        load({**dict.fromkeys(widths, 65536), **dict.fromkeys(sizes, 1 << 24)})
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("policy", {"type": "os"}, "there is no policy 'os'"),
+        ("policy", {"head": "os"}, "there is no action head 'os'"),
+        ("policy", {"trunks": {"top": "conv"}}, "trunk 'conv' reads image"),
+        ("encoders", {}, "is missing"),
+        ("format_version", 3, "'format_version' = 3 is not valid"),
+        ("streams", [], "streams"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused_in_one_line(
+    run: Path, place: str, value: object, message: str
+) -> None:
+    path = run / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {place: value}))
+    with pytest.raises(CheckpointError, match=message):
+        load_policy(path.parent)
 
 
 def test_endless_work_is_not_asked_for(run: Path) -> None:
@@ -215,7 +246,7 @@ def test_endless_work_is_not_asked_for(run: Path) -> None:
     config["policy"] |= {"n_layer": 10**9}
     path.write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"'policy\.n_layer' = 1000000000 is not valid"):
-        VLAAgent.from_pretrained(path.parent)
+        load_policy(path.parent)
 
 
 def test_a_pickle_in_the_place_of_weights_is_not_opened(run: Path, tmp_path: Path) -> None:
@@ -225,5 +256,5 @@ def test_a_pickle_in_the_place_of_weights_is_not_opened(run: Path, tmp_path: Pat
 
     torch.save({"weights": Trap()}, run / WEIGHTS)
     with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
-        VLAAgent.from_pretrained(run / STEP / "pretrained_model")
+        load_policy(run / STEP / "pretrained_model")
     assert not (tmp_path / "sprung").exists()

@@ -9,15 +9,17 @@ import torch
 from fakes import fake_spec, write_cache
 from torch import Tensor, nn
 
-from vla.policy.agent import VLAAgent
+from vla.policy.agents.vla_agent import VLAAgent
 from vla.policy.batch import Batch
-from vla.policy.heads import DdpmHead, FlowHead
-from vla.policy.heads.ddpm import cosine_alpha_bar
-from vla.policy.policy_config import DdpmConfig, PolicyConfig
-from vla.policy.training.sampling import RowRandom
+from vla.policy.heads.ddpm import DdpmConfig, DdpmHead, cosine_alpha_bar
+from vla.policy.heads.flow import FlowHead
+from vla.policy.heads.head import HEADS
+from vla.policy.policy_config import policy_config
+from vla.policy.random import GivenNoise, RowRandom
 
 SPREAD = 0.3
-HEADS = ["imf", "flow", "ddpm", "mlp"]
+NAMES = ["imf", "flow", "ddpm", "mlp"]
+ONE = (1, 1)  # an action of one number, alone in its chunk
 
 
 def draws(count: int) -> Tensor:
@@ -48,26 +50,23 @@ class GaussianNoise(nn.Module):
 
 
 def test_euler_steps_are_exact_for_a_constant_velocity() -> None:
-    head, noise = FlowHead(ConstantVelocity(), cond_dim=1), draws(5)
+    head, noise = FlowHead(ConstantVelocity(), cond_dim=1, shape=ONE), draws(5)
     for steps in (1, 3, 10):
-        samples = head.sample(torch.zeros(5, 1, 1), lambda: noise, steps)
+        samples = head.sample(torch.zeros(5, 1, 1), GivenNoise(noise), steps)
         torch.testing.assert_close(samples, noise - 2)
 
 
 def test_flow_samples_have_the_spread_of_the_data_in_many_steps_and_none_in_one() -> None:
-    head, noise = FlowHead(GaussianVelocity(), cond_dim=1), draws(4000)
-    many = head.sample(torch.zeros(4000, 1, 1), lambda: noise, 200)
+    head, noise = FlowHead(GaussianVelocity(), cond_dim=1, shape=ONE), draws(4000)
+    many = head.sample(torch.zeros(4000, 1, 1), GivenNoise(noise), 200)
     assert many.std() == pytest.approx(SPREAD, rel=0.05)
-    assert head.sample(torch.zeros(4000, 1, 1), lambda: noise, 1).std() < 1e-6
+    assert head.sample(torch.zeros(4000, 1, 1), GivenNoise(noise), 1).std() < 1e-6
 
 
 @pytest.mark.parametrize(("steps", "eta"), [(100, 0.0), (50, 0.0), (100, 1.0)])
 def test_denoised_samples_have_the_spread_of_the_data(steps: int, eta: float) -> None:
-    head = DdpmHead(GaussianNoise(), action_dim=1, cond_dim=1, config=DdpmConfig(eta=eta))
-    generator = torch.Generator().manual_seed(0)
-    samples = head.sample(
-        torch.zeros(4000, 1, 1), lambda: torch.randn(4000, 1, 1, generator=generator), steps
-    )
+    head = DdpmHead(GaussianNoise(), cond_dim=1, shape=ONE, config=DdpmConfig(eta=eta))
+    samples = head.sample(torch.zeros(4000, 1, 1), RowRandom(torch.Generator().manual_seed(0)), steps)
     assert samples.std() == pytest.approx(SPREAD, rel=0.1)
 
 
@@ -87,9 +86,9 @@ class NoiseAround(nn.Module):
 def test_denoised_actions_go_as_far_as_the_demonstrations_and_no_further(
     value: float, sampled: float
 ) -> None:
-    head = DdpmHead(NoiseAround(value), action_dim=1, cond_dim=1, config=DdpmConfig())
+    head = DdpmHead(NoiseAround(value), cond_dim=1, shape=ONE, config=DdpmConfig())
     head.fit_range(torch.tensor([-0.2]), torch.tensor([4.4]))  # a gripper that is open in 5 % of the frames
-    samples = head.sample(torch.zeros(5, 1, 1), lambda: draws(5), 10)
+    samples = head.sample(torch.zeros(5, 1, 1), GivenNoise(draws(5)), 10)
     torch.testing.assert_close(samples, torch.full((5, 1, 1), sampled), atol=1e-3, rtol=0)
 
 
@@ -97,7 +96,8 @@ def test_the_range_is_the_caches_and_saved_with_the_policy(tmp_path: Path) -> No
     agent_with("ddpm", tmp_path).save_pretrained(tmp_path / "policy")
     agent = VLAAgent.from_pretrained(tmp_path / "policy")
     assert isinstance(agent.head, DdpmHead)
-    statistics = write_cache(tmp_path / "again", fake_spec()).metadata.action_statistics
+    statistics = write_cache(tmp_path / "again", fake_spec()).metadata.statistics["action"]
+    assert statistics.min is not None and statistics.max is not None
     for bound, due in ((agent.head.lowest, statistics.min), (agent.head.highest, statistics.max)):
         torch.testing.assert_close(agent.action_standardize.invert(bound), torch.tensor(due))
 
@@ -113,7 +113,8 @@ def test_noise_levels_follow_the_squared_cosine() -> None:
 def agent_with(head: str, tmp_path: Path) -> VLAAgent:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"per_view_dim": 4, "cond_dim": 8, "n_emb": 16, "n_layer": 1, "n_head": 2}
-    policy = PolicyConfig.model_validate({**sizes, "head": head, "mlp": {"width": 32}})
+    settings = {"type": head} | ({"width": 32} if head == "mlp" else {})
+    policy = policy_config(**sizes, head=settings)
     agent = VLAAgent.for_cache(policy, write_cache(tmp_path / "cache", fake_spec()).metadata)
     for name, parameter in agent.head.named_parameters():
         if ".outputs." in name:
@@ -124,8 +125,10 @@ def agent_with(head: str, tmp_path: Path) -> VLAAgent:
 def batch_for(agent: VLAAgent) -> Batch:
     generator = torch.Generator().manual_seed(1)
     return Batch(
-        features={c: torch.randn(6, 2, 1, 8, generator=generator).half() for c in agent.camera_names},
-        state=torch.randn(6, 2, 16, generator=generator),
+        observation={
+            **{c: torch.randn(6, 2, 1, 8, generator=generator).half() for c in agent.camera_names},
+            "state": torch.randn(6, 2, 16, generator=generator),
+        },
         action=torch.randn(6, 16, 16, generator=generator),
         action_is_pad=torch.arange(16).expand(6, 16) > 12,
     )
@@ -135,31 +138,31 @@ def draws_for(agent: VLAAgent, batch: Batch) -> dict[str, Tensor]:
     return agent.draw(batch, RowRandom(torch.Generator().manual_seed(0)))
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", NAMES)
 def test_every_head_trains_all_its_parameters_and_draws_chunks(head: str, tmp_path: Path) -> None:
     agent = agent_with(head, tmp_path)
     batch = batch_for(agent)
-    loss, figures = agent.compute_loss(batch, draws_for(agent, batch))
+    loss, figures = agent.loss(batch, draws_for(agent, batch))
     loss.backward()
     assert [name for name, parameter in agent.named_parameters() if parameter.grad is None] == []
     assert loss.isfinite() and all(value.isfinite() for value in figures.values())
-    chunk = agent.predict_action_chunk(batch.features, batch.state)
+    chunk = agent.predict_action_chunk(batch.observation)
     assert chunk.shape == (6, 16, 16) and chunk.isfinite().all()
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", NAMES)
 def test_padded_actions_are_not_regressed(head: str, tmp_path: Path) -> None:
     agent = agent_with(head, tmp_path)
     batch = batch_for(agent)
     changed = batch.action.clone()
     changed[:, 13:] += 5
     other = Batch(**{**vars(batch), "action": changed})
-    losses = [agent.compute_loss(b, draws_for(agent, b))[0].item() for b in (batch, other)]
+    losses = [agent.loss(b, draws_for(agent, b))[0].item() for b in (batch, other)]
     # Denoising heads read the padded actions as context, so only regression is exactly unmoved.
     assert (losses[0] == losses[1]) is (head == "mlp")
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", NAMES)
 def test_a_head_survives_saving_and_loading(head: str, tmp_path: Path) -> None:
     agent = agent_with(head, tmp_path).eval()
     agent.save_pretrained(tmp_path / "policy")
@@ -168,11 +171,15 @@ def test_a_head_survives_saving_and_loading(head: str, tmp_path: Path) -> None:
         batch_for(agent),
         torch.randn(6, 16, 16),
     )
-    chunks = [a.predict_action_chunk(batch.features, batch.state, 3, lambda: noise) for a in (agent, loaded)]
+    chunks = [a.predict_action_chunk(batch.observation, 3, GivenNoise(noise)) for a in (agent, loaded)]
     assert torch.equal(*chunks)
 
 
 def test_regression_ignores_noise(tmp_path: Path) -> None:
     agent = agent_with("mlp", tmp_path)
     batch = batch_for(agent)
-    assert torch.equal(*[agent.predict_action_chunk(batch.features, batch.state) for _ in range(2)])
+    assert torch.equal(*[agent.predict_action_chunk(batch.observation) for _ in range(2)])
+
+
+def test_every_head_is_a_file_and_nothing_lists_them() -> None:
+    assert {*NAMES} <= HEADS.members().keys()

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vla.policy.agents.vla_agent import VLAAgentConfig
 from vla.policy.heads.head import masked_mean_square
-from vla.policy.heads.imf import ImfHead, num_flow_rows, sample_times, total_derivative
+from vla.policy.heads.imf import ImfConfig, ImfHead, num_flow_rows, sample_times, total_derivative
 from vla.policy.nn.action_transformer import ActionTransformer
 from vla.policy.nn.residual import AttnResStack
-from vla.policy.policy_config import ImfConfig, PolicyConfig
-from vla.policy.training.sampling import RowRandom
+from vla.policy.random import GivenNoise, RowRandom
 
 SPREAD = 0.3  # of the Gaussian data in the analytic flow
 
@@ -64,16 +64,16 @@ def test_one_step_from_noise_has_the_spread_of_the_data() -> None:
         def forward(self, x: Tensor, cond: Tensor, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
             return gaussian_flow(x, t, h)
 
-    head = ImfHead(Exact(), cond_dim=4, config=ImfConfig())
+    head = ImfHead(Exact(), cond_dim=4, shape=(1, 1), config=ImfConfig())
     noise = torch.randn(20_000, 1, 1, generator=torch.Generator().manual_seed(1))
     for steps in (1, 2, 5):  # the exact average velocity gives the same answer on any grid
-        samples = head.sample(torch.zeros(20_000, 1, 4), lambda: noise, steps)
+        samples = head.sample(torch.zeros(20_000, 1, 4), GivenNoise(noise), steps)
         torch.testing.assert_close(samples, SPREAD * noise, atol=1e-4, rtol=1e-4)
 
 
 def small_network(residual: Literal["attnres", "plain"] = "attnres", **changes: int) -> ActionTransformer:
     sizes = {"cond_dim": 5, "obs_horizon": 2, "pred_horizon": 4, "num_action_steps": 1, "n_emb": 32}
-    config = PolicyConfig.model_validate(
+    config = VLAAgentConfig.model_validate(
         {**sizes, "n_layer": 2, "n_head": 4, "residual": residual, **changes}
     )
     return ActionTransformer(config, action_dim=3, num_times=2, num_outputs=2)
@@ -87,7 +87,7 @@ def small_head(residual: Literal["attnres", "plain"] = "attnres", **settings: ob
         nn.init.normal_(output.weight, std=0.2)
     if isinstance(network.stack, AttnResStack):
         nn.init.normal_(network.stack.queries, std=0.2)
-    return ImfHead(network, cond_dim=5, config=ImfConfig.model_validate(settings))
+    return ImfHead(network, cond_dim=5, shape=(4, 3), config=ImfConfig.model_validate(settings))
 
 
 def small_batch(rows: int = 8) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,7 +98,7 @@ def small_batch(rows: int = 8) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def draws_for(head: ImfHead, seed: int, rows: int = 8) -> dict[str, Tensor]:
-    return head.draw(rows, (4, 3), RowRandom(torch.Generator().manual_seed(seed)))
+    return head.draw(rows, RowRandom(torch.Generator().manual_seed(seed)))
 
 
 @pytest.mark.parametrize("residual", ["attnres", "plain"])
@@ -172,16 +172,16 @@ def test_padded_actions_do_not_count() -> None:
 
 def test_an_untrained_head_returns_its_noise() -> None:
     cond, noise, _ = small_batch()
-    head = ImfHead(small_network(), cond_dim=5, config=ImfConfig())
-    assert torch.equal(head.sample(cond, lambda: noise, 1), noise)
+    head = ImfHead(small_network(), cond_dim=5, shape=(4, 3), config=ImfConfig())
+    assert torch.equal(head.sample(cond, GivenNoise(noise), 1), noise)
 
 
 def test_one_step_samples_have_both_modes_of_a_mixture() -> None:
     torch.manual_seed(0)
     sizes = {"cond_dim": 2, "obs_horizon": 1, "pred_horizon": 1, "num_action_steps": 1}
-    config = PolicyConfig.model_validate({**sizes, "n_emb": 32, "n_layer": 1, "n_head": 2})
+    config = VLAAgentConfig.model_validate({**sizes, "n_emb": 32, "n_layer": 1, "n_head": 2})
     network = ActionTransformer(config, action_dim=1, num_times=2, num_outputs=2)
-    head = ImfHead(network, cond_dim=2, config=ImfConfig(loss_power=0.0))
+    head = ImfHead(network, cond_dim=2, shape=(1, 1), config=ImfConfig(loss_power=0.0))
     optimizer = torch.optim.AdamW(head.parameters(), lr=6e-3, betas=(0.9, 0.95))
     steps = 300
     for step in range(steps):
@@ -189,7 +189,7 @@ def test_one_step_samples_have_both_modes_of_a_mixture() -> None:
             group["lr"] = 6e-3 * min(1, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         sign = torch.where(torch.rand(512, 1, 1) < 0.7, 1.0, -1.0)
         action = sign + 0.1 * torch.randn(512, 1, 1)
-        draws = head.draw(512, (1, 1), RowRandom())
+        draws = head.draw(512, RowRandom())
         loss, _ = head.compute_loss(
             torch.zeros(512, 1, 2), action, torch.ones(512, 1, dtype=torch.bool), draws
         )
@@ -197,7 +197,7 @@ def test_one_step_samples_have_both_modes_of_a_mixture() -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimizer.step()
-    samples = head.sample(torch.zeros(4000, 1, 2), lambda: torch.randn(4000, 1, 1), 1).flatten()
+    samples = head.sample(torch.zeros(4000, 1, 2), RowRandom(), 1).flatten()
     plus, minus = (samples > 0.5).double().mean(), (samples < -0.5).double().mean()
     # Flow matching in one step puts everything between the modes, at the mean.
     assert 0.55 < plus < 0.8 and 0.12 < minus < 0.35, (plus, minus)

@@ -15,14 +15,14 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from vla.base.errors import CheckpointError
 from vla.config import PipelineConfig
-from vla.policy.agent import VLAAgent
-from vla.policy.policy_config import PolicyConfig
+from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
+from vla.policy.random import GivenNoise
 from vla.policy.sharing.hub import locate
 from vla.policy.training.run import find_policy, find_run
 from vla.saved import default_rollout_folder, saved_tables
 from vla.stages import share
 
-SMALL = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
+SMALL = VLAAgentConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
 EVALUATION = {
     "per_episode": [{"episode_ix": i, "seed": 1000 + i, "success": i < 3} for i in range(4)],
     "aggregated": {"pc_success": 75.0, "pc_success_ci95": [30.1, 95.4], "n_episodes": 4},
@@ -63,9 +63,9 @@ def test_a_shared_policy_gives_the_same_actions(run: Path, tmp_path: Path) -> No
     original = VLAAgent.from_pretrained(find_policy(run))
     loaded = VLAAgent.from_pretrained(str(tmp_path / "shared"))
     assert loaded.config == original.config
-    features = {camera: torch.randn(2, 2, 1, 8) for camera in original.camera_names}
-    state, noise = torch.randn(2, 2, 16), torch.randn(2, 16, 16)
-    chunks = [agent.predict_action_chunk(features, state, 1, lambda: noise) for agent in (original, loaded)]
+    observation = {stream.name: torch.randn(2, 2, *stream.shape) for stream in original.observes}
+    noise = GivenNoise(torch.randn(2, 16, 16))
+    chunks = [agent.predict_action_chunk(observation, 1, noise) for agent in (original, loaded)]
     torch.testing.assert_close(chunks[0], chunks[1], rtol=0, atol=0)
     assert {path.name for path in (tmp_path / "shared").iterdir()} == {
         "README.md",

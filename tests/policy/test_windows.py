@@ -1,15 +1,18 @@
 """Windows: the horizon diagram, episode borders, residency, sampling."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from fakes import fake_spec, write_cache
+from fakes import fake_identity, fake_spec, write_cache
 
-from vla.base.errors import ConfigError
-from vla.cache import Augmentation, FeatureCache
-from vla.policy.training.sampling import EpochSampler, RowRandom, generator_for
-from vla.policy.windows import FeatureWindows, fits_in_memory, split_episodes
+from vla.base.errors import CacheError, ConfigError
+from vla.base.horizons import Horizons
+from vla.cache import Augmentation, FeatureCache, Stream
+from vla.policy.random import RowRandom
+from vla.policy.training.sampling import EpochSampler
+from vla.policy.windows import Windows, fits_in_memory, split_episodes
 
 CPU = torch.device("cpu")
 
@@ -19,44 +22,45 @@ def cache(tmp_path: Path) -> FeatureCache:
     return write_cache(tmp_path, fake_spec(lengths=(20, 9)))
 
 
-def windows(cache: FeatureCache, resident: bool = True) -> FeatureWindows:
-    return FeatureWindows(cache, device=CPU, obs_horizon=2, pred_horizon=16, resident=resident)
+def windows(cache: FeatureCache, resident: bool = True, texts: bool = False) -> Windows:
+    horizons = Horizons(obs_horizon=2, pred_horizon=16, num_action_steps=8)
+    return Windows(cache, horizons, cache.metadata.observed, device=CPU, resident=resident, texts=texts)
 
 
 def test_actions_start_at_the_first_observation(cache: FeatureCache) -> None:
     batch = windows(cache).batch(torch.tensor([3]))
-    assert torch.equal(batch.state[0], cache.state()[2:4])
-    assert torch.equal(batch.action[0], cache.action()[2:18])
-    assert torch.equal(batch.features["top"][0], cache.all_features("top")[2:4, 0])
+    assert torch.equal(batch.observation["state"][0], cache.all("state")[2:4])
+    assert torch.equal(batch.action[0], cache.all("action")[2:18])
+    assert torch.equal(batch.observation["top"][0], cache.all("top")[2:4, 0])
     assert not batch.action_is_pad.any()
 
 
 def test_the_first_frame_repeats_itself_as_history(cache: FeatureCache) -> None:
     batch = windows(cache).batch(torch.tensor([20]))  # the second episode starts there
-    assert torch.equal(batch.state[0], cache.state()[[20, 20]])
+    assert torch.equal(batch.observation["state"][0], cache.all("state")[[20, 20]])
     assert batch.action_is_pad[0].tolist() == [True] + [False] * 9 + [True] * 6
-    assert torch.equal(batch.action[0, 1:10], cache.action()[20:29])
+    assert torch.equal(batch.action[0, 1:10], cache.all("action")[20:29])
 
 
 def test_actions_beyond_the_end_repeat_the_last_one_and_are_marked(cache: FeatureCache) -> None:
     batch = windows(cache).batch(torch.tensor([19]))
-    assert torch.equal(batch.action[0, :2], cache.action()[18:20])
-    assert torch.equal(batch.action[0, 2:], cache.action()[19].expand(14, 16))
+    assert torch.equal(batch.action[0, :2], cache.all("action")[18:20])
+    assert torch.equal(batch.action[0, 2:], cache.all("action")[19].expand(14, 16))
     assert batch.action_is_pad[0].tolist() == [False] * 2 + [True] * 14
 
 
 def test_memory_mapped_windows_are_the_resident_ones(cache: FeatureCache) -> None:
     frames = torch.randperm(29, generator=torch.Generator().manual_seed(0))
     here, there = windows(cache).batch(frames), windows(cache, resident=False).batch(frames)
-    for camera in cache.camera_names:
-        assert torch.equal(here.features[camera], there.features[camera])
+    for name in ("r_vis", "top", "front", "state"):
+        assert torch.equal(here.observation[name], there.observation[name])
 
 
 def test_windows_never_cross_into_another_episode(cache: FeatureCache) -> None:
     chosen = windows(cache).frames_of([1])
     assert chosen.tolist() == list(range(20, 29))
     batch = windows(cache).batch(chosen)
-    second = {tuple(row) for row in cache.action()[20:].tolist()}
+    second = {tuple(row) for row in cache.all("action")[20:].tolist()}
     assert all(tuple(row) in second for row in batch.action.flatten(0, 1).tolist())
 
 
@@ -99,32 +103,55 @@ def test_fewer_windows_than_a_batch_are_repeated() -> None:
     assert len(EpochSampler(torch.arange(3), batch_size=8, seed=0).draw(5)) == 8
 
 
-def test_random_streams_are_functions_of_seed_purpose_and_step() -> None:
-    def draw(seed: int, stream: str, step: int) -> float:
-        return float(torch.rand(1, generator=generator_for(seed, stream, step, CPU)))
+SENSORS = (
+    Stream(name="lidar", kind="points", dtype="float32", shape=(5, 4), key="observation.lidar"),
+    Stream(name="imu", kind="series", dtype="float32", shape=(7, 6), key="observation.imu"),
+)
 
-    assert draw(0, "loss", 7) == draw(0, "loss", 7)
-    assert len({draw(0, "loss", 7), draw(1, "loss", 7), draw(0, "order", 7), draw(0, "loss", 8)}) == 4
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_sensors_are_cut_like_features_and_have_no_variants(tmp_path: Path, resident: bool) -> None:
+    spec = fake_spec(lengths=(20, 9), sensors=SENSORS, augmentation=Augmentation(variants=2))
+    cache = write_cache(tmp_path / "sensors", spec)
+    observation = windows(cache, resident).batch(torch.tensor([3, 20])).observation
+    assert torch.equal(observation["lidar"], cache.all("lidar")[torch.tensor([[2, 3], [20, 20]])])
+    assert torch.equal(observation["imu"], cache.all("imu")[torch.tensor([[2, 3], [20, 20]])])
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_images_stay_bytes(tmp_path: Path, resident: bool) -> None:
+    encoder = fake_identity(type="pixels", id="pixels", weights_sha256=None, dtype="uint8", settings={})
+    image = Stream(name="top", kind="image", dtype="uint8", shape=(8, 8, 3), made_by=encoder.digest)
+    plain = fake_spec(lengths=(20, 9), cameras=())
+    spec = replace(plain, streams=(image, *plain.streams), encoders={encoder.digest: encoder})
+    cache = write_cache(tmp_path / "pixels", spec)
+    found = windows(cache, resident).batch(torch.tensor([3])).observation["top"]
+    assert found.dtype == torch.uint8
+    assert torch.equal(found[0], cache.all("top")[2:4, 0])
+
+
+def test_only_what_a_policy_observes_is_cut(cache: FeatureCache) -> None:
+    horizons = Horizons(obs_horizon=2, pred_horizon=16, num_action_steps=8)
+    chosen = [cache.metadata.stream("front")]
+    cut = Windows(cache, horizons, chosen, device=CPU, resident=True)
+    assert cut.batch(torch.tensor([3])).observation.keys() == {"front"}
+
+
+def test_task_texts_that_a_cache_does_not_have_are_refused(cache: FeatureCache) -> None:
+    with pytest.raises(CacheError, match="no features of its task texts"):
+        windows(cache, texts=True)
 
 
 def test_variants_are_drawn_a_window_and_only_for_training(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "many", fake_spec(lengths=(20, 9), augmentation=Augmentation(variants=3)))
-    frames, everything = torch.arange(29), cache.all_features("top")
+    frames, everything = torch.arange(29), cache.all("top")
     for resident in (True, False):
         cut = windows(cache, resident)
-        plain = cut.batch(frames).features["top"]
+        plain = cut.batch(frames).observation["top"]
         assert torch.equal(plain[:, 1], everything[:, 0])
-        drawn = cut.batch(frames, RowRandom(torch.Generator().manual_seed(0))).features["top"]
+        drawn = cut.batch(frames, RowRandom(torch.Generator().manual_seed(0))).observation["top"]
         which = (drawn[:, 1, None] == everything).all(dim=(2, 3)).long().argmax(dim=1)
         assert torch.equal(drawn[:, 1], everything[frames, which])
         assert set(which.tolist()) == {0, 1, 2, 3}
         earlier = (frames - 1).clamp(min=torch.where(frames < 20, 0, 20))
         assert torch.equal(drawn[:, 0], everything[earlier, which])  # the same one for both observations
-
-
-def test_rows_shared_by_processes_see_the_numbers_of_one_process() -> None:
-    def draw(rank: int, world: int) -> torch.Tensor:
-        random = RowRandom(torch.Generator().manual_seed(3), rank, world)
-        return torch.cat([random.normal(8 // world, 2), random.integers(100, 8 // world, 1).float()], dim=1)
-
-    assert torch.equal(torch.stack([draw(0, 2), draw(1, 2)], dim=1).flatten(0, 1), draw(0, 1))

@@ -17,7 +17,7 @@ from fakes import fake_spec, write_cache
 from vla.base.errors import VlaError
 from vla.cache import FeatureCache
 from vla.config import PipelineConfig
-from vla.policy.agent import VLAAgent
+from vla.policy.agents.vla_agent import VLAAgent
 from vla.report.charts import Series, line_chart, ticks
 from vla.report.episode import chunks_section, frames_section, principal_components
 from vla.report.report import report
@@ -32,7 +32,7 @@ SMALL = [
     "policy.n_head=2",
 ]
 SMALL += ["train.steps=6", "train.batch_size=8", "train.val_episodes=1", "train.rollout_every=0"]
-SMALL += ["train.log_every=1", "train.val_every=3", "train.device=cpu", "encoder.id=fake-encoder"]
+SMALL += ["train.log_every=1", "train.val_every=3", "train.device=cpu"]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -109,8 +109,10 @@ def test_frames_have_the_colours_that_were_embedded_and_names_are_text(
     for path in demos.iterdir():
         with h5py.File(path, "r+") as file:
             file.move("observations/images/top", f"observations/images/{name}")
-    made = {"path": str(demos), "format": "hdf5-act", "state_key": "observations/qpos"}
-    spec = fake_spec((5, 4), camera_names=(name,), dataset=fake_spec().dataset.model_copy(update=made))
+    plain = fake_spec((5, 4), cameras=(name,))
+    keys = {name: f"observations/images/{name}", "state": "observations/qpos", "action": "action"}
+    made = plain.dataset.model_copy(update={"path": str(demos), "format": "hdf5-act", "keys": keys})
+    spec = fake_spec((5, 4), cameras=(name,), dataset=made)
     cache = write_cache(tmp_path / "cache", spec)
     (cache.folder / "pipeline.toml").write_text('[dataset]\ncolor = "bgr"\n')
     shown: list[np.ndarray] = []
@@ -125,7 +127,7 @@ def test_chunks_of_a_policy_with_language_are_shown(tmp_path: Path) -> None:
     bench = make_bench(tmp_path)
     cache = FeatureCache(tmp_path / "features")
     policy = bench.settings(**{"policy.language": True}).policy
-    VLAAgent.for_cache(policy, cache.metadata, cache.language()).save_pretrained(tmp_path / "policy")
+    VLAAgent.for_cache(policy, cache.metadata, cache.text_features()).save_pretrained(tmp_path / "policy")
     section = chunks_section(cache, cache.metadata.episodes[0], tmp_path / "policy")
     assert 'class="line"' in section.body
 

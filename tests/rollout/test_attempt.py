@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vla.rollout.record.attempt import AttemptRunner
-from vla.rollout.record.attempt_table import Outcome, read_outcome
+from vla.rollout.record.attempt import AttemptRunner, Outcome, read_outcome
 from vla.rollout.record.plan import Plan, make_plan
 from vla.rollout.rollout_config import EnvConfig, RecordConfig
-from vla.rollout.worlds.expert_tasks import find_task
-from vla.rollout.worlds.sim_transfer.task import MAX_EPISODE_STEPS
+from vla.rollout.worlds.expert import find_task
+from vla.rollout.worlds.sim_transfer.env import SimTransferEnv
 from vla.rollout.worlds.sim_transfer.transfer_expert import TransferExpert
+from vla.rollout.worlds.sim_transfer.world import MAX_EPISODE_STEPS
 
 ENV = EnvConfig(kwargs={"render_height": 24, "render_width": 32, "cameras": ["top"]})
 CAMERA = "observation.images.top"
@@ -34,6 +34,7 @@ def test_a_row_holds_what_was_seen_and_the_clean_command_given_there() -> None:
     assert (outcome.seed, outcome.success, len(table)) == (7, True, MAX_EPISODE_STEPS)
     env = find_task(plan.task).open_env(plan.env.kwargs)
     observation, _ = env.reset(seed=7)
+    assert isinstance(env, SimTransferEnv)
     expert = TransferExpert(env.physics, np.random.default_rng([7, 1]), noise=1.0)
     for row in table.slice(0, 3).to_pylist():
         stored = np.asarray(Image.open(io.BytesIO(row[CAMERA]["bytes"])))

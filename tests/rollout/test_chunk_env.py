@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from fake_env import ENV_ID, CountEnv
 
-from vla.rollout.evaluate.chunk_env import ChunkEnv
+from vla.base.horizons import Horizons
+from vla.rollout.evaluate.chunk_env import ChunkEnv, make_chunk_env
 from vla.rollout.rollout_config import EnvConfig
-from vla.rollout.worlds.make_env import make_env
+
+HORIZONS = Horizons(obs_horizon=2, pred_horizon=16, num_action_steps=8)
 
 
 def chunked(**kwargs: Any) -> ChunkEnv:
-    return make_env(EnvConfig(id=ENV_ID, kwargs=kwargs), obs_horizon=2, num_action_steps=8)
+    return make_chunk_env(EnvConfig(id=ENV_ID, kwargs=kwargs), HORIZONS)
 
 
 def actions(value: float = 0.5) -> np.ndarray:
@@ -23,16 +25,16 @@ def actions(value: float = 0.5) -> np.ndarray:
 
 def test_the_first_observation_fills_the_history() -> None:
     observation, _ = chunked().reset(seed=3)
-    assert observation["agent_pos"][:, 0].tolist() == [3, 3]
-    assert observation["pixels"]["top"].shape == (2, 32, 32, 3)
+    assert observation["state"][:, 0].tolist() == [3, 3]
+    assert observation["top"].shape == (2, 32, 32, 3)
 
 
 def test_a_chunk_ends_with_its_last_two_observations() -> None:
     env = chunked()
     env.reset(seed=0)
     observation, reward, _, _, _ = env.step(actions(0.5))
-    assert observation["agent_pos"][:, 0].tolist() == [7, 8]
-    assert observation["pixels"]["front"][:, 0, 0, 0].tolist() == [7, 8]
+    assert observation["state"][:, 0].tolist() == [7, 8]
+    assert observation["front"][:, 0, 0, 0].tolist() == [7, 8]
     assert reward == pytest.approx(8 * 0.5)
     assert env.observation_space.contains(observation)
 
@@ -52,7 +54,7 @@ def test_an_episode_ends_within_a_chunk_and_then_stands_still() -> None:
     ends = [env.step(actions(0.25)) for _ in range(4)]
     assert [truncated for _, _, _, truncated, _ in ends] == [False, False, True, True]
     assert [reward for _, reward, _, _, _ in ends] == [2.0, 2.0, 1.0, 0.0]
-    assert ends[3][0]["agent_pos"][1, 0] == 20
+    assert ends[3][0]["state"][1, 0] == 20
 
 
 def test_success_and_best_reward_are_those_of_the_episode_so_far() -> None:

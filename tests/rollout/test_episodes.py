@@ -12,12 +12,13 @@ from fake_env import ENV_ID
 from gymnasium import spaces
 
 from vla.base.errors import EnvironmentSetupError, VlaError
+from vla.base.horizons import Horizons
+from vla.rollout.evaluate.chunk_env import make_chunk_env
+from vla.rollout.evaluate.environment_processes import EnvironmentProcesses
 from vla.rollout.evaluate.episodes import run_side_by_side, take_turns
 from vla.rollout.evaluate.evaluate import group_sizes
-from vla.rollout.evaluate.vector_env import EnvironmentProcesses
-from vla.rollout.live import LivePolicy, Timing
+from vla.rollout.live import Decision, LivePolicy, Timing
 from vla.rollout.rollout_config import EnvConfig
-from vla.rollout.worlds.make_env import make_env
 
 
 class FakeGroup(EnvironmentProcesses):
@@ -60,21 +61,24 @@ class FakeGroup(EnvironmentProcesses):
 
     def _observation(self) -> dict[str, Any]:
         frames = np.zeros((self.num_envs, 2, 4, 4, 3), np.uint8)
-        return {"pixels": {"top": frames}, "agent_pos": np.zeros((self.num_envs, 2, 2), np.float32)}
+        return {"top": frames, "state": np.zeros((self.num_envs, 2, 2), np.float32)}
 
 
 class FakePolicy(LivePolicy):
-    """Writes down the noise of each decision."""
+    """Writes its decisions down; it remembers how many it has made in the episodes at hand."""
 
     def __init__(self, events: list[str]) -> None:
-        self.events = events
+        self.events, self.remembered = events, []  # type: ignore[var-annotated]
 
     def act(
-        self, pixels: Any, state: Any, seeds: Sequence[int] | None = None, task: str = ""
-    ) -> tuple[np.ndarray, Timing]:
+        self, observation: Any, seeds: Sequence[int] | None = None, task: str = "", memory: Any = None
+    ) -> Decision:
+        rows = len(observation["state"])
         self.events.append("encode")
-        assert seeds is not None and len(seeds) == len(state)
-        return np.zeros((len(state), 8, 2), np.float32), Timing(encode_s=0.1, head_s=0.1)
+        self.remembered.append(memory)
+        assert seeds is not None and len(seeds) == rows
+        timing = Timing(encode_s=0.1, head_s=0.1)
+        return Decision(np.zeros((rows, 8, 2), np.float32), timing, (memory or 0) + 1)
 
 
 class StuckGroup(FakeGroup):
@@ -96,11 +100,11 @@ class LostPolicy(FakePolicy):
     """Its second robot gets an action that is no number."""
 
     def act(
-        self, pixels: Any, state: Any, seeds: Sequence[int] | None = None, task: str = ""
-    ) -> tuple[np.ndarray, Timing]:
-        actions, timing = super().act(pixels, state, seeds, task)
-        actions[1, 3, 0] = np.nan
-        return actions, timing
+        self, observation: Any, seeds: Sequence[int] | None = None, task: str = "", memory: Any = None
+    ) -> Decision:
+        decision = super().act(observation, seeds, task, memory)
+        decision.actions[1, 3, 0] = np.nan
+        return decision
 
 
 def run(sizes: Sequence[int], episodes: int) -> tuple[list[str], list[int]]:
@@ -123,6 +127,16 @@ def test_one_group_is_at_work_while_the_others_images_are_encoded() -> None:
         "encode",
         "B steps",
     ]
+
+
+def test_what_a_policy_remembers_lasts_as_long_as_its_episodes() -> None:
+    policy = FakePolicy([])
+    list(
+        take_turns(
+            policy, [FakeGroup("A", 1, [])], iter(range(2)), {}, {"encode": [], "head": [], "render": []}
+        )
+    )
+    assert policy.remembered == [None, 1, None, 1]
 
 
 def test_every_seed_is_run_once_whatever_the_groups() -> None:
@@ -177,7 +191,8 @@ def test_actions_that_are_not_finite_are_refused_naming_the_episode_before_a_rob
 
 def environments(trouble: str, num_envs: int = 2) -> EnvironmentProcesses:
     config = EnvConfig(id=ENV_ID, kwargs={"trouble": trouble})
-    make = functools.partial(make_env, config, obs_horizon=2, num_action_steps=8)
+    horizons = Horizons(obs_horizon=2, pred_horizon=16, num_action_steps=8)
+    make = functools.partial(make_chunk_env, config, horizons)
     return EnvironmentProcesses(make, num_envs, config.id)
 
 

@@ -15,20 +15,19 @@ from fakes import CAMERAS, awake_agent, fake_spec, write_cache
 
 from vla.base.errors import CheckpointError
 from vla.config import PipelineConfig
-from vla.embed import EncoderConfig, FrozenEncoder
-from vla.policy.agent import VLAAgent
-from vla.policy.policy_config import PolicyConfig
+from vla.embed import FrozenEncoder, SiglipConfig
+from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
 from vla.rollout.live import LivePolicy
 from vla.stages import export
 
 ROOT = Path(__file__).parents[2]
-SMALL = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
+SMALL = VLAAgentConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
 
 
 @pytest.fixture(scope="module")
 def policy(encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> LivePolicy:
-    encoder = FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu"))
-    spec = fake_spec(encoder=encoder.identity, preprocessing=encoder.preprocessing)
+    encoder = FrozenEncoder.load(SiglipConfig(id=str(encoder_dir), device="cpu"), CAMERAS)
+    spec = fake_spec(encoder=encoder.identity, dim=encoder.writes[0].channels)
     cache = write_cache(tmp_path_factory.mktemp("cache"), spec)
     return LivePolicy(awake_agent(VLAAgent.for_cache(SMALL, cache.metadata)), encoder)
 
@@ -44,7 +43,7 @@ def run_export(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def exported(policy: LivePolicy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Return the ONNX file and what the command printed."""
     folder = tmp_path_factory.mktemp("policy")
-    policy.agent.save_pretrained(folder)
+    policy.policy.save_pretrained(folder)
     finished = run_export(folder, "--onnx", "out/policy.onnx", "--check", "3")
     assert finished.returncode == 0, finished.stderr
     return folder / "out/policy.onnx", json.loads(finished.stdout)
@@ -65,7 +64,7 @@ def test_the_graph_gives_the_live_policys_actions(
     session = onnxruntime.InferenceSession(exported[0], providers=["CPUExecutionProvider"])
     feed = {f"pixels.{camera}": frames for camera, frames in pixels.items()}
     (actions,) = session.run(None, {**feed, "state": state, "noise": noise.numpy()})
-    expected, _ = policy.act(pixels, state, list(range(batch)))
+    expected = policy.act({**pixels, "state": state}, list(range(batch))).actions
     assert actions.shape == (batch, 8, 16)
     np.testing.assert_allclose(actions, expected, atol=1e-5)
     other = {**feed, "pixels.top": 255 - pixels["top"]}

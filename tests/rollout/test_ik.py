@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from vla.rollout.worlds.ik import ArmKinematics, Pose
 from vla.rollout.worlds.sim_transfer.arm import HOME, JOINT_LIMITS, kinematics
-from vla.rollout.worlds.sim_transfer.ik import ArmKinematics, Pose
 from vla.rollout.worlds.sim_transfer.physics import TransferPhysics
 
 

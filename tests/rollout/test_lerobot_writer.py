@@ -15,9 +15,8 @@ from fake_faults import file_size_limit
 from vla.base.errors import WriteError
 from vla.embed.datasets.lerobot import writer
 from vla.embed.datasets.lerobot.writer import EpisodeTable, make_features, write_dataset
-from vla.rollout.record.attempt import encode_png, histogram
-from vla.rollout.record.attempt_table import Outcome, encode_attempt
-from vla.rollout.worlds.sim_transfer.task import STATE_NAMES
+from vla.rollout.record.attempt import Outcome, encode_attempt, encode_png, histogram
+from vla.rollout.worlds.sim_transfer.world import STATE_NAMES
 
 CAMERA = "observation.images.top"
 FEATURES = make_features(["top"], (4, 6), STATE_NAMES)

@@ -6,13 +6,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from fake_env import ENV_ID
+from fake_env import ENV_ID, SENSORS_ID
 from gymnasium import spaces
 
 from vla.base.errors import EnvironmentSetupError
 from vla.rollout.rollout_config import EnvConfig
 from vla.rollout.worlds.make_env import find_spec, make_env
-from vla.rollout.worlds.observations import CameraObservations
+from vla.rollout.worlds.observations import Observations
 
 
 class OneCameraEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
@@ -47,15 +47,32 @@ gymnasium.register(
 
 
 def make(env_id: str = ENV_ID, **settings: Any) -> gymnasium.Env[Any, Any]:
-    return make_env(EnvConfig(id=env_id, **settings), obs_horizon=2, num_action_steps=4)
+    return make_env(EnvConfig(id=env_id, **settings))
 
 
 def test_an_unnamed_image_becomes_the_camera_image_and_the_state_float32() -> None:
     observation, _ = make("vla-tests/OneCamera-v0").reset(seed=0)
-    assert observation.keys() == {"pixels", "agent_pos"}
-    assert observation["pixels"]["image"].shape == (2, 8, 8, 3)
-    assert observation["agent_pos"].dtype == np.float32
-    np.testing.assert_allclose(observation["agent_pos"], [[0.1, 0.2]] * 2)
+    assert list(observation) == ["image", "state", "environment_state"]
+    assert observation["image"].shape == (8, 8, 3)
+    assert observation["state"].dtype == np.float32
+    np.testing.assert_allclose(observation["state"], [0.1, 0.2], rtol=1e-6)
+
+
+def test_every_further_array_of_numbers_is_a_stream_of_its_name_and_the_rest_is_dropped() -> None:
+    env = make(SENSORS_ID)
+    observation, _ = env.reset(seed=0)
+    assert {name: (value.dtype.name, value.shape) for name, value in observation.items()} == {
+        "top": ("uint8", (16, 16, 3)),
+        "lidar": ("float32", (8, 4)),
+        "imu": ("float32", (5, 6)),
+        "state": ("float32", (3,)),
+    }
+    assert env.observation_space.contains(observation)
+
+
+def test_an_environment_may_have_sensors_alone() -> None:
+    observation, _ = make(SENSORS_ID, kwargs={"pixels": False, "agent_pos": False}).reset(seed=0)
+    assert list(observation) == ["lidar", "imu"]
 
 
 def test_environments_that_can_show_cameras_are_asked_to() -> None:
@@ -66,13 +83,13 @@ def test_environments_that_can_show_cameras_are_asked_to() -> None:
 def test_cameras_take_the_names_of_the_policy_and_the_others_are_dropped() -> None:
     env = make(cameras={"wrist": "r_vis", "above": "top"})
     observation, _ = env.reset(seed=0)
-    assert list(observation["pixels"]) == ["wrist", "above"]
+    assert list(observation) == ["wrist", "above", "state"]
     assert env.observation_space.contains(observation)
 
 
 def test_one_camera_can_stand_for_two() -> None:
     observation, _ = make("vla-tests/OneCamera-v0", cameras={"a": "image", "b": "image"}).reset(seed=0)
-    np.testing.assert_array_equal(observation["pixels"]["a"], observation["pixels"]["b"])
+    np.testing.assert_array_equal(observation["a"], observation["b"])
 
 
 def test_a_camera_that_is_not_there_is_refused_naming_those_that_are() -> None:
@@ -90,10 +107,10 @@ def with_depth() -> gymnasium.Env[Any, Any]:
 
 
 def test_a_view_that_is_no_image_is_dropped_where_cameras_are_named() -> None:
-    env = CameraObservations(with_depth(), {"above": "top"})
+    env = Observations(with_depth(), {"above": "top"})
     frames = {"top": np.zeros((8, 8, 3), np.uint8), "depth": np.zeros((8, 8), np.float32)}
     seen = env.observation({"pixels": frames, "agent_pos": np.zeros(2)})
-    assert list(seen["pixels"]) == ["above"]
+    assert list(seen) == ["above", "state"]
     assert env.observation_space.contains(seen)
 
 
@@ -102,7 +119,7 @@ def test_a_view_that_is_looked_at_and_no_image_is_named_with_how_to_choose(camer
     with pytest.raises(
         EnvironmentSetupError, match=r"view 'depth' .*float32.*--set env\.cameras\.NAME=VIEW.* one of top$"
     ):
-        CameraObservations(with_depth(), cameras)
+        Observations(with_depth(), cameras)
 
 
 def test_actions_are_limited_unless_the_environment_declares_too_little() -> None:
@@ -111,7 +128,7 @@ def test_actions_are_limited_unless_the_environment_declares_too_little() -> Non
     assert limited.action_space.high.max() == 1
     assert np.isinf(free.action_space.high).all()
     free.reset(seed=0)
-    free.step(np.full((4, 2), 50, np.float32))
+    free.step(np.full(2, 50, np.float32))
 
 
 def test_the_package_before_the_slash_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,4 +178,4 @@ def test_whatever_an_environment_raises_on_a_wrong_value_is_one_line(error: type
 def test_an_environment_without_cameras_shows_what_it_observes() -> None:
     env = gymnasium.make("Pendulum-v1")
     with pytest.raises(EnvironmentSetupError, match=r"'Pendulum-v1' observes Box.*'agent_pos'"):
-        CameraObservations(env, {})
+        Observations(env, {})

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vla.rollout.worlds.sim_transfer.ik import Pose
-from vla.rollout.worlds.sim_transfer.motion import Waypoint, interpolate, minimum_jerk, orientation, slerp
+from vla.rollout.worlds.ik import Pose
+from vla.rollout.worlds.motion import Waypoint, interpolate, minimum_jerk, orientation, slerp
 
 QUARTER_ABOUT_Z = np.array([np.sqrt(0.5), 0, 0, np.sqrt(0.5)])
 IDENTITY = np.array([1.0, 0, 0, 0])

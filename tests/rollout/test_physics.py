@@ -10,7 +10,7 @@ from vla.rollout.worlds.sim_transfer.physics import (
     MAX_JOINT_SPEED,
     TransferPhysics,
 )
-from vla.rollout.worlds.sim_transfer.task import CONTROL_HZ, SIDES
+from vla.rollout.worlds.sim_transfer.world import CONTROL_HZ, SIDES
 
 
 @pytest.fixture

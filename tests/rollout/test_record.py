@@ -19,13 +19,13 @@ from vla.base.lock import exclusive
 from vla.cli import main
 from vla.embed.datasets import open_source
 from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.rollout.record.attempt import Outcome, encode_attempt
 from vla.rollout.record.attempt_pool import AttemptPool
-from vla.rollout.record.attempt_table import Outcome, encode_attempt
 from vla.rollout.record.plan import make_plan
 from vla.rollout.record.record import attempts_missing, record
 from vla.rollout.record.staging import Staging
 from vla.rollout.rollout_config import EnvConfig, RecordConfig
-from vla.rollout.worlds.sim_transfer.task import INSTRUCTION, MAX_EPISODE_STEPS
+from vla.rollout.worlds.sim_transfer.world import INSTRUCTION, MAX_EPISODE_STEPS
 
 ENV = EnvConfig(kwargs={"render_height": 24, "render_width": 32, "cameras": ["top", "front"]})
 
@@ -53,10 +53,10 @@ def test_stage_one_can_read_a_recording(recording: Path) -> None:
     assert source.camera_names == ("top", "front")
     assert [(e.length, e.task) for e in source.episodes] == [(MAX_EPISODE_STEPS, INSTRUCTION)] * 2
     block = next(source.read(range(MAX_EPISODE_STEPS - 2, MAX_EPISODE_STEPS + 2), block=4))
-    assert {image.shape for image in block.images.values()} == {(4, 16, 16, 3)}
+    assert {block.streams[camera].shape for camera in ("top", "front")} == {(4, 16, 16, 3)}
     np.testing.assert_array_equal(block.episode_index, [0, 0, 1, 1])
     # An action is a command for the step that begins with its state: near to it, never equal.
-    assert 0 < np.abs(block.action - block.state)[:, [0, 8]].max() < 0.2
+    assert 0 < np.abs(block.streams["action"] - block.streams["state"])[:, [0, 8]].max() < 0.2
 
 
 def test_a_recording_says_how_it_was_made(recording: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_killed_recording_goes_on_to_the_same_bytes(recording: Path, tmp_path:
     )
     script = tmp_path / "main.py"
     script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:3]))}
     process = subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL)
     first = tmp_path / "demos.partial/attempts/000000.parquet"
     wait_until(first.exists)
@@ -136,7 +136,9 @@ def test_an_expert_that_always_fails_is_given_up() -> None:
 
 def test_an_unknown_task_is_refused(tmp_path: Path) -> None:
     config = RecordConfig(task="sim_tranfer", out=str(tmp_path / "demos"))
-    with pytest.raises(ConfigError, match="no expert for task 'sim_tranfer'; did you mean 'sim_transfer'"):
+    with pytest.raises(
+        ConfigError, match="no task with an expert 'sim_tranfer'; did you mean 'sim_transfer'"
+    ):
         record(ENV, config)
 
 

@@ -23,26 +23,37 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from vla.base.errors import ServerError
-from vla.base.wire import pack, unpack
-from vla.client import PolicyClient
-from vla.embed import EncoderConfig, FrozenEncoder
-from vla.policy.agent import VLAAgent
-from vla.policy.policy_config import PolicyConfig
+from vla.base.horizons import Horizons
+from vla.base.wire import PolicyInfo, StreamInfo, hello, pack, read_hello, unpack
+from vla.client import PolicyClient, to_streams
+from vla.embed import FrozenEncoder, SiglipConfig
+from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
+from vla.policy.random import GivenNoise
 from vla.rollout.live import LivePolicy
 from vla.rollout.rollout_config import ServeConfig
 from vla.rollout.serve.server import PolicyServer
 
 ROOT = Path(__file__).parents[2]
-SMALL = PolicyConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
+SMALL = VLAAgentConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
 LIMITS = ServeConfig(port=0, max_clients=2, max_message_mib=1, timeout_s=0.5)
+
+INFO = PolicyInfo(
+    streams=[StreamInfo(name="top", kind="image", dtype="uint8", shape=[0, 0, 3])],
+    action_dim=2,
+    fps=25.0,
+    obs_horizon=2,
+    pred_horizon=16,
+    num_action_steps=8,
+    encoder="",
+)
 
 Observation = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def policy(encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> LivePolicy:
-    encoder = FrozenEncoder.load(EncoderConfig(id=str(encoder_dir), device="cpu"))
-    spec = fake_spec(encoder=encoder.identity, preprocessing=encoder.preprocessing)
+    encoder = FrozenEncoder.load(SiglipConfig(id=str(encoder_dir), device="cpu"), CAMERAS)
+    spec = fake_spec(encoder=encoder.identity, dim=encoder.writes[0].channels)
     cache = write_cache(tmp_path_factory.mktemp("cache"), spec)
     return LivePolicy(awake_agent(VLAAgent.for_cache(SMALL, cache.metadata)), encoder)
 
@@ -86,9 +97,9 @@ def observation(step: int, size: tuple[int, int] = (48, 64)) -> Observation:
 
 def local(policy: LivePolicy, observations: list[Observation], seed: int) -> np.ndarray:
     """Let the policy itself decide on a history."""
-    pixels = {c: np.stack([o["pixels"][c] for o in observations])[None] for c in CAMERAS}
-    state = np.stack([o["agent_pos"] for o in observations])[None]
-    return policy.act(pixels, state, [seed])[0][0]
+    streams = [to_streams(observation) for observation in observations]
+    history = {name: np.stack([seen[name] for seen in streams])[None] for name in streams[0]}
+    return policy.act(history, [seed]).actions[0]
 
 
 def assert_same(actions: np.ndarray, expected: np.ndarray) -> None:
@@ -99,7 +110,8 @@ def assert_same(actions: np.ndarray, expected: np.ndarray) -> None:
 def test_a_client_learns_what_the_policy_takes(url: str) -> None:
     with PolicyClient(url) as client:
         assert (client.info.camera_names, client.info.state_dim) == (list(CAMERAS), 16)
-        assert (client.info.obs_horizon, client.info.num_action_steps) == (2, 8)
+        assert client.info.horizons == Horizons(obs_horizon=2, pred_horizon=16, num_action_steps=8)
+        assert client.info.streams[-1] == StreamInfo(name="state", kind="vector", dtype="float32", shape=[16])
 
 
 def test_the_first_observation_of_an_episode_stands_for_the_earlier_one(url: str, policy: LivePolicy) -> None:
@@ -127,7 +139,9 @@ def test_each_client_has_its_own_history(url: str, policy: LivePolicy) -> None:
 def test_select_action_decides_on_consecutive_observations(
     url: str, policy: LivePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy, "_noise", lambda seeds: lambda: torch.ones(1, 16, 16))
+    ones = GivenNoise(torch.ones(1, 16, 16))
+    monkeypatch.setattr("vla.rollout.live.SeededRows", lambda *_: ones)
+    monkeypatch.setattr("vla.policy.agents.vla_agent.RowRandom", lambda **_: ones)
     with PolicyClient(url) as client:
         actions = [client.select_action(observation(step)) for step in range(17)]
     expected = [local(policy, [observation(max(step - 1, 0)), observation(step)], 0) for step in (0, 8, 16)]
@@ -137,7 +151,7 @@ def test_select_action_decides_on_consecutive_observations(
 CLIENT = """
 import json, sys
 import numpy as np
-from vla.client import PolicyClient
+from vla.client import PolicyClient, to_streams
 
 with PolicyClient(sys.argv[1]) as policy:
     rng = np.random.default_rng(0)
@@ -151,7 +165,7 @@ print(json.dumps({"actions": chunk.actions.tolist(), "torch": "torch" in sys.mod
 def test_another_process_without_torch_gets_the_policys_actions_and_the_server_ends_cleanly(
     policy: LivePolicy, encoder_dir: Path, tmp_path: Path
 ) -> None:
-    policy.agent.save_pretrained(tmp_path / "policy")
+    policy.policy.save_pretrained(tmp_path / "policy")
     command = [sys.executable, "-m", "vla", "serve", str(tmp_path / "policy"), "--port", "0", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     server = subprocess.Popen(
@@ -198,7 +212,11 @@ def raw_answer(url: str, data: bytes | str) -> str:
     return str(answer["message"])
 
 
-GOOD = pack("act", **observation(0))
+def streams(step: int) -> dict[str, Any]:
+    return to_streams(observation(step))
+
+
+GOOD = pack("act", observation=streams(0))
 
 
 @pytest.mark.parametrize(
@@ -214,10 +232,15 @@ GOOD = pack("act", **observation(0))
         (msgpack.packb(msgpack.ExtType(1, b"x")), "no msgpack map"),
         (msgpack.packb([1, 2]), "a text 'type'"),
         (pack("shutdown"), "must be act, observe or reset, not 'shutdown'"),
-        (pack("act"), "camera 'r_vis', the observation has: none"),
-        (pack("act", pixels={}, agent_pos=np.zeros(16, np.float32)), "looks through camera 'r_vis'"),
-        (pack("act", **observation(0), seed=-1), "'seed' must be an integer"),
-        (pack("act", **observation(0), seed=True), "'seed' must be an integer"),
+        (pack("act"), "'observation' must be a map of arrays by stream name, found NoneType"),
+        (pack("act", **observation(0)), "the client speaks protocol 1 of vla, this server protocol 2"),
+        (pack("act", observation={}), "looks through camera 'r_vis', the observation has: none"),
+        (
+            pack("act", observation={c: streams(0)[c] for c in CAMERAS}),
+            "observes state (vector, float32 [16])",
+        ),
+        (pack("act", observation=streams(0), seed=-1), "'seed' must be an integer"),
+        (pack("act", observation=streams(0), seed=True), "'seed' must be an integer"),
     ],
 )
 def test_a_message_that_is_not_right_is_answered_in_one_line(
@@ -233,10 +256,10 @@ def array(dtype: str, shape: Any, data: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
     [
-        ("agent_pos", np.zeros(15, np.float32), "float32 array of 16 values, found float32 [15]"),
-        ("agent_pos", np.zeros(16, np.uint8), "found uint8 [16]"),
-        ("agent_pos", [0.0] * 16, "found list"),
-        ("agent_pos", np.full(16, np.nan, np.float32), "not finite: value 0"),
+        ("state", np.zeros(15, np.float32), "float32 array [16], found float32 [15]"),
+        ("state", np.zeros(16, np.uint8), "found uint8 [16]"),
+        ("state", [0.0] * 16, "found list"),
+        ("state", np.full(16, np.nan, np.float32), "not finite: value 0"),
         ("r_vis", np.zeros((48, 64), np.uint8), "[height, width, 3], found [48, 64]"),
         ("r_vis", np.zeros((0, 64, 3), np.uint8), "found [0, 64, 3]"),
         ("r_vis", np.zeros((3, 48, 64), np.uint8), "found [3, 48, 64]"),
@@ -253,12 +276,32 @@ def array(dtype: str, shape: Any, data: Any) -> dict[str, Any]:
 def test_an_observation_of_another_form_is_refused_naming_what_is_wrong(
     url: str, key: str, value: Any, complaint: str
 ) -> None:
-    fields = observation(0)
-    if key in CAMERAS:
-        fields["pixels"][key] = value
-    else:
-        fields[key] = value
-    assert complaint in raw_answer(url, pack("act", **fields))
+    assert complaint in raw_answer(url, pack("act", observation={**streams(0), key: value}))
+
+
+def test_a_server_of_another_protocol_is_refused_with_what_to_do() -> None:
+    greeting = unpack(hello(INFO))
+    with pytest.raises(
+        ServerError, match="speaks protocol 1 of vla, this client protocol 2; install the same"
+    ):
+        read_hello({**greeting, "protocol": 1})
+    with pytest.raises(ServerError, match="speaks no protocol of vla"):
+        read_hello({"type": "done"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"streams": []},
+        {"streams": [{"name": "top", "kind": "image", "dtype": "uint8", "shape": [-1, 0, 3]}]},
+        {"streams": [{"name": "top", "kind": 1, "dtype": "uint8", "shape": [0, 0, 3]}]},
+        {"fps": 0},
+        {"num_action_steps": 16},
+    ],
+)
+def test_a_greeting_that_says_nonsense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ServerError, match="greeting is of another vla"):
+        read_hello({**unpack(hello(INFO)), **wrong})
 
 
 def test_a_refused_observation_leaves_the_history_as_it_was(url: str, policy: LivePolicy) -> None:
@@ -317,7 +360,7 @@ def test_a_failing_policy_is_an_answer_not_an_end(
 
     with PolicyClient(url) as client:
         with monkeypatch.context() as broken:
-            broken.setattr(policy.encoder, "encode_views", fail)
+            broken.setattr(policy.encoder, "encode", fail)
             with pytest.raises(ServerError, match="the policy failed: RuntimeError: out of memory"):
                 client.act(observation(0))
         client.act(observation(1))
@@ -354,8 +397,14 @@ def test_a_taken_port_is_one_line(policy: LivePolicy) -> None:
 
 def test_an_observation_that_is_no_observation_is_refused_at_the_client(url: str) -> None:
     with PolicyClient(url) as client:
-        with pytest.raises(ServerError, match="has no 'agent_pos'"):
-            client.act({"pixels": {}})
+        with pytest.raises(
+            ServerError, match="policy needs image 'r_vis', the observation has: state; it must"
+        ):
+            client.act({"pixels": {}, "agent_pos": np.zeros(16)})
+        with pytest.raises(
+            ServerError, match="policy needs 'agent_pos', the observation has: r_vis, top, front"
+        ):
+            client.act({"pixels": observation(0)["pixels"]})
         with pytest.raises(ServerError, match="only arrays of uint8 and float32"):
             client.act({**observation(0), "pixels": {c: np.zeros((4, 4, 3)) for c in CAMERAS}})
         client.act(observation(0))

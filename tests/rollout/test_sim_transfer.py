@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 import vla.rollout  # noqa: F401  registers the environment
 from vla.base.errors import ConfigError
 from vla.rollout.worlds.sim_transfer.env import SimTransferEnv
-from vla.rollout.worlds.sim_transfer.task import CAMERAS, ENV_ID, MAX_EPISODE_STEPS, STATE_NAMES
+from vla.rollout.worlds.sim_transfer.world import CAMERAS, ENV_ID, MAX_EPISODE_STEPS, STATE_NAMES
 
 
 @pytest.fixture

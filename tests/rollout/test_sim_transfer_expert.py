@@ -6,8 +6,8 @@ import pytest
 from vla.rollout.worlds.expert import Command
 from vla.rollout.worlds.sim_transfer.env import SimTransferEnv
 from vla.rollout.worlds.sim_transfer.physics import MAX_JOINT_SPEED
-from vla.rollout.worlds.sim_transfer.task import CONTROL_HZ, MAX_EPISODE_STEPS
 from vla.rollout.worlds.sim_transfer.transfer_expert import TransferExpert
+from vla.rollout.worlds.sim_transfer.world import CONTROL_HZ, MAX_EPISODE_STEPS
 
 
 def run_episode(seed: int, noise: float) -> tuple[list[Command], list[float], bool]:

@@ -42,7 +42,8 @@ def result(seed: int, success: bool | None) -> EpisodeResult:
 def test_success_that_no_episode_was_told_of_is_not_measured_rather_than_zero(tmp_path: Path) -> None:
     info = summarise([result(0, None), result(1, None)], {}, 1.0, [])
     assert (info["aggregated"]["pc_success"], info["aggregated"]["pc_success_ci95"]) == (None, None)
-    assert _readable({**info, "policy": "p", "out": "o"})["success"] == "not measured"
+    readable = _readable({**info, "policy": "p", "out": "o"})
+    assert readable["success (95 % interval)"] == "not measured"
     assert plot_evaluation(info, tmp_path).is_file()
 
 

@@ -26,7 +26,7 @@ from fake_language import (
 
 from vla.base.errors import ConfigError, EncoderError, ServerError
 from vla.base.wire import pack
-from vla.client import PolicyClient
+from vla.client import PolicyClient, to_streams
 from vla.embed.encoders.siglip_checkpoint import load_checkpoint
 from vla.inspect import inspect
 from vla.policy.sharing.share import share
@@ -146,7 +146,7 @@ def test_what_is_wrong_with_a_clients_task_is_answered_in_one_line_and_changes_n
         with pytest.raises(ServerError, match="knows 2 tasks and none is chosen"):
             client.act(other, seed=0)
         with pytest.raises(ServerError, match="'task' must be a text, found 7"):
-            client._ask(pack("act", **other, task=7), "actions")
+            client._ask(pack("act", observation=to_streams(other), task=7), "actions")
         found = client.act(first_observation(), seed=0, task=PICK).actions
         np.testing.assert_allclose(found, act(policy, PICK), atol=5e-3)  # none of them was observed
 
@@ -179,7 +179,7 @@ def test_a_graph_is_exported_for_one_task(bench: Bench, trained: tuple[Path, flo
     state = np.zeros((2, 2, 3), np.float32)
     feed = {"pixels.top": frames, "state": state}
     (actions,) = session.run(None, {**feed, "noise": np.zeros((2, 16, 2), np.float32)})
-    expected, _ = live(bench, trained[0]).act({"top": frames}, state, [0, 0], HAND)
+    expected = live(bench, trained[0]).act({"top": frames, "state": state}, [0, 0], HAND).actions
     np.testing.assert_allclose(actions, expected, atol=1e-4)
     assert json.loads(path.with_suffix(".json").read_text())["task"] == HAND
     assert f"It does one task: '{HAND}'" in path.with_suffix(".md").read_text()
@@ -188,11 +188,11 @@ def test_a_graph_is_exported_for_one_task(bench: Bench, trained: tuple[Path, flo
 def test_inspect_and_the_card_say_which_texts_the_policy_knows(
     bench: Bench, trained: tuple[Path, float], tmp_path: Path
 ) -> None:
-    assert inspect(bench.root / "features")["language"] == "2 task texts, 32 values each"
-    assert inspect(trained[0])["language"] == f"8 of the condition, tasks: '{PICK}', '{HAND}'"
+    assert inspect(bench.root / "features")["texts"] == "2 task texts, 32 values each"
+    assert inspect(trained[0])["tasks"] == f"'{PICK}', '{HAND}'"
     share(trained[0], tmp_path / "shared", {}, name="told")
     card = (tmp_path / "shared/README.md").read_text()
-    assert '`--task "..."`' in card and "8 of the task text" in card
+    assert '`--task "..."`' in card and "| language_dim | 8 |" in card
     assert f"| {PICK}; {HAND} |" in card
     np.testing.assert_array_equal(
         act(live(bench, tmp_path / "shared"), PICK), act(live(bench, trained[0]), PICK)

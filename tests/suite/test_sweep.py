@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fakes import fake_spec, write_cache
 
-from vla.base.errors import CacheError, ConfigError, VlaError
+from vla.base.errors import ConfigError, VlaError
 from vla.inspect import inspect
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import read_metrics
@@ -110,7 +110,7 @@ def test_a_wrong_suite_is_refused_before_anything_starts(text: str, message: str
 
 
 def test_a_cache_of_another_encoder_is_refused_naming_the_run() -> None:
-    with pytest.raises(CacheError, match=r"run 'x-seed0': .*fake-encoder.*'other'"):
+    with pytest.raises(ConfigError, match=r"run 'x-seed0': \[encoder\] id = other, .*fake-encoder"):
         planned(suite_file('[[run]]\nname = "x"\nset = { "encoder.id" = "other" }'))
 
 

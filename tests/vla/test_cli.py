@@ -11,8 +11,7 @@ import pytest
 from fakes import write_cache, write_dataset, write_vision_checkpoint
 
 from vla.cli import app, main
-from vla.policy.agent import VLAAgent
-from vla.policy.policy_config import PolicyConfig
+from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
 
 Cli = Callable[..., tuple[int, str, str]]
 """Arguments in; exit code, stdout and stderr out."""
@@ -86,8 +85,10 @@ def test_the_versions_that_a_report_needs_are_printed(cli: Cli) -> None:
 def test_inspecting_a_dataset_names_what_can_be_chosen(cli: Cli, dataset: Path) -> None:
     described = result(cli("inspect", dataset, "--json"))
     assert described["cameras"] == ["r_vis", "top", "front"]
-    assert described["state"].startswith("observation.state [")
-    assert described["action"].startswith("action [")
+    assert described["streams"][-2:] == [
+        "state (vector, float32 [16]) from observation.state",
+        "action (vector, float32 [16]) from action",
+    ]
 
 
 def test_embed_and_train_need_no_more_than_their_inputs(
@@ -118,7 +119,7 @@ def test_embed_and_train_need_no_more_than_their_inputs(
         8,
     )
     assert result(cli("inspect", "features", "--json"))["frames"] == 11
-    assert result(cli("inspect", "run/checkpoints/last", "--json"))["kind"] == "policy"
+    assert result(cli("inspect", "run/checkpoints/last", "--json"))["kind"] == "policy (agent)"
 
 
 def test_train_works_as_written_beside_a_pipeline_toml(cli: Cli, tmp_path: Path, encoder_dir: Path) -> None:
@@ -181,7 +182,7 @@ def test_a_cache_of_another_encoder_is_refused_naming_both(
 ) -> None:
     result(cli("embed", "--dataset", dataset, "--encoder", encoder_dir, "--out", "features", "--json"))
     line = refused(cli("train", "--cache", "features", "--encoder", "google/siglip2-base-patch16-256"))
-    assert str(encoder_dir) in line and "'google/siglip2-base-patch16-256'" in line
+    assert str(encoder_dir) in line and "[encoder] id = google/siglip2-base-patch16-256, but" in line
 
 
 def test_an_existing_run_is_refused(cli: Cli, dataset: Path, encoder_dir: Path) -> None:
@@ -195,7 +196,8 @@ def test_the_command_that_comes_next_can_be_pasted(cli: Cli, tmp_path: Path) -> 
     demos = write_dataset(tmp_path / "my demos", (2,), (16, 16), 3, cameras={"top": "image"})
     cache = write_cache(tmp_path / "my features")
     policy = tmp_path / "my policy"
-    VLAAgent.for_cache(PolicyConfig(n_emb=16, n_layer=1, n_head=2), cache.metadata).save_pretrained(policy)
+    config = VLAAgentConfig(n_emb=16, n_layer=1, n_head=2)
+    VLAAgent.for_cache(config, cache.metadata).save_pretrained(policy)
     share = ("share", policy, "--out", tmp_path / "my shared")
     for ran in (("inspect", demos), ("inspect", cache.folder), ("inspect", policy), share):
         *_, last = shlex.split(result(cli(*ran, "--json"))["next"])

@@ -12,11 +12,11 @@ import pytest
 import torch
 from fakes import fake_images
 
-import vla.embed.encoder
+import vla.embed.frozen_encoder
 from vla.base.compiling import advise_compiling, compile_module, require_graphs_in_threads
 from vla.base.errors import ConfigError
-from vla.embed import EncoderConfig, FrozenEncoder
-from vla.embed.encoder import padded_size
+from vla.embed.encoders.siglip import SiglipConfig
+from vla.embed.frozen_encoder import FrozenEncoder, padded_size
 
 
 def test_a_compiled_module_keeps_its_names_weights_and_copies() -> None:
@@ -48,15 +48,14 @@ def test_a_compiled_encoder_fills_up_passes_and_gives_the_same_features(
     encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        vla.embed.encoder, "compile_module", functools.partial(compile_module, backend="eager")
+        vla.embed.frozen_encoder, "compile_module", functools.partial(compile_module, backend="eager")
     )
-    config = EncoderConfig(id=str(encoder_dir), device="cpu")
-    plain = FrozenEncoder.load(config)
-    compiled = FrozenEncoder.load(config.model_copy(update={"compile": "on"}))
-    frames = fake_images(0, 9)
+    config = SiglipConfig(id=str(encoder_dir), device="cpu")
+    plain = FrozenEncoder.load(config, ("top",))
+    compiled = FrozenEncoder.load(config.model_copy(update={"compile": "on"}), ("top",))
+    frames = {"top": fake_images(0, 9)}
     assert padded_size(9) > 9
-    difference = abs(compiled.encode(frames).astype(float) - plain.encode(frames)).max()
-    assert difference < 2e-3
+    assert (compiled.encode(frames)["top"] - plain.encode(frames)["top"]).abs().max() < 2e-3
 
 
 def test_filled_up_passes_have_few_sizes_and_little_waste() -> None:

@@ -29,7 +29,7 @@ def test_a_named_file_takes_the_place_of_pipeline_toml() -> None:
 
 
 def test_a_saved_configuration_comes_back() -> None:
-    settings = PipelineConfig.load(None, {}, ["policy.imf.loss_power=0", "env.kwargs.render_height=64"])
+    settings = PipelineConfig.load(None, {}, ["policy.head.loss_power=0", "env.kwargs.render_height=64"])
     settings.save(Path("saved.toml"))
     assert PipelineConfig.load(Path("saved.toml"), {}, []) == settings
 
@@ -51,7 +51,7 @@ def test_a_bare_word_is_a_string() -> None:
     [
         ("policy.per_view_dims=96", "unknown key 'policy.per_view_dims'; did you mean 'per_view_dim'?"),
         ("polcy.n_emb=96", "unknown key 'polcy'; did you mean 'policy'?"),
-        ("train.zzz=1", "unknown key 'train.zzz'; valid names: batch_size, betas, compile, device"),
+        ("train.zzz=1", "unknown key 'train.zzz'; valid names: accumulate, batch_size, betas, compile"),
         ("train.steps=-1", "'train.steps' = -1 is not valid: input should be greater than or equal to 0"),
         ("train.steps=many", "'train.steps' = 'many' is not valid"),
         ("train.lr=nan", "'train.lr' = nan is not valid"),
@@ -61,7 +61,7 @@ def test_a_bare_word_is_a_string() -> None:
             "num_action_steps 16 must be at most pred_horizon - obs_horizon + 1 = 15",
         ),
         ("train.lr", "--set takes table.key=value, found 'train.lr'"),
-        ("train.lr.x=1", "'train.lr' ="),
+        ("train.lr.x=1", "'train.lr' is not valid"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_line(assignment: str, message: str) -> None:

@@ -14,7 +14,9 @@ from fakes import fake_spec, write_cache, write_dataset
 from vla.base.distributed import World
 from vla.base.errors import VlaError
 from vla.cache import CacheConfig
-from vla.embed import DatasetConfig, EncoderConfig, embed
+from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.embed.encoders.siglip import SiglipConfig
+from vla.embed.engine import embed
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import read_metrics
 
@@ -124,7 +126,7 @@ def test_a_rank_that_is_killed_leaves_finished_shards_and_the_next_start_goes_on
     def finish(out: str) -> int:
         return embed(
             DatasetConfig(path=str(demos)),
-            EncoderConfig(id=str(encoder_dir), device="cpu"),
+            SiglipConfig(id=str(encoder_dir), device="cpu"),
             CacheConfig(path=str(tmp_path / out), shard_frames=3),
         ).shards_encoded
 

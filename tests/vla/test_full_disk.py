@@ -48,7 +48,7 @@ def refuse_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         with file_size_limit(100 if state.step == 4 else 1 << 30):
             save_checkpoint(run, state)
 
-    monkeypatch.setattr("vla.policy.training.train.save_checkpoint", full)
+    monkeypatch.setattr("vla.policy.training.trainer.save_checkpoint", full)
 
 
 def refuse_figures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from vla.cache import CacheWriter
 from vla.cli import main
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import read_metrics
-from vla.policy.training.train import Trainer
+from vla.policy.training.trainer import Trainer
 
 SMALL = ["policy.cond_dim=16", "policy.n_emb=16", "policy.n_layer=1", "policy.n_head=2", "train.device=cpu"]
 SMALL += ["train.batch_size=8", "train.val_episodes=1", "train.rollout_every=0", "train.log_every=4"]
@@ -98,7 +98,7 @@ def test_embedding_finishes_the_shard_and_says_how_to_go_on(
     command += ["--set", "cache.shard_frames=3"]
     assert ended([*command, "--out", "whole"]) == 0
     with monkeypatch.context() as patch:
-        after_calls(patch, CacheWriter, "require_finite", 3, lambda: send(number))  # in the second shard
+        after_calls(patch, CacheWriter, "write", 2, lambda: send(number))
         assert ended([*command, "--out", "out"]) == code
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(

@@ -21,12 +21,13 @@ from fake_language import (
 from fakes import write_vision_checkpoint
 from safetensors.numpy import load_file
 
+from vla.advice import advise
 from vla.base.errors import CacheError, ConfigError, DatasetError, EncoderError
 from vla.cache import FeatureCache
 from vla.cache.cache_damage import cache_problems
-from vla.embed import FrozenEncoder
-from vla.policy.agent import VLAAgent
-from vla.policy.training.checkpoint import load_agent
+from vla.embed.frozen_encoder import FrozenEncoder
+from vla.policy.agents.vla_agent import VLAAgent
+from vla.policy.training.checkpoint import load_trained
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import read_metrics
 from vla.policy.trunks.text import LanguageProjector
@@ -72,27 +73,29 @@ def test_with_language_the_policy_tells_the_tasks_apart_and_without_it_cannot(
 def test_the_averaged_the_plain_and_the_shared_weights_hold_the_texts(
     bench: Bench, trained: tuple[Path, float]
 ) -> None:
-    stored = cache_of(bench).language()
+    stored = cache_of(bench).text_features()
     for weights in ("ema", "raw"):
-        agent = load_agent(trained[0], weights)
-        assert agent.language is not None and torch.equal(agent.language.features, stored)
+        agent = load_trained(trained[0], weights)
+        assert isinstance(agent, VLAAgent) and agent.language is not None
+        assert torch.equal(agent.language.features, stored)
         assert agent.config.tasks == (PICK, HAND)
 
 
 def test_language_widens_the_condition_by_language_dim(bench: Bench, trained: tuple[Path, float]) -> None:
-    assert load_agent(trained[0], "ema").raw_per_step_cond_dim == 4 + 3 + 8
+    agent = load_trained(trained[0], "ema")
+    assert isinstance(agent, VLAAgent) and agent.raw_per_step_cond_dim == 4 + 3 + 8
 
 
 def test_every_head_trains_the_projector_of_the_text(bench: Bench) -> None:
     cache = cache_of(bench)
     for head in ("imf", "flow", "ddpm"):
         policy = bench.settings(**{"policy.language": True, "policy.head": head}).policy
-        agent = VLAAgent.for_cache(policy, cache.metadata, cache.language())
+        agent = VLAAgent.for_cache(policy, cache.metadata, cache.text_features())
         language = agent.language
-        assert language is not None and language.project.in_features == cache.language().shape[1]
-        chunk = agent.predict_action_chunk(
-            {"top": torch.zeros(2, 2, 1, 32)}, torch.zeros(2, 2, 3), language=language.features
-        )
+        assert language is not None and language.project.in_features == cache.text_features().shape[1]
+        task = language.features[:, None].expand(-1, 2, -1)
+        seen = {"top": torch.zeros(2, 2, 1, 32), "state": torch.zeros(2, 2, 3), "task": task}
+        chunk = agent.predict_action_chunk(seen)
         assert chunk.shape == (2, 16, 2)
 
 
@@ -119,13 +122,13 @@ def test_with_language_off_a_cache_with_texts_trains_as_one_without(bench: Bench
 def test_an_agent_refuses_a_batch_that_lacks_the_text_or_has_one_too_many(
     bench: Bench, trained: tuple[Path, float]
 ) -> None:
-    features, state = {"top": torch.zeros(1, 2, 1, 32)}, torch.zeros(1, 2, 3)
-    agent = load_agent(trained[0], "ema")
-    with pytest.raises(ConfigError, match="this agent needs `language`"):
-        agent.predict_action_chunk(features, state)
+    seen = {"top": torch.zeros(1, 2, 1, 32), "state": torch.zeros(1, 2, 3)}
+    agent = load_trained(trained[0], "ema")
+    with pytest.raises(ConfigError, match="needs `task`"):
+        agent.act(seen)
     plain = VLAAgent.for_cache(bench.settings().policy, cache_of(bench).metadata)
-    with pytest.raises(ConfigError, match="this agent does not take `language`"):
-        plain.predict_action_chunk(features, state, language=torch.zeros(1, 32))
+    with pytest.raises(ConfigError, match="does not take `task`"):
+        plain.act({**seen, "task": torch.zeros(1, 2, 32)})
 
 
 def test_texts_are_centred_and_scaled_by_one_number() -> None:
@@ -162,16 +165,16 @@ def test_a_run_goes_on_with_the_texts_that_it_began_with(copy: Bench, tmp_path: 
 
 def test_the_cache_holds_each_text_once_and_keeps_its_fingerprint(bench: Bench, tmp_path: Path) -> None:
     cache = cache_of(bench)
-    assert cache.metadata.language is not None
-    assert cache.metadata.language.tasks == cache.metadata.tasks == (PICK, HAND)
-    assert cache.language().shape == (2, 32)
+    assert cache.metadata.texts is not None
+    assert cache.metadata.texts.tasks == cache.metadata.tasks == (PICK, HAND)
+    assert cache.text_features().shape == (2, 32)
     assert cache_problems(cache.folder) == []
     plain = Bench(tmp_path, bench.dataset, bench.encoder)
     plain.embed(**{"encoder.language": False})
     without = cache_of(plain)
     assert without.metadata.fingerprint == cache.metadata.fingerprint
     raw = json.loads((without.folder / "cache.json").read_bytes())
-    assert "language" not in raw and not (without.folder / "language.safetensors").exists()
+    assert "texts" not in raw and not (without.folder / "texts.safetensors").exists()
     for shard in cache.metadata.shards:
         assert (cache.folder / shard.file).read_bytes() == (without.folder / shard.file).read_bytes()
 
@@ -185,15 +188,15 @@ def test_texts_are_added_to_a_finished_cache_without_encoding_an_image(
     def refuse(*_: Any) -> None:
         raise AssertionError("an image is encoded")
 
-    monkeypatch.setattr(FrozenEncoder, "encode", refuse)
+    monkeypatch.setattr(FrozenEncoder, "encode_into", refuse)
     report = plain.embed()
     assert (report.texts, report.shards_encoded) == (2, 0)
     with_texts, due = cache_of(plain), cache_of(bench)
     assert with_texts.metadata == due.metadata
-    assert torch.equal(with_texts.language(), due.language())
-    stamp = (with_texts.folder / "language.safetensors").stat().st_mtime_ns
+    assert torch.equal(with_texts.text_features(), due.text_features())
+    stamp = (with_texts.folder / "texts.safetensors").stat().st_mtime_ns
     assert plain.embed().texts == 2
-    assert (with_texts.folder / "language.safetensors").stat().st_mtime_ns == stamp
+    assert (with_texts.folder / "texts.safetensors").stat().st_mtime_ns == stamp
 
 
 def test_texts_stay_when_a_cache_is_mended_without_language(copy: Bench) -> None:
@@ -206,23 +209,24 @@ def test_texts_stay_when_a_cache_is_mended_without_language(copy: Bench) -> None
 
 def test_another_text_tower_replaces_the_features(copy: Bench, tmp_path: Path) -> None:
     before = cache_of(copy)
-    features = before.language()
+    features = before.text_features()
     other = Bench(copy.root, copy.dataset, with_other_text_tower(copy.encoder, tmp_path / "siglip2-other"))
     before.folder.rename(before.folder.with_name(f"demos-siglip2-other-{before.metadata.fingerprint}"))
     assert other.embed().shards_encoded == 0
-    torch.testing.assert_close(cache_of(other).language(), features + 1)
-    found = cache_of(other).metadata.language
-    assert found is not None and before.metadata.language is not None
-    assert found.encoder.weights_sha256 != before.metadata.language.encoder.weights_sha256
+    torch.testing.assert_close(cache_of(other).text_features(), features + 1)
+    found = cache_of(other).metadata.texts
+    assert found is not None and before.metadata.texts is not None
+    assert found.encoder.weights_sha256 != before.metadata.texts.encoder.weights_sha256
 
 
 def test_a_damaged_text_is_named_by_verify_and_by_train_and_mended_by_embed(copy: Bench) -> None:
     cache = cache_of(copy)
-    path = cache.folder / "language.safetensors"
+    path = cache.folder / "texts.safetensors"
     good = path.read_bytes()
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     (problem,) = cache_problems(cache.folder)
-    assert "language.safetensors has other bytes" in problem and problem.endswith("--language")
+    assert "texts.safetensors has other bytes" in str(problem)
+    assert advise(problem).endswith("--language")
     with pytest.raises(CacheError, match="other bytes than") as caught:
         copy.train("run", **{"policy.language": True})
     message(caught)
@@ -234,7 +238,7 @@ def test_a_damaged_text_is_named_by_verify_and_by_train_and_mended_by_embed(copy
 def test_texts_that_are_not_the_episodes_are_refused(copy: Bench) -> None:
     path = cache_of(copy).folder / "cache.json"
     raw = json.loads(path.read_bytes())
-    raw["language"]["tasks"] = raw["language"]["tasks"][::-1]
+    raw["texts"]["tasks"] = raw["texts"]["tasks"][::-1]
     path.write_text(json.dumps(raw))
     with pytest.raises(CacheError, match="features of other task texts than its episodes have"):
         cache_of(copy)

@@ -29,8 +29,8 @@ def test_own_data_without_an_environment_is_trained_on_without_validation_rollou
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        ({"env.id": "vla/SimTransfer-v0"}, "have 3 state and 2 action values, .* has 16 and 16"),
-        ({"env.id": ENV_ID, "env.kwargs": {"cameras": ["wrist"]}}, "camera 'top', .* has: wrist"),
+        ({"env.id": "vla/SimTransfer-v0"}, r"observes state \(vector, float32 \[3\]\), .* as float32 \[16\]"),
+        ({"env.id": ENV_ID, "env.kwargs": {"cameras": ["wrist"]}}, "camera 'top', .* has: state, wrist"),
         ({"env.id": "vla/Nowhere-v0"}, "no environment is registered as 'vla/Nowhere-v0'"),
     ],
 )

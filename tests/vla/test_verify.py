@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from fake_datasets import write_hdf5
 from fake_faults import flip_bit
-from fakes import fake_spec, write_cache, write_dataset, write_vision_checkpoint
+from fakes import CAMERAS, fake_spec, write_cache, write_dataset, write_vision_checkpoint
 
+from vla.advice import repair_command
 from vla.base.errors import ConfigError
-from vla.cache.shard import repair_command
 from vla.cli import main
-from vla.embed.datasets.made_from import dataset_of
+from vla.embed.datasets.dataset_config import dataset_of
 
 TABLE = "data/chunk-000/file-001.parquet"
 
@@ -95,7 +95,7 @@ def test_the_dataset_of_a_cache_is_the_commit_that_was_read(tmp_path: Path) -> N
     settings = cache.folder / "pipeline.toml"
     settings.write_text('[dataset]\npath = "me/demos"\nrevision = "main"\ntolerance_s = 0.5\n')
     found = dataset_of(cache)
-    assert (found.revision, found.tolerance_s, found.cameras) == ("c" * 40, 0.5, spec.camera_names)
+    assert (found.revision, found.tolerance_s, found.cameras) == ("c" * 40, 0.5, CAMERAS)
     moved = dataset_of(cache, "elsewhere")
     assert (moved.path, moved.revision, moved.tolerance_s) == ("elsewhere", None, 0.5)
     settings.write_text("[dataset]\ncolour = 1\n")
@@ -107,9 +107,8 @@ def test_features_of_other_frames_do_not_pass_for_the_stored_ones(
     demos: Path, encoder_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = embedded(demos, encoder_dir, capsys)
-    monkeypatch.setattr("vla.embed.encoder.resize", lambda frames, size: np.zeros_like(frames))
     monkeypatch.setattr(
-        "vla.embed.pipeline.resize", lambda frames, size: np.zeros((len(frames), 256, 256, 3), np.uint8)
+        "vla.embed.frozen_encoder.resize", lambda frames, size: np.zeros((len(frames), *size, 3), np.uint8)
     )
     report = verified(capsys, cache, "--reencode", 9)
     assert report["largest_difference"] > 2
@@ -142,7 +141,7 @@ def test_the_command_that_mends_a_cache_does_so_from_anywhere_and_on_any_device(
     monkeypatch.chdir(elsewhere)
     # As on a GPU: what is not said is bfloat16.
     monkeypatch.setattr(
-        "vla.embed.encoder.choose_dtype", lambda name, device: "bfloat16" if name == "auto" else name
+        "vla.embed.encoders.siglip.choose_dtype", lambda name, device: "bfloat16" if name == "auto" else name
     )
     assert vla(capsys, *shlex.split(repair_command(cache))[1:])[0] == 0
     assert {path: path.read_bytes() for path in before} == before

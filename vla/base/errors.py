@@ -4,6 +4,7 @@
     ├── ConfigError          an unknown key, a value out of range
     ├── DatasetError         demonstrations that are missing, incomplete or not readable
     ├── EncoderError         weights that cannot be reached, or are another encoder's
+    │   └── EncoderMismatch  a policy's encoder and the one named differ
     ├── CacheError           a feature cache that is missing, damaged or of another make
     ├── CheckpointError      a run or policy that cannot be read
     ├── WriteError           a place that has no room or may not be written
@@ -15,7 +16,10 @@ Every message says what was asked, what was found, what would be right and what 
 """
 
 import difflib
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 MAX_HEAD, MAX_TAIL = 1000, 500
 """Characters of a message that are kept where it quotes an endless name: what was found, and what to do."""
@@ -43,8 +47,48 @@ class EncoderError(VlaError):
     """The vision encoder cannot be loaded, or is not the one expected."""
 
 
+@runtime_checkable
+class Identity(Protocol):
+    """Whatever can say what it is, such as `vla.cache.metadata.EncoderIdentity`."""
+
+    @property
+    def id(self) -> str:
+        """Where it is found."""
+
+    def describe(self) -> str:
+        """Say what it is."""
+
+
+class EncoderMismatch(EncoderError):
+    """A policy was trained on another encoder's features than are computed now.
+
+    Args:
+        trained: the encoder of the policy.
+        found: the one that was named; None if there is none.
+    """
+
+    def __init__(self, trained: Identity, found: Identity | None) -> None:
+        self.trained, self.found = trained, found
+        named = found.describe() if found else "none"
+        super().__init__(
+            f"the policy was trained on features of {trained.describe()}, the encoder named is {named}; "
+            f"name the former: --encoder {shlex.quote(trained.id)}"
+        )
+
+
 class CacheError(VlaError):
-    """The feature cache cannot be used."""
+    """The feature cache cannot be used.
+
+    Args:
+        what: what is wrong, in words.
+        folder: where.
+        remedy: make (there is none), finish, choose (there are several), mend (damaged shards), rewrite (its
+            header), texts, stray (a file too many), not finite (values); `vla.advice` knows the command.
+    """
+
+    def __init__(self, what: str, *, folder: Path | None = None, remedy: str = "") -> None:
+        super().__init__(what)
+        self.folder, self.remedy = folder, remedy
 
 
 class CheckpointError(VlaError):

@@ -11,17 +11,18 @@ members only; it cannot name a module.
     class FlowConfig(HeadConfig):            # policy/heads/flow.py
         type: Literal["flow"] = "flow"
 
-    class PolicyConfig(StrictModel):
-        head: HEADS.Choice = ImfConfig()     # accepts "flow", {"type": "flow"}, FlowConfig()
+    class PolicyConfig(StrictModel):         # accepts "flow", {"type": "flow"}, FlowConfig()
+        head: Annotated[HeadConfig, HEADS.choice()] = HEADS.by_default()
 """
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from vla.base.errors import ConfigError, nearest
 from vla.base.strict import MemberError, StrictModel
@@ -40,8 +41,10 @@ class Family(Generic[Config]):
         default: the member that a table without `type` is.
     """
 
-    def __init__(self, what: str, base: type[Config], *packages: str, default: str) -> None:
-        self.what, self.base, self.packages, self.default = what, base, packages, default
+    # `base` is a class, but an abstract one, and those have no `type[...]`.
+    def __init__(self, what: str, base: Callable[..., Config], *packages: str, default: str) -> None:
+        self.what, self.packages, self.default = what, packages, default
+        self.base = cast(type[Config], base)
 
     def members(self) -> dict[str, type[Config]]:
         """Return all members by name; imports every module of the family's folders, and plugins."""
@@ -79,10 +82,10 @@ class Family(Generic[Config]):
             return value
         table = {"type": value} if isinstance(value, str) else value
         if not isinstance(table, Mapping):
-            raise ValueError(f"expected the name of a {self.what}, or a table with 'type'")
+            raise ValueError(f"expected the name of one kind of {self.what}, or a table with 'type'")
         name = table.get("type", self.default)
         if not isinstance(name, str):
-            raise ValueError(f"'type' must be the name of a {self.what}")
+            raise ValueError(f"'type' must be the name of one kind of {self.what}")
         try:
             member = self.member(name)
         except ConfigError as error:
@@ -91,6 +94,14 @@ class Family(Generic[Config]):
             return member.model_validate({**table, "type": name})
         except ValidationError as error:
             raise MemberError(error, member) from error
+
+    def choice(self) -> "Choice":
+        """Return what lets an annotated field of the base config hold any member: `parse` reads it."""
+        return Choice(self)
+
+    def by_default(self) -> Any:
+        """Return a field's default value: the default member, which is imported when it is needed."""
+        return Field(default=self.default, validate_default=True)
 
     def _defined(self) -> dict[str, type[Config]]:
         found: dict[str, type[Config]] = {}
@@ -102,6 +113,31 @@ class Family(Generic[Config]):
             if isinstance(name, str):
                 found[name] = config
         return found
+
+
+class Choice:
+    """Mark of a pydantic field that holds a member of a family; its dump is the member's, `type` included."""
+
+    def __init__(self, family: Family[Any]) -> None:
+        self.family = family
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def dump(member: StrictModel, info: Any) -> dict[str, Any]:
+            mode = "json" if info.mode == "json" else "python"
+            return member.model_dump(mode=mode, exclude_none=info.exclude_none)
+
+        return core_schema.no_info_plain_validator_function(
+            self.family.parse,
+            serialization=core_schema.plain_serializer_function_ser_schema(dump, info_arg=True),
+        )
+
+
+def as_table(value: object) -> object:
+    """Turn a member's bare name into its table, so that a key can be set in it; anything else stays.
+
+    `--set policy.head.loss_power=0` over a file with `head = "imf"` means that member.
+    """
+    return {"type": value} if isinstance(value, str) else value
 
 
 def _modules(package: str) -> list[str]:
@@ -129,3 +165,8 @@ def load_plugins(modules: tuple[str, ...] = ()) -> None:
                 "it out"
             ) from error
         _loaded.add(name)
+
+
+def loaded_plugins() -> tuple[str, ...]:
+    """Return the modules of all plugins so far, for a process that is started to load them too."""
+    return tuple(sorted(_loaded))

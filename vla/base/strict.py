@@ -4,6 +4,7 @@ Unknown keys and wrong types are refused. `explain` turns what pydantic found in
 names the key, the value and the nearest valid name.
 """
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +16,9 @@ from vla.base.errors import nearest
 MAX_WIDTH = 1 << 16
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 Depth = Annotated[int, Field(ge=1, le=1024)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class StrictModel(BaseModel):
@@ -51,7 +55,10 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
         return f"unknown key '{dotted}'; {hint}"
     if first["type"] == "missing":
         return f"key '{dotted}' is missing"
-    return f"'{dotted}' = {first['input']!r} is not valid: {first['msg'].lower()}"
+    found, problem = first["input"], first["msg"].lower()
+    if isinstance(found, BaseModel | Mapping):  # its parts do not fit together: all of it is no hint
+        return f"'{dotted}' is not valid: {problem}" if dotted else problem
+    return f"'{dotted}' = {found!r} is not valid: {problem}"
 
 
 def _owner(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:

@@ -3,13 +3,16 @@
 Every message is one binary websocket message: a msgpack map whose `type` decides its other keys.
 
     server  hello    protocol, and the fields of `PolicyInfo`; once, when a client has connected
-    client  observe  pixels {camera: uint8 [h, w, 3]}, agent_pos float32 [S]          answer: done
+    client  observe  observation {stream: array}                                      answer: done
     client  act      the same, and seed (an integer, or nil for fresh noise)          answer: actions
                      and, for a policy with language, task (a text; none is the server's own)
     client  reset    starts an episode: forgets the client's observations             answer: done
     server  done
     server  actions  actions float32 [num_action_steps, A], timing {wait_s, encode_s, head_s}
     server  error    message; the connection stays usable
+
+An observation holds the streams that `hello` lists: an image is uint8 [h, w, 3] of any size, all else float32
+of the stream's shape. Protocol 1 had `pixels` and `agent_pos` in their place.
 
 An array is a map {dtype, shape, data}: "uint8" or "float32", a list of sizes, the values in rows,
 little-endian. Nothing that is received can name code to run.
@@ -22,13 +25,14 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from vla.base.errors import MissingPackageError, ServerError
+from vla.base.horizons import Horizons
 
 try:
     import msgpack
 except ImportError as error:
     raise MissingPackageError("msgpack", "serve") from error
 
-PROTOCOL = 1
+PROTOCOL = 2
 DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("u1"), "float32": np.dtype("<f4")}
 MAX_ITEMS, MAX_TEXT = 64, 4096
 """Of maps and lists, of texts [bytes]; only arrays are long."""
@@ -39,19 +43,52 @@ Message = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class StreamInfo:
+    """One array of an observation, as `vla.cache.stream` has it."""
+
+    name: str
+    kind: str
+    """image, tokens, vector, points or series."""
+    dtype: str
+    """uint8 or float32."""
+    shape: list[int]
+    """Of one observation; an image may have any height and width, which are 0 here."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicyInfo:
     """What a served policy takes and gives."""
 
-    camera_names: list[str]
-    state_dim: int
+    streams: list[StreamInfo]
+    """What an observation must hold; further streams are not looked at."""
     action_dim: int
     fps: float
     """Control rate of the demonstrations [Hz]."""
     obs_horizon: int
     """Observations, one control step apart, that a decision looks at."""
+    pred_horizon: int
+    """Actions that it predicts, from the first of these observations on."""
     num_action_steps: int
-    """Actions of a chunk."""
+    """Actions of a chunk, from the last of these observations on."""
     encoder: str
+    """What the policy sees with; empty for one that sees nothing."""
+
+    @property
+    def camera_names(self) -> list[str]:
+        return [stream.name for stream in self.streams if stream.kind == "image"]
+
+    @property
+    def state_dim(self) -> int:
+        """Values of the state; 0 for a policy that does not observe it."""
+        return next((stream.shape[0] for stream in self.streams if stream.name == "state"), 0)
+
+    @property
+    def horizons(self) -> Horizons:
+        return Horizons(
+            obs_horizon=self.obs_horizon,
+            pred_horizon=self.pred_horizon,
+            num_action_steps=self.num_action_steps,
+        )
 
 
 def hello(info: PolicyInfo) -> bytes:
@@ -65,18 +102,38 @@ def read_hello(message: Message) -> PolicyInfo:
     Raises:
         ServerError: it speaks another protocol, or none.
     """
-    fields = dict(message)
-    if fields.pop("type") != "hello" or fields.pop("protocol", None) != PROTOCOL:
+    if message["type"] != "hello" or message.get("protocol") != PROTOCOL:
+        found = message.get("protocol") if message["type"] == "hello" else None
+        spoken = f"protocol {found!r:.20} of vla" if found is not None else "no protocol of vla"
         raise ServerError(
-            f"the server does not speak protocol {PROTOCOL} of vla; use the same vla on both sides"
+            f"the server speaks {spoken}, this client protocol {PROTOCOL}; install the same vla on both sides"
         )
+    fields: dict[str, Any] = {name: message.get(name) for name in get_type_hints(PolicyInfo)}
+    fields["streams"] = _read_streams(fields["streams"])
     for name, kind in get_type_hints(PolicyInfo).items():
-        if name not in fields or not _is(fields[name], kind):
-            raise ServerError(
-                f"the server's greeting is of another vla: '{name}' is {fields.get(name)!r:.40}"
-            )
-    known = {name: fields[name] for name in get_type_hints(PolicyInfo)}
-    return PolicyInfo(**known)
+        if name != "streams" and not _is(fields[name], kind):
+            raise ServerError(f"the server's greeting is of another vla: '{name}' is {fields[name]!r:.40}")
+    info = PolicyInfo(**fields)
+    try:
+        _ = info.horizons
+    except ValueError as error:
+        raise ServerError(f"the server's greeting is of another vla: {error}") from error
+    return info
+
+
+def _read_streams(streams: Any) -> list[StreamInfo]:
+    """Read what an observation must hold."""
+    if not isinstance(streams, list) or not streams or not all(map(_is_stream, streams)):
+        raise ServerError(f"the server's greeting is of another vla: 'streams' is {streams!r:.80}")
+    return [StreamInfo(**{name: stream[name] for name in get_type_hints(StreamInfo)}) for stream in streams]
+
+
+def _is_stream(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("shape"), list):
+        return False
+    texts = all(isinstance(value.get(name), str) for name in ("name", "kind", "dtype"))
+    sizes = value["shape"]
+    return texts and len(sizes) > 0 and all(type(n) is int and 0 <= n < MAX_SIZE for n in sizes)
 
 
 def read_actions(message: Message, info: PolicyInfo) -> tuple[np.ndarray, dict[str, float]]:
@@ -133,9 +190,7 @@ def _is(value: object, kind: object) -> bool:
         return type(value) is int and 0 < value < MAX_SIZE
     if kind is float:
         return type(value) in (int, float) and 0 < float(value) < math.inf  # type: ignore[arg-type]
-    if kind is str:
-        return isinstance(value, str)
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, str)
 
 
 def _array_to_map(value: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vla.base.success import format_success
 from vla.commands.options import (
     Assign,
     Checkpoint,
@@ -74,16 +75,9 @@ def _readable(result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "policy": result["policy"],
         "episodes": aggregated["n_episodes"],
-        "success": _success(aggregated),
+        "success (95 % interval)": format_success(aggregated["pc_success"], aggregated["pc_success_ci95"]),
         "avg_reward": f"{result['avg_reward']:.2f}",
         "latency_ms": {part: values["p50"] for part, values in result["latency_ms"].items()},
         "seconds": f"{aggregated['eval_s']:.1f}",
         "results": result["out"],
     }
-
-
-def _success(aggregated: Mapping[str, Any]) -> str:
-    if aggregated["pc_success"] is None:
-        return "not measured"
-    low, high = aggregated["pc_success_ci95"]
-    return f"{aggregated['pc_success']:.1f} %  (95 % interval {low:.1f} to {high:.1f})"

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from vla.base.errors import VlaError
-from vla.cache import FeatureCache
-from vla.cache.metadata import Episode
+from vla.cache import ACTION, Episode, FeatureCache
 from vla.embed.datasets import open_source
-from vla.embed.datasets.made_from import dataset_of
-from vla.policy.agent import VLAAgent
-from vla.policy.windows import FeatureWindows, split_episodes
+from vla.embed.datasets.dataset_config import dataset_of
+from vla.policy.agents.policy import load_policy
+from vla.policy.random import RowRandom
+from vla.policy.windows import Windows, split_episodes
 from vla.report.charts import Series, absent, line_chart
 from vla.report.page import Section, card, grid
 
@@ -34,14 +34,15 @@ def frames_section(cache: FeatureCache, episode: Episode) -> Section:
     """Show each camera at the start, the middle and the end of an episode."""
     try:
         # This episode alone: of a dataset on the Hub no more is downloaded.
-        source = open_source(dataset_of(cache).model_copy(update={"episodes": (episode.index,)}))
+        dataset = dataset_of(cache)
+        source = open_source(dataset.model_copy(update={"episodes": (episode.index,)}))
         rows = ""
         for share, word in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
             number = round(share * (episode.length - 1))
             block = next(iter(source.read(range(number, number + 1), 1)))
             figures = ""
-            for camera in cache.camera_names:
-                name, picture = html.escape(camera), _jpeg(Image.fromarray(block.images[camera][0]))
+            for camera in source.camera_names:
+                name, picture = html.escape(camera), _jpeg(Image.fromarray(block.streams[camera][0]))
                 figures += (
                     f'<figure><img alt="{name}" src="{picture}">'
                     f"<figcaption>{name}, {word}</figcaption></figure>"
@@ -54,18 +55,19 @@ def frames_section(cache: FeatureCache, episode: Episode) -> Section:
 
 
 def features_section(cache: FeatureCache, episode: Episode) -> Section:
-    """Draw the first principal components of each camera's features along an episode."""
+    """Draw the first principal components along an episode of each stream that an encoder wrote as tokens."""
     frames = torch.arange(episode.first_frame, episode.first_frame + episode.length)
-    plain = torch.zeros_like(frames)
     cards = []
-    for camera in cache.camera_names:
-        features = cache.features(camera, frames, plain).float().mean(dim=1)
+    for name in (stream.name for stream in cache.metadata.streams if stream.kind == "tokens"):
+        features = cache.rows(name, frames).float().mean(dim=1)
         scores, shares = principal_components(features, 3)
         series = [
             Series(label=f"PC{k + 1}, {100 * share:.0f} %", x=list(range(episode.length)), y=column.tolist())
             for k, (share, column) in enumerate(zip(shares, scores.T, strict=True))
         ]
-        cards.append(card(camera, line_chart(series, x_label="frame", y_label=f"features of {camera}")))
+        cards.append(card(name, line_chart(series, x_label="frame", y_label=f"features of {name}")))
+    if not cards:
+        return Section(title="Features", body=absent("The cache holds no features of an encoder."))
     note = "Frozen features over one episode; the share of their variance beside each component."
     return Section(title="Features", body=grid(*cards), note=note)
 
@@ -84,41 +86,34 @@ def principal_components(
     return u[:, :count] * s[:count], shares[:count].tolist()
 
 
-def chunks_section(cache: FeatureCache, episode: Episode, policy: Path) -> Section:
-    """Draw predicted chunks over the demonstrated actions, for the actions that move most."""
-    agent = VLAAgent.from_pretrained(policy)
-    settings = agent.config.policy
-    windows = FeatureWindows(
+def chunks_section(cache: FeatureCache, episode: Episode, folder: Path) -> Section:
+    """Draw predicted actions over the demonstrated ones, for the dimensions that move most."""
+    policy = load_policy(folder)
+    horizons = policy.horizons
+    windows = Windows(
         cache,
+        horizons,
+        policy.observes,
         device=torch.device("cpu"),
-        obs_horizon=settings.obs_horizon,
-        pred_horizon=settings.pred_horizon,
         resident=False,
-        language=settings.language,
+        texts=bool(policy.tasks),
     )
-    action = cache.action()[episode.first_frame : episode.first_frame + episode.length]
-    starts = torch.linspace(0, max(0, episode.length - settings.pred_horizon), CHUNKS).long().unique()
+    action = cache.all(ACTION)[episode.first_frame : episode.first_frame + episode.length]
+    starts = torch.linspace(0, max(0, episode.length - horizons.num_action_steps), CHUNKS).long().unique()
     batch = windows.batch(episode.first_frame + starts)
-    random = torch.Generator().manual_seed(0)
-    chunks = agent.predict_action_chunk(
-        batch.features,
-        batch.state,
-        noise=lambda: torch.randn(batch.action.shape, generator=random),
-        language=batch.language,
-    )
+    random = RowRandom(torch.Generator().manual_seed(0))
+    chunks, _ = policy.act(batch.observation, random=random)
     cards = []
     for dim in sorted(action.std(dim=0).argsort(descending=True)[:SHOWN_ACTIONS].tolist()):
         series = [Series(label="demonstration", x=list(range(episode.length)), y=action[:, dim].tolist())]
-        for start, chunk, pad in zip(starts.tolist(), chunks, batch.action_is_pad, strict=True):
-            first = start - settings.obs_horizon + 1
-            steps = [first + k for k in range(settings.pred_horizon) if not pad[k]]
-            values = [float(chunk[k, dim]) for k in range(settings.pred_horizon) if not pad[k]]
+        for start, chunk in zip(starts.tolist(), chunks, strict=True):
+            steps = list(range(start, min(start + len(chunk), episode.length)))
             label = "" if len(series) > 1 else "predicted chunks"
-            series.append(Series(label=label, x=steps, y=values, colour=1))
+            series.append(Series(label=label, x=steps, y=chunk[: len(steps), dim].tolist(), colour=1))
         title = f"action {dim}"
         cards.append(card(title, line_chart(series, x_label="frame", y_label=title)))
-    note = f"Chunks of {settings.pred_horizon} actions, predicted at {len(starts)} frames, "
-    note += f"episode {episode.index}; the actions that move most."
+    note = f"The {horizons.num_action_steps} actions that would be executed at {len(starts)} frames of "
+    note += f"episode {episode.index}; the dimensions that move most."
     return Section(title="Action chunks against the demonstration", body=grid(*cards), note=note)
 
 

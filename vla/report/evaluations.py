@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vla.base.success import format_success
 from vla.report.charts import absent, interval_bars, stacked_bar
 from vla.report.page import Section, card, grid, table
 
@@ -42,11 +43,9 @@ def read_evaluations(run: Path) -> list[Evaluation]:
 def success_row(label: str, info: dict[str, Any]) -> tuple[str, tuple[float, float, float] | None, str]:
     """Return a row of `interval_bars`."""
     aggregated = info["aggregated"]
-    rate, count = aggregated["pc_success"], aggregated["n_episodes"]
-    if rate is None:
-        return (label, None, f"not measured, n = {count}")
-    low, high = aggregated["pc_success_ci95"]
-    return (label, (rate, low, high), f"{rate:.0f} % ({low:.0f} to {high:.0f}), n = {count}")
+    rate, interval = aggregated["pc_success"], aggregated["pc_success_ci95"]
+    words = f"{format_success(rate, interval, digits=0)}, n = {aggregated['n_episodes']}"
+    return (label, None if rate is None else (rate, *interval), words)
 
 
 def success_section(evaluations: list[Evaluation]) -> Section:

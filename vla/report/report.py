@@ -75,7 +75,11 @@ def run_page(run: RunDirectory) -> str:
         Section(title="Configuration and environment", body=_environment(run, config)),
     ]
     policy = config.get("policy", {})
-    subtitle = f"{policy.get('head', 'imf')} head, views projected to {policy.get('per_view_dim', '?')}"
+    head = policy.get("head", {})
+    named = head.get("type") if isinstance(head, dict) else head
+    subtitle = (
+        f"{named or policy.get('type', 'unknown')}, views projected to {policy.get('per_view_dim', '?')}"
+    )
     return render(run.path.absolute().name, f"{subtitle} · {run.path}", facts, sections)
 
 
@@ -98,7 +102,7 @@ def _data_sections(run: RunDirectory, config: dict[str, Any]) -> list[Section]:
 
 
 def _policy_for(run: RunDirectory, cache: FeatureCache) -> Path:
-    from vla.policy.agent import read_config
+    from vla.policy.saved_policy import read_config
 
     folder = run.policy_folder()
     trained = read_config(folder).cache_fingerprint

@@ -44,7 +44,7 @@ def plan_runs(suite: SuiteConfig, file: Path, folder: SuiteFolder) -> list[RunPl
         CacheError: the shared cache is missing, or of another encoder than a run names.
     """
     from vla.cache import FeatureCache
-    from vla.matching import require_fit, with_encoder_of
+    from vla.matching import of_cache, require_fit
 
     base = (file.parent / suite.config).resolve()
     shared = suite.cache or PipelineConfig.load(base, {}, []).cache.path
@@ -56,7 +56,7 @@ def plan_runs(suite: SuiteConfig, file: Path, folder: SuiteFolder) -> list[RunPl
         given = {"cache.path": str(cache), "train.out": str(folder.run(run)), "train.seed": seed}
         try:
             resolved = PipelineConfig.load(base, {**chosen, **given}, [])
-            resolved = with_encoder_of(resolved, FeatureCache(cache))
+            resolved = of_cache(resolved, FeatureCache(cache))
             require_fit(resolved, FeatureCache(cache))
         except (ConfigError, CacheError) as error:
             raise type(error)(f"run '{run}': {error}") from None

@@ -4,11 +4,13 @@ observations/images/<camera>   uint8 [T, H, W, 3]; or one encoded image a row: u
                                with zeros, fixed-length strings [T], or variable-length uint8 [T]
 observations/qpos              float [T, S]
 action                         float [T, A]
+anything else, where named     numbers [T, D] or [T, N, C]: sensors
 attributes of the file         task text under one of TASK_ATTRIBUTES, if there is any
 """
 
+import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from jaxtyping import Float32, UInt8
 
 from vla.base.errors import DatasetError
 from vla.base.strict import MAX_WIDTH
+from vla.cache.stream import STATE
 from vla.embed.datasets.hdf5.opening import get_dataset, get_group, open_file
 from vla.embed.datasets.images import FrameError, check_size, decode_image
 
@@ -27,18 +30,21 @@ TASK_ATTRIBUTES = ("task", "language_instruction", "instruction")
 MAX_TASK_BYTES = 64 << 10
 MAX_IMAGE_BYTES = 64 << 20
 """Of one encoded image."""
+MAX_NUMBERS = 1 << 22
+"""A frame of a sensor; a lidar has some 100,000 points."""
 # What h5py raises at files that are damaged, or change under it.
 HDF5_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 
 
 @dataclass(frozen=True)
-class Hdf5Layout:
+class EpisodeContents:
     """What an episode file says it holds."""
 
     length: int
-    state_dim: int
-    action_dim: int
-    cameras: tuple[str, ...]
+    cameras: dict[str, tuple[int, ...] | None]
+    """Height, width and 3 of those that are not encoded."""
+    shapes: dict[str, tuple[int, ...]]
+    """Of one frame of each stream of numbers, by its name."""
     task: str
 
 
@@ -65,13 +71,12 @@ class Hdf5Episode:
         """Close the file."""
         self._finish()
 
-    def layout(self, cameras: tuple[str, ...], state_key: str, action_key: str) -> Hdf5Layout:
+    def contents(self, cameras: tuple[str, ...], numbers: Mapping[str, str]) -> EpisodeContents:
         """Check what the file says it holds, without reading frames.
 
         Args:
             cameras: those that are needed; none takes all.
-            state_key: dataset of the state.
-            action_key: dataset of the action.
+            numbers: datasets of sensors, state and action, by the names of their streams.
 
         Raises:
             DatasetError: something is missing, of another shape or absurdly large, or of another length.
@@ -83,25 +88,26 @@ class Hdf5Episode:
         for camera in cameras:
             if camera not in stored:
                 raise DatasetError(f"{self.path} has no camera '{camera}'; its cameras: {', '.join(stored)}")
-        length, state_dim = self._vector_shape(state_key)
-        num_actions, action_dim = self._vector_shape(action_key)
-        counts = {action_key: num_actions}
-        counts |= {f"{IMAGES}/{camera}": self._num_images(camera) for camera in cameras or stored}
+        first = numbers[STATE]
+        arrays = {name: self._shape(key) for name, key in numbers.items()}
+        views = {camera: self._image_shape(camera) for camera in cameras or stored}
+        length = arrays[STATE][0]
+        counts = {numbers[name]: shape[0] for name, shape in arrays.items()}
+        counts |= {f"{IMAGES}/{camera}": shape[0] for camera, shape in views.items()}
         for key, count in counts.items():
             if count != length:
-                raise DatasetError(f"{self.path}: '{key}' has {count} frames, '{state_key}' has {length}")
+                raise DatasetError(f"{self.path}: '{key}' has {count} frames, '{first}' has {length}")
         if length < 1:
             raise DatasetError(f"{self.path} has no frames; remove it")
-        return Hdf5Layout(
+        return EpisodeContents(
             length=length,
-            state_dim=state_dim,
-            action_dim=action_dim,
-            cameras=cameras or stored,
+            cameras={camera: shape[1:] if len(shape) == 4 else None for camera, shape in views.items()},
+            shapes={name: shape[1:] for name, shape in arrays.items()},
             task=self._task(),
         )
 
-    def vectors(self, key: str, frames: range) -> Float32[np.ndarray, "n dim"]:
-        """Return a vector of each of some frames."""
+    def numbers(self, key: str, frames: range) -> Float32[np.ndarray, "n ..."]:
+        """Return what a dataset holds of some frames."""
         return np.asarray(self._rows(key, frames), dtype=np.float32)
 
     def images(
@@ -133,15 +139,19 @@ class Hdf5Episode:
             raise DatasetError(f"{self.path}: '{key}' has become shorter while it was read")
         return rows
 
-    def _vector_shape(self, key: str) -> tuple[int, int]:
+    def _shape(self, key: str) -> tuple[int, ...]:
         found = get_dataset(self._file, key)
-        if found.dtype.kind not in "fiu" or len(found.shape) != 2 or not 1 <= found.shape[1] <= MAX_WIDTH:
+        shape = tuple(int(size) for size in found.shape)
+        sizes_fit = len(shape) in (2, 3) and all(1 <= size <= MAX_WIDTH for size in shape[1:])
+        if found.dtype.kind not in "fiu" or not sizes_fit or math.prod(shape[1:]) > MAX_NUMBERS:
             raise DatasetError(
-                f"{self.path}: '{key}' is {found.dtype} {list(found.shape)}; vla takes numbers [frames, dim]"
+                f"{self.path}: '{key}' is {found.dtype} {list(shape)}; vla takes numbers [frames, dim], or "
+                "[frames, points, channels] of a sensor"
             )
-        return int(found.shape[0]), int(found.shape[1])
+        return shape
 
-    def _num_images(self, camera: str) -> int:
+    def _image_shape(self, camera: str) -> tuple[int, ...]:
+        """Return frames, and height, width and 3 where they are not encoded."""
         import h5py
 
         found = get_dataset(self._file, f"{IMAGES}/{camera}")
@@ -160,7 +170,7 @@ class Hdf5Episode:
                 check_size(shape[2], shape[1])
             except FrameError as error:
                 raise DatasetError(f"{self.path}: camera '{camera}' {error}") from error
-        return int(shape[0])
+        return tuple(int(size) for size in (shape if raw else shape[:1]))
 
     def _task(self) -> str:
         for name in TASK_ATTRIBUTES:

@@ -3,6 +3,7 @@
 What vla does not need is not looked at, so that a dataset with unusual extras opens all the same.
 """
 
+import math
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +17,8 @@ INFO = "meta/info.json"
 VERSIONS = ("v3.0", "v2.1", "v2.0")
 MAX_INFO_BYTES = 16 << 20
 IMAGE_PREFIX = "observation.images."
+MAX_NUMBERS = 1 << 22
+"""A frame of a sensor; a lidar has some 100,000 points."""
 ONLY_IMAGE = "observation.image"
 """How lerobot calls the image of an environment with one camera; its camera is `image`."""
 
@@ -57,21 +60,24 @@ class LeRobotInfo(BaseModel):
                 raise DatasetError(f"{dataset} has no camera '{camera}'; its cameras: {', '.join(stored)}")
         return {camera: stored[camera] for camera in wanted or stored}
 
-    def vector_dim(self, dataset: str, key: str) -> int:
-        """Return the size of a vector feature, such as the state.
+    def shape(self, dataset: str, key: str) -> tuple[int, ...]:
+        """Return the shape of a feature of numbers, such as the state; one axis or two.
 
         Raises:
-            DatasetError: there is no such feature, or it is no vector.
+            DatasetError: there is no such feature, or it has another form.
         """
         if key not in self.features:
             raise DatasetError(f"{dataset} has no feature '{key}'; {nearest(key, self.features)}")
         feature = self.features[key]
-        shape, is_image = feature.shape, feature.dtype in ("image", "video")
-        if shape is None or len(shape) != 1 or not 1 <= shape[0] <= MAX_WIDTH or is_image:
+        shape, no_number = feature.shape, feature.dtype in ("image", "video", "string")
+        if no_number or not shape or len(shape) > 2 or not all(1 <= size <= MAX_WIDTH for size in shape):
             raise DatasetError(
-                f"{dataset}: feature '{key}' has shape {shape}; vla takes vectors of up to {MAX_WIDTH}"
+                f"{dataset}: feature '{key}' ({feature.dtype[:20]}) has shape {shape}; vla takes vectors, "
+                f"and of sensors [points, channels], of up to {MAX_WIDTH} each way"
             )
-        return shape[0]
+        if math.prod(shape) > MAX_NUMBERS:
+            raise DatasetError(f"{dataset}: feature '{key}' claims {math.prod(shape)} numbers a frame")
+        return shape
 
     def video_file(self, dataset: str, key: str, **place: int) -> str:
         """Return the name of a video, relative to the dataset.

@@ -3,16 +3,19 @@
 They are exact. Those of images come from histograms, so no pixel needs to be kept or sampled.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float64, Int64
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
-Statistics = dict[str, list[float] | list[int] | list[list[list[float]]]]
+Statistics = dict[str, Any]
+"""Nested lists by name."""
 
 
-def vector_statistics(values: Float64[np.ndarray, "frames dim"]) -> Statistics:
-    """Describe each dimension over all frames."""
+def vector_statistics(values: Float64[np.ndarray, "frames ..."]) -> Statistics:
+    """Describe each number of a frame over all frames, in the shape that it has."""
     quantiles = np.quantile(values, list(QUANTILES.values()), axis=0)
     return {
         "min": values.min(axis=0).tolist(),

@@ -5,7 +5,8 @@ that cannot hold the wanted rows are skipped by their statistics, so reading fro
 """
 
 import glob
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, Int32
 
 from vla.base.errors import DatasetError, nearest
 from vla.embed.datasets.folder import DatasetFolder
+from vla.embed.datasets.video import VideoSpan
 
 POSITION_COLUMNS = ("episode_index", "frame_index", "timestamp")
 MAX_ROW_GROUP_BYTES = 4 << 30
@@ -44,69 +46,128 @@ class Rows:
         return Rows(files, self.column, self.start, other.stop)
 
 
-def stream(folder: DatasetFolder, rows: Rows, columns: Sequence[str], batch: int) -> Iterator[pa.Table]:
-    """Yield tables of at most `batch` rows, in order.
+@dataclass(frozen=True)
+class EpisodeFiles:
+    """One episode and its places."""
+
+    index: int
+    length: int
+    task: str
+    rows: Rows
+    videos: Mapping[str, VideoSpan]
+    """By feature key."""
+
+
+def read_rows(
+    folder: DatasetFolder, pieces: Iterable[Rows], columns: Sequence[str], size: int
+) -> Iterator[pa.Table]:
+    """Yield tables of exactly `size` rows, in order, across files; the last may be shorter.
 
     Raises:
         DatasetError: a file is missing or damaged, lacks a column, or the rows are not all there.
     """
-    paths = [folder.file(name) for name in rows.files]
-    for path in paths:
-        _check(path, [*columns, rows.column])
-    found = 0
-    try:
-        table = datasets.load_dataset(
-            "parquet",
-            data_files=[glob.escape(str(path)) for path in paths],
-            split="train",
-            streaming=True,
-            columns=list(columns),
-            filters=[(rows.column, ">=", rows.start), (rows.column, "<", rows.stop)],
-            batch_size=batch,
-        )
-        for piece in table.with_format("arrow").iter(batch_size=batch):
-            found += len(piece)
-            yield piece
-    except TABLE_ERRORS as error:
-        raise DatasetError(f"{_named(paths)} cannot be read ({first_line(error)})") from error
-    if found != rows.stop - rows.start:
-        raise DatasetError(
-            f"{_named(paths)} holds {found} rows with {rows.column} from {rows.start} to {rows.stop - 1}, "
-            f"not {rows.stop - rows.start}; the dataset is incomplete"
-        )
-
-
-def rebatch(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
-    """Cut a stream of tables into tables of exactly `size` rows; the last may be shorter."""
     kept: list[pa.Table] = []
     count = 0
-    for table in tables:
-        kept.append(table)
-        count += len(table)
-        while count >= size:
-            whole = pa.concat_tables(kept)
-            yield whole.slice(0, size)
-            kept, count = [whole.slice(size)], count - size
+    for rows in pieces:
+        paths = [folder.file(name) for name in rows.files]
+        for path in paths:
+            _check(path, [*columns, rows.column])
+        found = 0
+        try:
+            table = datasets.load_dataset(
+                "parquet",
+                data_files=[glob.escape(str(path)) for path in paths],
+                split="train",
+                streaming=True,
+                columns=list(columns),
+                filters=[(rows.column, ">=", rows.start), (rows.column, "<", rows.stop)],
+                batch_size=size,
+            )
+            for piece in table.with_format("arrow").iter(batch_size=size):
+                found += len(piece)
+                count += len(piece)
+                kept.append(piece)
+                while count >= size:
+                    whole = pa.concat_tables(kept)
+                    yield whole.slice(0, size)
+                    kept, count = [whole.slice(size)], count - size
+        except TABLE_ERRORS as error:
+            raise DatasetError(f"{_named(paths)} cannot be read ({first_line(error)})") from error
+        if found != rows.stop - rows.start:
+            raise DatasetError(
+                f"{_named(paths)} holds {found} rows with {rows.column} from {rows.start} to "
+                f"{rows.stop - 1}, not {rows.stop - rows.start}; the dataset is incomplete"
+            )
     if count:
         yield pa.concat_tables(kept)
 
 
-def vectors(table: pa.Table, key: str, dim: int, dataset: str) -> Float32[np.ndarray, "n dim"]:
-    """Return a vector feature of some rows.
+def numbers(table: pa.Table, key: str, shape: tuple[int, ...], dataset: str) -> Float32[np.ndarray, "n ..."]:
+    """Return the values of a feature in some rows, nested as its shape says or written one after the other.
 
     Raises:
-        DatasetError: a row does not have `dim` values.
+        DatasetError: a row does not have the values of that shape.
     """
     column = table[key].combine_chunks()
-    if _is_list(column.type):
-        lengths = pc.list_value_length(column)
-        whole = not column.null_count and pc.all(pc.equal(lengths, dim)).as_py()
+    nested: list[int] = []
+    whole = True
+    while whole and (column := _storage(column)) is not None and _is_list(column.type):
+        lengths = pc.min_max(pc.list_value_length(column)).as_py()
+        whole = not column.null_count and lengths["min"] is not None and lengths["min"] == lengths["max"]
+        nested.append(lengths["min"])
         column = column.flatten()
-    else:
-        whole = dim == 1
-    if not whole:
-        raise DatasetError(f"{dataset}: '{key}' does not have {dim} values in every frame, as info.json says")
-    return np.asarray(column, dtype=np.float32).reshape(len(table), dim)
+    total = math.prod(shape)
+    if not whole or tuple(nested) not in (shape, (total,), () if total == 1 else shape):
+        due = f"{total} values" if len(shape) == 1 else f"shape {list(shape)}"
+        raise DatasetError(f"{dataset}: '{key}' does not have {due} in every frame, as info.json says")
+    return np.asarray(column, dtype=np.float32).reshape(len(table), *shape)
+
+
+def check_positions(
+    table: pa.Table,
+    episode_index: Int32[np.ndarray, "n"],
+    frame_index: Int32[np.ndarray, "n"],
+    dataset: str,
+) -> None:
+    """Check that rows are the frames they should be.
+
+    Raises:
+        DatasetError: a row is another frame; the message names both.
+    """
+    for column, expected in (("episode_index", episode_index), ("frame_index", frame_index)):
+        found = _numbers(table, column)
+        if not np.array_equal(found, expected):
+            row = int(np.argmax(found != expected))
+            raise DatasetError(
+                f"{dataset}: a row has {column} {found[row]:g} where episode {episode_index[row]}, frame "
+                f"{frame_index[row]} is due; metadata and data do not belong together"
+            )
+
+
+def check_times(
+    table: pa.Table,
+    episode_index: Int32[np.ndarray, "n"],
+    frame_index: Int32[np.ndarray, "n"],
+    fps: float,
+    tolerance_s: float,
+    dataset: str,
+) -> None:
+    """Check that frame k of an episode is stamped k / fps.
+
+    Raises:
+        DatasetError: it is stamped otherwise, by more than the tolerance.
+    """
+    found, due = _numbers(table, "timestamp"), frame_index / fps
+    # Timestamps are float32: an hour into an episode they are a quarter of a millisecond apart.
+    allowed = tolerance_s + np.spacing(due.astype(np.float32))
+    wrong = ~(np.abs(found - due) <= allowed)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DatasetError(
+            f"{dataset}: episode {episode_index[row]}, frame {frame_index[row]} has timestamp "
+            f"{found[row]:.5f} s; at {fps:g} frames a second it is due at {due[row]:.5f} s; if the "
+            "recording was uneven and that is meant, raise --set dataset.tolerance_s=…"
+        )
 
 
 def _check(path: Path, columns: Sequence[str]) -> None:
@@ -127,6 +188,11 @@ def _check(path: Path, columns: Sequence[str]) -> None:
         )
 
 
+def _storage(column: pa.Array) -> pa.Array:
+    """Return what lies under a type of the `datasets` library, such as its `Array2D`."""
+    return column.storage if isinstance(column, pa.ExtensionArray) else column
+
+
 def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
@@ -137,3 +203,7 @@ def _named(paths: Sequence[Path]) -> str:
 
 def first_line(error: Exception) -> str:
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+
+
+def _numbers(table: pa.Table, column: str) -> Float64[np.ndarray, "n"]:
+    return np.asarray(table[column].combine_chunks(), dtype=np.float64).reshape(len(table))

@@ -1,4 +1,4 @@
-"""Write a LeRobotDataset v3.0 with image features.
+"""Write a LeRobotDataset v3.0 with image features, and with sensors if there are any.
 
     data/chunk-000/file-000.parquet           one row a frame, one row group an episode, about 100 MB a file
     meta/info.json                            features, fps, counts, path templates
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
 from vla.base.files import write_json, writing
+from vla.cache.stream import Stream
 from vla.embed.datasets.lerobot.statistics import Statistics, image_statistics, vector_statistics
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -46,7 +47,10 @@ class EpisodeTable:
 
 
 def make_features(
-    cameras: Sequence[str], image_size: tuple[int, int], state_names: Sequence[str]
+    cameras: Sequence[str],
+    image_size: tuple[int, int],
+    state_names: Sequence[str],
+    sensors: Sequence[Stream] = (),
 ) -> dict[str, Feature]:
     """Describe the columns, as `info.json` does.
 
@@ -54,10 +58,18 @@ def make_features(
         cameras: names of the views.
         image_size: height and width [pixel].
         state_names: names of the numbers in a state; an action has the same.
+        sensors: further streams, each in the column that its key names, else in `observation.<name>`; a
+            frame of it is a list, or a list of lists.
     """
     image = {"dtype": "image", "shape": [*image_size, 3], "names": ["height", "width", "channels"]}
     vector = {"dtype": "float32", "shape": [len(state_names)], "names": list(state_names)}
     features: dict[str, Feature] = {f"observation.images.{camera}": image for camera in cameras}
+    for sensor in sensors:
+        features[sensor.key or f"observation.{sensor.name}"] = {
+            "dtype": sensor.dtype,
+            "shape": list(sensor.shape),
+            "names": None,
+        }
     features |= {"observation.state": vector, "action": vector}
     features |= {"next.reward": _scalar("float32"), "next.success": _scalar("bool")}
     for name in INDEX_FEATURES:
@@ -91,14 +103,14 @@ def write_dataset(
     image_keys = [key for key, feature in features.items() if feature["dtype"] == "image"]
     other_keys = [key for key in features if key not in image_keys]
     totals = {key: np.zeros((3, 256), np.int64) for key in image_keys}
-    columns: dict[str, list[Float64[np.ndarray, "_frames _dim"]]] = {key: [] for key in other_keys}
+    columns: dict[str, list[Float64[np.ndarray, "_frames ..."]]] = {key: [] for key in other_keys}
     rows: list[dict[str, Any]] = []
     frames = 0
     with _DataFiles(root, schema) as files:
         for episode in episodes:
             table = _complete(episode.frames, len(rows), frames).select(schema.names).cast(schema)
             chunk_index, file_index = files.write(table)
-            vectors = {key: _vectors(table[key]) for key in other_keys}
+            vectors = {key: _numbers(table[key], features[key]) for key in other_keys}
             statistics = {key: vector_statistics(values) for key, values in vectors.items()}
             for key in image_keys:
                 totals[key] += episode.histograms[key]
@@ -200,16 +212,20 @@ def _schema(features: Mapping[str, Feature]) -> pa.Schema:
             columns[key] = datasets.Image()
         elif feature["shape"] == [1]:
             columns[key] = datasets.Value(feature["dtype"])
+        elif len(feature["shape"]) == 2:
+            columns[key] = datasets.Array2D(tuple(feature["shape"]), feature["dtype"])
         else:
             columns[key] = datasets.Sequence(datasets.Value(feature["dtype"]), length=feature["shape"][0])
     return datasets.Features(columns).arrow_schema
 
 
-def _vectors(column: pa.ChunkedArray) -> Float64[np.ndarray, "frames dim"]:
+def _numbers(column: pa.ChunkedArray, feature: Feature) -> Float64[np.ndarray, "frames ..."]:
     values = column.combine_chunks()
-    if pa.types.is_fixed_size_list(values.type):
-        return values.flatten().to_numpy().astype(np.float64).reshape(len(column), -1)
-    return values.to_numpy(zero_copy_only=False).astype(np.float64)[:, None]
+    values = values.storage if isinstance(values, pa.ExtensionArray) else values
+    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+        values = values.flatten()
+    found = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return found.reshape(len(column), *feature["shape"])
 
 
 def _flatten(statistics: Mapping[str, Statistics]) -> dict[str, Any]:

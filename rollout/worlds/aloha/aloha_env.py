@@ -26,18 +26,10 @@ from gymnasium import spaces
 from jaxtyping import Float, UInt8
 
 from vla.base.errors import ConfigError, EnvironmentSetupError, nearest
+from vla.rollout.worlds.aloha.world import CAMERAS, CONTROL_HZ, DEFAULT_CAMERAS, JOINTS, STATE_NAMES
 from vla.rollout.worlds.gl import require_rendering
 
-CAMERAS = ("top", "angle", "left_pillar", "right_pillar", "front_close", "left_wrist", "right_wrist")
-"""All that the scene has. `angle` looks from the front, pillars stand left and right of the table."""
-DEFAULT_CAMERAS = ("top", "angle", "left_pillar")
 FILMED = "angle"
-JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
-SIDES = ("left", "right")
-STATE_NAMES = tuple(f"{side}_{part}.pos" for side in SIDES for part in (*JOINTS, "gripper"))
-CONTROL_HZ = 50
-MAX_EPISODE_STEPS = 300
-"""As `gym-aloha` has it."""
 MAX_IMAGE = (480, 640)
 """The offscreen buffer of the scene."""
 

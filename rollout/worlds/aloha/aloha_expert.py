@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vla.rollout.worlds.aloha.aloha_env import CONTROL_HZ, JOINTS, SIDES
-from vla.rollout.worlds.expert import FREE, GRASP, NEAR, Expert
+from vla.rollout.worlds.aloha.world import CONTROL_HZ, JOINTS, SIDES
 from vla.rollout.worlds.gl import mujoco
-from vla.rollout.worlds.sim_transfer.ik import ArmKinematics, Pose
-from vla.rollout.worlds.sim_transfer.motion import Waypoint
+from vla.rollout.worlds.ik import ArmKinematics, Pose
+from vla.rollout.worlds.motion import Waypoint
+from vla.rollout.worlds.two_hands import FREE, GRASP, NEAR, TwoHandedExpert
 
 MEETING = np.array([0.0, 0.5, 0.26])
 """Where the cube changes hands [m], half-way between the arms."""
@@ -44,7 +44,7 @@ RIGHTWARD, AWAY, UP = np.eye(3)
 LEFTWARD, DOWN = -RIGHTWARD, -UP
 
 
-class AlohaTransferExpert(Expert):
+class AlohaTransferExpert(TwoHandedExpert):
     """Demonstrates one episode.
 
     Args:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vla.rollout.worlds.sim_transfer.ik import ArmKinematics
-from vla.rollout.worlds.sim_transfer.task import NUM_JOINTS
+from vla.rollout.worlds.ik import ArmKinematics
+from vla.rollout.worlds.sim_transfer.world import NUM_JOINTS
 
 HOME = np.array([0.0, -0.30, 0.0, -2.30, 0.0, 2.0, 0.785])
 """Start pose of both arms [rad]."""

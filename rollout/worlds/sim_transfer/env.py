@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from vla.base.errors import ConfigError, nearest
 from vla.rollout.worlds.cameras import CameraRig
 from vla.rollout.worlds.sim_transfer.physics import ACTION_LIMITS, TransferPhysics
-from vla.rollout.worlds.sim_transfer.task import CAMERAS, CONTROL_HZ, STATE_NAMES
+from vla.rollout.worlds.sim_transfer.world import CAMERAS, CONTROL_HZ, STATE_NAMES
 
 HOLD_STEPS = 10
 """How long stage 4 must last to count: a box can touch the left fingers only in passing."""

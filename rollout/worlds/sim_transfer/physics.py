@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32
 from vla.rollout.worlds.gl import mujoco
 from vla.rollout.worlds.sim_transfer.arm import FINGER_TRAVEL, HOME, JOINT_LIMITS
 from vla.rollout.worlds.sim_transfer.scene import BOX_HALF, TIMESTEP, scene_xml
-from vla.rollout.worlds.sim_transfer.task import CONTROL_HZ, NUM_JOINTS, SIDES
+from vla.rollout.worlds.sim_transfer.world import CONTROL_HZ, NUM_JOINTS, SIDES
 
 SUBSTEPS = round(1 / (CONTROL_HZ * TIMESTEP))
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vla.rollout.worlds.sim_transfer.arm import ALL_GROUPS, BOX_GROUP, arm_actuators, arm_body
-from vla.rollout.worlds.sim_transfer.task import SIDES
+from vla.rollout.worlds.sim_transfer.world import SIDES
 
 TIMESTEP = 0.002
 """Of the physics [s]."""

@@ -7,13 +7,13 @@ comes from the other side, jaws across, so that the hands grip opposite ends of 
 import numpy as np
 from jaxtyping import Float
 
-from vla.rollout.worlds.expert import FREE, GRASP, NEAR, Expert
+from vla.rollout.worlds.ik import Pose
+from vla.rollout.worlds.motion import Waypoint, orientation
 from vla.rollout.worlds.sim_transfer.arm import kinematics
-from vla.rollout.worlds.sim_transfer.ik import Pose
-from vla.rollout.worlds.sim_transfer.motion import Waypoint, orientation
 from vla.rollout.worlds.sim_transfer.physics import TransferPhysics
 from vla.rollout.worlds.sim_transfer.scene import BOX_HALF
-from vla.rollout.worlds.sim_transfer.task import CONTROL_HZ, NUM_JOINTS, SIDES
+from vla.rollout.worlds.sim_transfer.world import CONTROL_HZ, NUM_JOINTS, SIDES
+from vla.rollout.worlds.two_hands import FREE, GRASP, NEAR, TwoHandedExpert
 
 MEETING = np.array([0.50, 0.0, 0.30])
 """Where the box changes hands [m]."""
@@ -29,7 +29,7 @@ FORWARD, LEFTWARD, UP = np.eye(3)
 RIGHTWARD, DOWN = -LEFTWARD, -UP
 
 
-class TransferExpert(Expert):
+class TransferExpert(TwoHandedExpert):
     """Demonstrates one episode.
 
     Args:

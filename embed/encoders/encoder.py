@@ -1,0 +1,240 @@
+"""What stage one and the live policy ask of an encoder, and the family of those there are.
+
+    observation  {camera: uint8 [n, h, w, 3]}  the same n instants through each camera that it reads
+       │ Encoder.encode, frozen and without gradients
+    observation  {stream: [n, *shape]}         the streams that it writes, on its device
+
+A per-view encoder reads each camera by itself and writes one stream a camera, named as the camera; a joint
+one reads all of them at once and writes what it likes. Batches, devices, uploads and compiling are not its
+business but `vla.embed.frozen_encoder`'s.
+
+A new encoder is one file in this folder, or in a plugin: its configuration, a subclass of `EncoderConfig`
+with `type: Literal["name"] = "name"`, beside its class.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from jaxtyping import UInt8
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+
+from vla.base.compiling import Compile
+from vla.base.errors import ConfigError, EncoderError
+from vla.base.family import Family
+from vla.base.strict import StrictModel, explain
+from vla.cache.metadata import EncoderIdentity
+from vla.cache.stream import DType, Kind, Stream
+
+CPU_BATCH, GPU_BATCH = 8, 512
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class Encoder(nn.Module, ABC):
+    """A frozen function of camera frames.
+
+    Attributes:
+        identity: what decides its numbers.
+        reads: cameras, in order.
+        writes: streams, each made by `identity`.
+        image_size: (height, width) [pixel] that frames are resized to before, on the CPU.
+        joint: whether it must see all cameras of an instant together. If not, `encode` takes any number of
+            rows of each camera, and only those cameras that there are rows of.
+    """
+
+    joint: bool = True
+
+    def __init__(
+        self,
+        identity: EncoderIdentity,
+        reads: tuple[str, ...],
+        writes: tuple[Stream, ...],
+        image_size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.identity, self.reads, self.writes, self.image_size = identity, reads, writes, image_size
+
+    @abstractmethod
+    def encode(self, observation: Mapping[str, UInt8[Tensor, "_n h w 3"]]) -> dict[str, Tensor]:
+        """Encode the same instants seen by its cameras; frames have its size and are on its device."""
+
+    def forward(self, observation: Mapping[str, UInt8[Tensor, "_n h w 3"]]) -> dict[str, Tensor]:
+        return self.encode(observation)
+
+    def images_a_pass(self, device: torch.device) -> int:
+        """Return how many images a forward pass takes, where it is not configured."""
+        return CPU_BATCH if device.type == "cpu" else GPU_BATCH
+
+
+class PerViewEncoder(Encoder):
+    """An encoder that sees every frame by itself.
+
+    Args:
+        identity: what decides its numbers.
+        cameras: those it reads.
+        kind: of the stream that it writes of a camera.
+        dtype: of the stream.
+        shape: of the stream, a frame.
+        image_size: (height, width) [pixel] of the frames.
+    """
+
+    joint = False
+
+    def __init__(
+        self,
+        identity: EncoderIdentity,
+        cameras: tuple[str, ...],
+        *,
+        kind: Kind = "tokens",
+        dtype: DType = "float16",
+        shape: tuple[int, ...],
+        image_size: tuple[int, int],
+    ) -> None:
+        made_by = identity.digest
+        super().__init__(
+            identity,
+            cameras,
+            tuple(
+                Stream(name=camera, kind=kind, dtype=dtype, shape=shape, made_by=made_by)
+                for camera in cameras
+            ),
+            image_size,
+        )
+
+    @abstractmethod
+    def encode_view(self, frames: UInt8[Tensor, "n h w 3"]) -> Tensor:
+        """Encode frames, whichever cameras they come from: [n, *shape]."""
+
+    def encode(self, observation: Mapping[str, UInt8[Tensor, "_n h w 3"]]) -> dict[str, Tensor]:
+        """Encode all views in one pass; they are rows of one batch, so they never meet."""
+        views = {camera: observation[camera] for camera in self.reads if camera in observation}
+        frames = list(views.values())
+        encoded = self.encode_view(frames[0] if len(frames) == 1 else torch.cat(frames))
+        return dict(zip(views, encoded.split([len(view) for view in frames]), strict=True))
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile `encode_view`: it is called with few sizes, whichever cameras make them up."""
+        self.encode_view = torch.compile(self.encode_view, *args, **kwargs)  # type: ignore[method-assign]
+
+
+class EncoderConfig(StrictModel, ABC):
+    """Which frozen encoder, and how it runs: table `[encoder]`."""
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    """What a checkpoint's config.json calls itself for the encoder to be chosen without `type`."""
+
+    type: str
+    """Of the family; without it `id` decides: a member's name, or a directory that says what it holds."""
+    id: str
+    """Hub id, local directory, or the name of an encoder that comes with vla."""
+    revision: str = "main"
+    """Branch, tag or commit on the Hub; meaningless for directories."""
+    device: str = "auto"
+    """auto, cuda, cuda:1, mps, cpu."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto is bfloat16 on a GPU, float32 on a CPU."""
+    batch_size: Annotated[int, Field(ge=0)] = 0
+    """Images a forward pass; 0 is 8 on a CPU, 16 for small towers; on a GPU it is measured
+    for large datasets, else 512."""
+    compile: Compile = "off"
+    """off, on (torch.compile) or graphs (CUDA graphs too, in rollouts); see `vla.base.compiling`."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Threads that decode images, besides one for each camera with videos; 0 chooses by cores."""
+    language: bool = False
+    """Encode the task texts too, once each, with the text tower of the same checkpoint."""
+
+    @abstractmethod
+    def build(self, cameras: tuple[str, ...], device: torch.device) -> Encoder:
+        """Load the encoder, as it is to run on a device; moving it there is up to the caller.
+
+        Raises:
+            EncoderError: its weights cannot be reached, or are not what they should be.
+        """
+
+    def identity(self) -> EncoderIdentity:
+        """Identify an encoder without weights that computes in float32: by the configuration's own keys."""
+        own = self.model_dump(mode="json", include=type(self).own_keys())
+        return EncoderIdentity(type=self.type, id=self.id, weights_sha256=None, dtype="float32", settings=own)
+
+    @classmethod
+    def settings_of(cls, identity: EncoderIdentity) -> dict[str, Any]:
+        """Return which of the configuration's own keys make an encoder of that identity."""
+        return {key: identity.settings[key] for key in cls.own_keys() if key in identity.settings}
+
+    @classmethod
+    def own_keys(cls) -> set[str]:
+        """Return the keys that this encoder has beside those of every encoder."""
+        return cls.model_fields.keys() - EncoderConfig.model_fields.keys()
+
+
+class EncoderFamily(Family[EncoderConfig]):
+    """Frozen encoders; one that is not named by `type` is recognised by `id`."""
+
+    def parse(self, value: object) -> EncoderConfig:
+        if isinstance(value, str):
+            value = {"type": value} if value == self.default else {"id": value}
+        if isinstance(value, Mapping) and "type" not in value:
+            value = {**value, "type": self._recognised(value.get("id"))}
+        return super().parse(value)
+
+    def _recognised(self, name: object) -> str:
+        default = self.member(self.default)
+        if not isinstance(name, str) or name == default.model_fields["id"].default:
+            return self.default
+        model_type = _model_type(Path(name))
+        if model_type in default.model_types:
+            return self.default
+        if "/" not in name and not Path(name).is_dir() and name in self.members():
+            return name
+        if model_type is not None:
+            for member, config in self.members().items():
+                if model_type in config.model_types:
+                    return member
+        return self.default
+
+
+def _model_type(folder: Path) -> str | None:
+    """Return what a checkpoint says it is; None where there is none, or it does not say."""
+    path = folder / "config.json"
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:
+            return None
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    found = config.get("model_type") if isinstance(config, dict) else None
+    return found if isinstance(found, str) else None
+
+
+ENCODERS = EncoderFamily("encoder", EncoderConfig, "vla.embed.encoders", default="siglip")
+
+
+def encoder_config(identity: EncoderIdentity, **where: Any) -> EncoderConfig:
+    """Return the configuration of the encoder that a cache or a policy names.
+
+    Args:
+        identity: which encoder.
+        where: keys of `[encoder]` that are this machine's business: device, dtype, batch_size, compile,
+            workers, language; `id` where it lies elsewhere, at revision main unless that is named too.
+            Without dtype, arithmetic is the device's.
+
+    Raises:
+        EncoderError: the identity does not describe one.
+        ConfigError: no encoder of its type is installed, or `where` is not valid.
+    """
+    member = ENCODERS.member(identity.type)
+    here = where.get("id", identity.id) == identity.id
+    named = {"id": identity.id} | ({"revision": identity.revision} if identity.revision and here else {})
+    try:
+        made = member.model_validate({**named, **member.settings_of(identity)})
+    except (ValidationError, KeyError, TypeError, ValueError) as error:
+        what = explain(error, member, "encoder") if isinstance(error, ValidationError) else repr(error)
+        raise EncoderError(f"{identity.describe()} cannot be loaded: {what[:200]}") from error
+    try:
+        return member.model_validate({**made.model_dump(), **where})
+    except ValidationError as error:
+        raise ConfigError(explain(error, member, "encoder")) from None

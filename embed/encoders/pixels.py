@@ -1,0 +1,56 @@
+"""The encoder that changes nothing: decoded, resized frames, for trunks that train on images.
+
+vla embed --encoder pixels --set encoder.image_size=[96,96]
+"""
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from vla.base.strict import Width
+from vla.cache.metadata import EncoderIdentity
+from vla.embed.encoders.encoder import EncoderConfig, PerViewEncoder
+
+INTERPOLATION = "bilinear-antialias-uint8"
+
+
+class PixelsConfig(EncoderConfig):
+    """Frames as they are, at one size."""
+
+    type: Literal["pixels"] = "pixels"
+    id: Literal["pixels"] = "pixels"
+    """It has no weights, so there is one of it."""
+    image_size: tuple[Width, Width] = (128, 128)
+    """Height and width [pixel] that frames are stored at; 128 x 128 takes 48 KiB a frame and camera."""
+
+    def build(self, cameras: tuple[str, ...], device: torch.device) -> "PixelsEncoder":
+        return PixelsEncoder(cameras, self.image_size)
+
+
+class PixelsEncoder(PerViewEncoder):
+    """The identity; frames have been resized before they come here.
+
+    Args:
+        cameras: those it reads.
+        image_size: height and width [pixel].
+    """
+
+    def __init__(self, cameras: tuple[str, ...], image_size: tuple[int, int]) -> None:
+        identity = EncoderIdentity(
+            type="pixels",
+            id="pixels",
+            weights_sha256=None,
+            dtype="uint8",
+            settings={"image_size": list(image_size), "interpolation": INTERPOLATION},
+        )
+        super().__init__(
+            identity, cameras, kind="image", dtype="uint8", shape=(*image_size, 3), image_size=image_size
+        )
+
+    def encode_view(self, frames: UInt8[Tensor, "n h w 3"]) -> UInt8[Tensor, "n h w 3"]:
+        return frames
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Leave it as it is: there is nothing to compile."""

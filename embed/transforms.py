@@ -1,0 +1,111 @@
+"""What is done to camera frames before an encoder sees them, in stage one, by the recorder and live alike.
+
+    frames  uint8 [n, h, w, 3]  RGB, any size
+       │ resize: on the CPU, in uint8; frames that already have the encoder's size pass through untouched
+    frames  uint8 [n, H, W, 3]
+       │ augment: stage one only; shifts and colours, so that caching does not cost augmentation
+    frames  uint8 [n, H, W, 3]
+       │ normalise: on the encoder's device; uploading uint8 moves a quarter of the bytes
+    pixels  float [n, 3, H, W]  (value / 255 - mean) / std, per channel
+
+Resizing squashes: the aspect ratio is not kept, as with `eval_image_resize_shape`.
+It runs in uint8 on the CPU everywhere, because the CUDA kernel takes floats only and would round
+some pixels the other way; a frame must have the same feature wherever it is encoded.
+"""
+
+import zlib
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int32, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from vla.base.strict import StrictModel, Width
+from vla.cache.metadata import Augmentation
+
+
+class Preprocessing(StrictModel):
+    """How a uint8 RGB frame becomes encoder input."""
+
+    image_size: tuple[Width, Width]
+    """Height and width [pixel] that the encoder takes."""
+    interpolation: Literal["bilinear-antialias-uint8"] = "bilinear-antialias-uint8"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+def resize(frames: UInt8[np.ndarray, "n h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "n H W 3"]:
+    """Resize frames to `size` (height, width) [pixel], bilinear with antialiasing.
+
+    Frames of that size are returned as they are, the same object.
+    """
+    if frames.shape[1:3] == size:
+        return frames
+    channels_first = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    resized = functional.interpolate(channels_first, size=size, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
+
+
+def normalise(frames: UInt8[Tensor, "n H W 3"], spec: Preprocessing) -> Float[Tensor, "n 3 H W"]:
+    """Scale to [0, 1], subtract the mean and divide by the standard deviation of `spec`.
+
+    Runs in float32 on the device of `frames`.
+    """
+    mean, std = (
+        255 * torch.tensor(values, device=frames.device).repeat(frames.shape[2])
+        for values in (spec.mean, spec.std)
+    )
+    # Rows of all channels side by side, as they lie in memory: 1.40 -> 0.85 ms for 8 frames on a CPU core.
+    # The result is channels-last, which convolutions read as well.
+    pixels = frames.flatten(2).float().sub_(mean).div_(std)
+    return pixels.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
+
+
+def augment(
+    frames: UInt8[np.ndarray, "n h w 3"],
+    episode_index: Int32[np.ndarray, "n"],
+    camera: str,
+    variant: int,
+    spec: Augmentation,
+) -> UInt8[np.ndarray, "n h w 3"]:
+    """Return one variant of some frames.
+
+    It is the same for all frames of an episode and camera: a policy sees two frames of it at a time, and the
+    world does not jump between them. Its parameters are functions of (seed, variant, episode, camera).
+
+    Args:
+        frames: of one camera.
+        episode_index: the episode of each.
+        camera: its name.
+        variant: 0 is the frames themselves.
+        spec: ranges and seed.
+    """
+    if variant == 0:
+        return frames
+    augmented = np.empty_like(frames)
+    for episode in np.unique(episode_index):
+        rows = episode_index == episode
+        rng = np.random.default_rng([spec.seed, variant, int(episode), zlib.crc32(camera.encode())])
+        augmented[rows] = _colour(_shift(frames[rows], rng, spec), rng, spec)
+    return augmented
+
+
+def _shift(frames: np.ndarray, rng: np.random.Generator, spec: Augmentation) -> np.ndarray:
+    """Move the image by whole pixels; what comes in repeats the edge."""
+    height, width = frames.shape[1:3]
+    largest = np.round(spec.shift * np.array([height, width])).astype(int)
+    down, right = rng.integers(-largest, largest + 1)
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return frames[:, rows][:, :, columns]
+
+
+def _colour(frames: np.ndarray, rng: np.random.Generator, spec: Augmentation) -> np.ndarray:
+    """Change contrast about mid-grey and brightness of each channel, by a table of 256 values."""
+    gain = 1 + rng.uniform(-spec.gain, spec.gain, 3)
+    offset = 255 * rng.uniform(-spec.offset, spec.offset, 3)
+    levels = np.arange(256)[:, None]
+    table = np.clip(np.round((levels - 127.5) * gain + 127.5 + offset), 0, 255).astype(np.uint8)
+    return np.stack([table[:, channel][frames[..., channel]] for channel in range(3)], axis=-1)

@@ -1,0 +1,221 @@
+"""The agent: frozen features, sensors and robot state in, action chunks out.
+
+    stream ─> trunk ─────────┐
+    stream ─> trunk ─────────┤
+    state ──> standardise ───┼─ fusion ─> [B, T_obs, cond_dim] ─> action head
+   [task ───> projector] ────┘
+
+The condition is built here, in `_build_cond`: encoders own visual features only, the agent owns the contract
+that the head expects (`head.cond_dim`).
+
+B batch, T_obs obs_horizon, T pred_horizon, A action size, C condition width.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from vla.base.errors import ConfigError, nearest
+from vla.base.strict import Width
+from vla.cache.metadata import CacheMetadata
+from vla.cache.stream import STATE, TASK, Observation
+from vla.policy.agents.policy import Figures, Policy
+from vla.policy.batch import Batch, Draws
+from vla.policy.fusion.fusion import FUSIONS, FusionConfig, FusionSizes
+from vla.policy.heads.head import HEADS, HeadConfig
+from vla.policy.nn.normalize import Standardize
+from vla.policy.policy_config import HeadedConfig
+from vla.policy.random import Random, RowRandom
+from vla.policy.saved_policy import SavedPolicy
+from vla.policy.trunks.text import LanguageProjector
+from vla.policy.trunks.trunk import TRUNKS, Trunk, TrunkConfig, trunk_for
+
+
+class VLAAgentConfig(HeadedConfig):
+    """Trunks, fusion, action head.
+
+    The defaults are the full-size experiment: 3 views x 192, condition 384, a
+    12-layer head of width 384, 2 observations, 16 predicted and 8 executed actions.
+    """
+
+    type: Literal["agent"] = "agent"
+    per_view_dim: Width = 192
+    """Width of the tokens of each stream."""
+    trunks: dict[str, Annotated[TrunkConfig, TRUNKS.choice()]] = Field(default_factory=dict)
+    """Trunk of each stream that shall have another than the one of its kind."""
+    fusion: Annotated[FusionConfig, FUSIONS.choice()] = FUSIONS.by_default()
+    """How streams, state and task text become the condition: concat."""
+    head: Annotated[HeadConfig, HEADS.choice()] = HEADS.by_default()
+    """Improved MeanFlow (imf), flow matching (flow), noise prediction (ddpm), or regression (mlp)."""
+    language: bool = False
+    """Take the task text as a condition too; the cache must hold its features: vla embed --language."""
+    language_dim: Width = 64
+    """Width that the task text's feature is projected to."""
+
+    @property
+    def takes_task(self) -> bool:
+        return self.language
+
+    def build(self, saved: SavedPolicy) -> "VLAAgent":
+        return VLAAgent(saved, self)
+
+
+class VLAAgent(Policy):
+    """Trunks, fusion and action head, with the normalisation statistics inside.
+
+    Args:
+        saved: all that is known of it.
+        policy: its settings.
+
+    Attributes:
+        camera_names: cameras that it looks through, in order.
+        language: projector of the task text's feature; None in a policy that takes none.
+        raw_per_step_cond_dim: what trunks, state and task text give of one step, before the fusion.
+        per_step_cond_dim: after it; equals `head.cond_dim`.
+        global_cond_dim: of all observation steps together.
+
+    Raises:
+        ConfigError: a trunk is named for a stream that it does not have, or cannot read.
+    """
+
+    def __init__(self, saved: SavedPolicy, policy: VLAAgentConfig) -> None:
+        super().__init__(saved)
+        self._settings = policy
+        self.camera_names = saved.camera_names
+        seen = [stream for stream in saved.streams if stream.name != STATE]
+        for name in policy.trunks:
+            if name not in (names := [stream.name for stream in seen]):
+                raise ConfigError(
+                    f"policy.trunks names '{name}', which the policy does not see; {nearest(name, names)}"
+                )
+        # A list, not a dict: a stream may have a dot in its name, a module may not.
+        self.trunks = nn.ModuleList(
+            trunk_for(stream, policy.trunks.get(stream.name)).build(stream, policy.per_view_dim)
+            for stream in seen
+        )
+        self._names = tuple(stream.name for stream in seen)
+        self.state_standardize = Standardize(saved.state.channels) if saved.state else None
+        self.language: LanguageProjector | None = None
+        if policy.language:
+            assert saved.text_encoder is not None  # SavedPolicy sees to it
+            text_dim = saved.text_encoder.feature_dim
+            self.language = LanguageProjector(text_dim, len(saved.tasks), policy.language_dim)
+        sizes = FusionSizes(
+            tokens={name: (trunk.num_tokens, trunk.dim) for name, trunk in self._named_trunks()},
+            state_dim=saved.state.channels if saved.state else 0,
+            task_dim=policy.language_dim if policy.language else 0,
+            cond_dim=policy.cond_dim,
+        )
+        self.raw_per_step_cond_dim = sizes.raw_dim
+        self.per_step_cond_dim = policy.cond_dim
+        self.global_cond_dim = policy.cond_dim * policy.obs_horizon
+        self.fusion = policy.fusion.build(sizes)
+        self.head = policy.head.build(policy, saved.action.channels)
+        self.default_num_steps = self.head.default_num_steps
+        self.export_problem = self.head.export_problem
+
+    def describe(self) -> dict[str, Any]:
+        """Say which members of families it is made of, and how wide its condition is."""
+        policy = self._settings
+        trunks = {name: type(trunk).__name__ for name, trunk in self._named_trunks()}
+        sizes = f"{policy.residual} residuals, width {policy.n_emb}, {policy.n_layer} layers"
+        return {
+            "trunks": ", ".join(f"{name} {trunk}" for name, trunk in trunks.items()),
+            "fusion": policy.fusion.type,
+            "head": f"{policy.head.type} ({sizes})",
+            "per_view_dim": policy.per_view_dim,
+            "raw_per_step_cond_dim": self.raw_per_step_cond_dim,
+            "per_step_cond_dim": self.per_step_cond_dim,
+        }
+
+    def fit(self, cache: CacheMetadata, texts: Float[Tensor, "num_tasks text_dim"] | None) -> None:
+        """Take the statistics of what it sees, and the features of the task texts."""
+        for name, trunk in self._named_trunks():
+            trunk.fit(cache.statistics[name])
+        if self.state_standardize is not None:
+            self.state_standardize.fit(cache.statistics[STATE].mean, cache.statistics[STATE].std)
+        action = cache.statistics[self.config.action.name]
+        lowest, highest = map(torch.tensor, (action.min, action.max))
+        self.head.fit_range(self.action_standardize(lowest), self.action_standardize(highest))
+        if self.language is not None and texts is not None:
+            self.language.fit(texts)
+
+    @property
+    def num_cameras(self) -> int:
+        return len(self.camera_names)
+
+    @property
+    def task_features(self) -> Float[Tensor, "num_tasks text_dim"] | None:
+        return None if self.language is None else self.language.features
+
+    def _named_trunks(self) -> Iterable[tuple[str, Trunk]]:
+        for name, trunk in zip(self._names, self.trunks, strict=True):
+            assert isinstance(trunk, Trunk)
+            yield name, trunk
+
+    def _build_cond(self, observation: Observation) -> Float[Tensor, "B T_obs C"]:
+        """Build the condition of each observation step, [B, T_obs, per_step_cond_dim].
+
+        Raises:
+            ConfigError: the task text's feature is missing, or is given to an agent that takes none.
+        """
+        if (self.language is None) != (TASK not in observation):
+            takes = "needs" if self.language is not None else "does not take"
+            raise ConfigError(f"this agent {takes} `{TASK}`, the feature of the task text (policy.language)")
+        tokens = {name: trunk(observation[name]) for name, trunk in self._named_trunks()}
+        state = None if self.state_standardize is None else self.state_standardize(observation[STATE])
+        task = None if self.language is None else self.language(observation[TASK])
+        return self.fusion(tokens, state, task)
+
+    def draw(self, batch: Batch, random: Random) -> Draws:
+        """Draw the noise and times of one batch's loss."""
+        return self.head.draw(len(batch.action), random)
+
+    def loss(self, batch: Batch, draws: Draws) -> tuple[Float[Tensor, ""], Figures]:
+        """Return the head's loss on a batch, and figures worth logging."""
+        cond = self._build_cond(batch.observation)
+        action = self.action_standardize(batch.action)
+        return self.head.compute_loss(cond, action, ~batch.action_is_pad, draws)
+
+    def act(
+        self, observation: Observation, memory: Any = None, random: Random | None = None, num_steps: int = 0
+    ) -> tuple[Float[Tensor, "B num_action_steps A"], Any]:
+        """Choose the next actions of a batch of robots; it needs no memory. See `Policy.act`."""
+        return self.predict_action_chunk(observation, num_steps, random)[:, self.horizons.executed], None
+
+    @torch.no_grad()
+    def predict_action_chunk(
+        self, observation: Observation, num_steps: int = 0, random: Random | None = None
+    ) -> Float[Tensor, "B T A"]:
+        """Draw one action chunk a row, in the robot's units; its first action is the first observation's.
+
+        Args:
+            observation: see `Policy.act`.
+            num_steps: network evaluations of the sampler; 0 takes the head's own.
+            random: where samples shall be repeatable; torch's default generator otherwise.
+        """
+        source = random or RowRandom(device=self.device)
+        cond = self._build_cond(observation)
+        return self.action_standardize.invert(
+            self.head.sample(cond, source, num_steps or self.default_num_steps)
+        )
+
+    @torch.no_grad()
+    def action_error(self, batch: Batch, random: Random) -> Float[Tensor, ""]:
+        """Compare whole chunks with demonstrations, those actions too that are not executed."""
+        chunk = self.predict_action_chunk(batch.observation, random=random)
+        error = self.action_standardize(chunk) - self.action_standardize(batch.action)
+        return error[~batch.action_is_pad].square().mean().sqrt()
+
+    def typical(self, stream: str, normal: Tensor) -> Tensor:
+        """Return numbers in the robot's units, for the state; see `Policy.typical`."""
+        if stream == STATE and self.state_standardize is not None:
+            return self.state_standardize.invert(normal)
+        return normal
+
+    def networks(self) -> Iterable[nn.Module]:
+        return self.head.children()

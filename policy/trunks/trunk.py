@@ -1,0 +1,106 @@
+"""What a policy asks of a trunk, whatever stream it reads.
+
+B batch, T_obs obs_horizon, N tokens, D width.
+"""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vla.base.errors import ConfigError
+from vla.base.family import Family
+from vla.base.strict import StrictModel
+from vla.cache.metadata import Statistics
+from vla.cache.stream import Kind, Stream
+
+
+class Trunk(nn.Module):
+    """Turn one stream into tokens.
+
+    Args:
+        num_tokens: N.
+        dim: D.
+    """
+
+    def __init__(self, num_tokens: int, dim: int) -> None:
+        super().__init__()
+        self.num_tokens, self.dim = num_tokens, dim
+
+    def fit(self, statistics: Statistics) -> None:
+        """Take the stream's statistics, to standardise with; a trunk may do without."""
+
+    @abstractmethod
+    def forward(self, stream: Tensor) -> Float[Tensor, "B T_obs N D"]:
+        """Turn the stream, [B, T_obs, *shape] of its own dtype, into tokens."""
+
+
+class OneToken(Trunk):
+    """A trunk made of any module that turns a stream in float32, [..., *shape], into vectors [..., D].
+
+    Args:
+        network: the module.
+        dim: D.
+    """
+
+    def __init__(self, network: nn.Module, dim: int) -> None:
+        super().__init__(1, dim)
+        self.network = network
+
+    def forward(self, stream: Tensor) -> Float[Tensor, "B T_obs 1 D"]:
+        return self.network(stream.float())[..., None, :]
+
+
+class TrunkConfig(StrictModel):
+    """Which trunk, and its settings.
+
+    Attributes:
+        kinds: of the streams that it reads.
+    """
+
+    kinds: ClassVar[tuple[Kind, ...]] = ()
+    type: str
+
+    @abstractmethod
+    def build(self, stream: Stream, dim: int) -> Trunk:
+        """Build the trunk, untrained.
+
+        Args:
+            stream: what it reads, of one of `kinds`.
+            dim: D.
+        """
+
+
+TRUNKS: Family[TrunkConfig] = Family("trunk", TrunkConfig, "vla.policy.trunks", default="linear")
+
+BY_KIND: dict[Kind, str] = {
+    "image": "conv",
+    "tokens": "attention_pool",
+    "vector": "linear",
+    "points": "pointnet",
+    "series": "temporal_conv",
+}
+"""The trunk of a stream for which none is named."""
+
+
+def trunk_for(stream: Stream, named: TrunkConfig | None) -> TrunkConfig:
+    """Return the trunk that reads a stream.
+
+    Args:
+        stream: what it reads.
+        named: by the configuration; None takes the one of the stream's kind.
+
+    Raises:
+        ConfigError: the one that is named reads streams of other kinds.
+    """
+    if named is None:
+        one_token = stream.kind == "tokens" and stream.shape[0] == 1
+        return TRUNKS.parse("linear" if one_token else BY_KIND[stream.kind])
+    if stream.kind not in named.kinds:
+        able = ", ".join(name for name, config in TRUNKS.members().items() if stream.kind in config.kinds)
+        raise ConfigError(
+            f"policy.trunks: trunk '{named.type}' reads {' and '.join(named.kinds)}, not stream "
+            f"{stream.describe()}; for that there are: {able}"
+        )
+    return named

@@ -1,0 +1,176 @@
+"""What a notebook needs, function by function: the commands without a command line.
+
+    import vla
+
+    cache = vla.embed("data/demos", encoder="siglip2-tiny-sim", out="data/features")
+    vla.train(cache, "runs/mine", steps=2000, settings={"policy.n_layer": 4})
+    info = vla.rollout("runs/mine", env="vla/SimTransfer-v0", episodes=20)
+
+`settings` takes any key of docs/configuration.md by its dotted name, `config` a file of them;
+`./pipeline.toml` is not read. Errors are `vla.VlaError`s of one line.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vla.cache import FeatureCache
+    from vla.config import PipelineConfig
+    from vla.policy.training.train import TrainReport
+    from vla.rollout.live import LivePolicy
+    from vla.rollout.record.record import RecordReport
+
+Settings = Mapping[str, Any]
+
+
+def record(
+    task: str = "sim_transfer",
+    out: str | Path = "data/sim_transfer",
+    episodes: int = 50,
+    *,
+    seed: int = 0,
+    settings: Settings | None = None,
+    config: str | Path | None = None,
+) -> "RecordReport":
+    """Record expert demonstrations in simulation, as a LeRobotDataset v3.0.
+
+    Args:
+        task: one with a scripted expert.
+        out: folder of the dataset.
+        episodes: to keep.
+        seed: attempt k is reset with seed + k.
+        settings: further keys of the configuration.
+        config: a configuration file.
+    """
+    from vla.stages import record as run
+
+    named = {"record.task": task, "record.out": str(out), "record.episodes": episodes, "record.seed": seed}
+    return run(_resolved(config, named, settings))
+
+
+def embed(
+    dataset: str | Path,
+    encoder: str | Path = "google/siglip2-base-patch16-256",
+    out: str | Path = "data/features",
+    *,
+    settings: Settings | None = None,
+    config: str | Path | None = None,
+) -> "FeatureCache":
+    """Encode every frame of a dataset once; interrupted work goes on when called again.
+
+    Args:
+        dataset: a directory, or `owner/name` on the Hub.
+        encoder: a Hub id, a directory, or the name of an encoder that comes with vla.
+        out: folder in which the cache is made.
+        settings: further keys of the configuration, such as `{"encoder.pool": "grid2"}`.
+        config: a configuration file.
+    """
+    from vla.cache import FeatureCache
+    from vla.stages import embed as run
+
+    named = {"dataset.path": str(dataset), "encoder.id": str(encoder), "cache.path": str(out)}
+    return FeatureCache(run(_resolved(config, named, settings)).cache)
+
+
+def train(
+    cache: "FeatureCache | str | Path",
+    out: str | Path,
+    *,
+    steps: int | None = None,
+    per_view_dim: int | None = None,
+    env: str | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    settings: Settings | None = None,
+    config: str | Path | None = None,
+) -> "TrainReport":
+    """Train a policy on a cache alone.
+
+    Args:
+        cache: from `embed`, or its folder.
+        out: run directory; it must not exist, unless `resume`.
+        steps: updates.
+        per_view_dim: width that each view is projected to.
+        env: Gymnasium id for validation rollouts; None is none.
+        seed: of weights, order and noise.
+        resume: continue the run in `out` with its own configuration.
+        settings: further keys of the configuration.
+        config: a configuration file.
+    """
+    from vla.saved import run_tables
+    from vla.stages import train as run
+
+    named = {
+        "cache.path": str(getattr(cache, "folder", cache)),
+        "train.out": str(out),
+        "train.steps": steps,
+        "policy.per_view_dim": per_view_dim,
+        "train.seed": seed,
+        "env.id": env,
+    }
+    base = run_tables(Path(out)) if resume else {} if env else {"train": {"rollout_every": 0}}
+    return run(_resolved(config, named, settings, base), resume=resume)
+
+
+def rollout(
+    policy: str | Path,
+    *,
+    env: str | None = None,
+    episodes: int | None = None,
+    seed: int | None = None,
+    task: str | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    settings: Settings | None = None,
+) -> dict[str, Any]:
+    """Drive a trained policy live in simulation and measure it.
+
+    Args:
+        policy: a run, a checkpoint or a policy folder.
+        env: Gymnasium id; None takes the run's.
+        episodes: how many.
+        seed: episode k has seed + k.
+        task: what to do, in words, for a policy that takes it.
+        out: folder for results; None makes one below the run.
+        force: replace earlier results there.
+        settings: further keys of the configuration.
+
+    Returns:
+        The contents of `eval_info.json`, and where it lies.
+    """
+    from vla.saved import saved_tables
+    from vla.stages import rollout as run
+
+    named = {"env.id": env, "rollout.episodes": episodes, "rollout.seed": seed, "rollout.task": task}
+    chosen = _resolved(None, named, settings, saved_tables(Path(policy)))
+    return run(chosen, Path(policy), out=Path(out) if out else None, force=force)
+
+
+def load_live(policy: str | Path, *, device: str = "auto", task: str = "") -> "LivePolicy":
+    """Load a policy with its encoder: camera images and state in, actions out.
+
+    Args:
+        policy: a run, a checkpoint or a policy folder.
+        device: of both.
+        task: what to do, in words, for a policy that takes it.
+    """
+    from vla.policy.training.run import find_policy
+    from vla.saved import saved_tables
+    from vla.stages import load_live as run
+
+    folder = find_policy(Path(policy))
+    named = {"encoder.device": device, "rollout.task": task or None}
+    return run(_resolved(None, named, None, saved_tables(folder)), folder)
+
+
+def _resolved(
+    config: str | Path | None,
+    named: Mapping[str, Any],
+    settings: Settings | None,
+    base: Mapping[str, Any] | None = None,
+) -> "PipelineConfig":
+    from vla.config import PipelineConfig
+
+    options = {**named, **(settings or {})}
+    return PipelineConfig.load(Path(config) if config else None, options, [], base or {})

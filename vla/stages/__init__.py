@@ -1,0 +1,12 @@
+"""The stages as functions of one configuration: what each command calls.
+
+Stages talk through files; the only thing passed along here is where they lie. `vla.api` has the same for
+notebooks.
+"""
+
+from vla.stages.demonstrations import embed, record
+from vla.stages.live import export, load_live, rollout, serve
+from vla.stages.sharing import share
+from vla.stages.training import train
+
+__all__ = ["embed", "export", "load_live", "record", "rollout", "serve", "share", "train"]

@@ -1,0 +1,125 @@
+"""`rollout`, `serve` and `export`: a trained policy with its encoder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vla.advice import advised
+from vla.base.errors import CheckpointError
+from vla.config import PipelineConfig
+from vla.saved import default_rollout_folder
+
+if TYPE_CHECKING:
+    from vla.rollout.export.onnx_export import ExportReport
+    from vla.rollout.live import LivePolicy
+
+
+def load_live(settings: PipelineConfig, folder: Path) -> "LivePolicy":
+    """Load a policy folder together with its encoder, on the encoder's device.
+
+    Raises:
+        CheckpointError: there is no policy, or it is damaged.
+        EncoderError: its encoder cannot be loaded, or is another one than it was trained on.
+    """
+    from vla.base.device import choose_device
+    from vla.policy.training.checkpoint import load_trained
+    from vla.rollout.live import LivePolicy, load_encoder
+
+    chosen = settings.rollout
+    policy = load_trained(folder, chosen.weights)
+    encoder = load_encoder(settings.encoder, policy.config)
+    device = encoder.device if encoder else choose_device(settings.encoder.device)
+    return LivePolicy(policy.to(device), encoder, chosen.num_steps, chosen.compile, chosen.task)
+
+
+@advised
+def rollout(
+    settings: PipelineConfig,
+    policy: Path,
+    *,
+    checkpoint: str | None = None,
+    out: Path | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Drive a trained policy live and write `eval_info.json`; see `vla.rollout.evaluate`.
+
+    Args:
+        settings: `env`, `encoder` and `rollout` are used.
+        policy: a run, a checkpoint or a policy folder.
+        checkpoint: of a run: best, last or a step; None takes best if there is one, else last.
+        out: folder for results; None makes one below the run.
+        force: write over earlier results in that folder.
+    """
+    from vla.policy.training.run import find_policy
+    from vla.rollout.evaluate.evaluate import evaluate
+    from vla.rollout.evaluate.plots import plot_evaluation
+
+    folder = find_policy(policy, checkpoint)
+    target = out or default_rollout_folder(settings, folder)
+    if (target / "eval_info.json").exists() and not force:
+        raise CheckpointError(f"{target} holds an evaluation; choose another --out, or --force to replace it")
+    info = evaluate(load_live(settings, folder), settings.env, settings.rollout, target)
+    plot_evaluation(info, target)
+    settings.save(target / "pipeline.toml", ["env", "encoder", "rollout"])
+    return {"out": str(target), "policy": str(folder), **info}
+
+
+@advised
+def serve(
+    settings: PipelineConfig,
+    policy: Path,
+    ready: Callable[[dict[str, object]], None],
+    *,
+    checkpoint: str | None = None,
+) -> None:
+    """Serve a trained policy to clients until SIGINT or SIGTERM; see `vla.rollout.serve`.
+
+    Args:
+        settings: `encoder`, `rollout` and `serve` are used.
+        policy: a run, a checkpoint or a policy folder.
+        ready: called with `url` and `policy` once clients can connect.
+        checkpoint: of a run: best, last or a step; None takes best if there is one, else last.
+
+    Raises:
+        ConfigError: CUDA graphs are asked for, and this torch makes them in the main thread only.
+    """
+    from vla.base.compiling import require_graphs_in_threads
+    from vla.policy.training.run import find_policy
+    from vla.rollout.serve.server import serve as run
+
+    for table, how in (("encoder", settings.encoder.compile), ("rollout", settings.rollout.compile)):
+        require_graphs_in_threads(how, f"{table}.compile")
+    folder = find_policy(policy, checkpoint)
+    live = load_live(settings, folder)
+    run(live, settings.serve, lambda url: ready({"url": url, "policy": str(folder)}))
+
+
+@advised
+def export(
+    settings: PipelineConfig,
+    policy: Path,
+    onnx: Path,
+    *,
+    checks: int = 8,
+    checkpoint: str | None = None,
+    force: bool = False,
+) -> "ExportReport":
+    """Write a policy and its encoder as one ONNX graph; see `vla.rollout.export`.
+
+    Args:
+        settings: `encoder` and `rollout` are used; device and dtype are cpu and float32.
+        policy: a run, a checkpoint or a policy folder.
+        onnx: the file to write.
+        checks: random inputs to compare with PyTorch.
+        checkpoint: of a run: best, last or a step; None takes best if there is one, else last.
+        force: replace an existing file.
+    """
+    from vla.policy.training.run import find_policy
+    from vla.rollout.export.onnx_export import export as run
+
+    folder = find_policy(policy, checkpoint)
+    if onnx.exists() and not force:
+        raise CheckpointError(f"{onnx} exists; choose another --onnx, or --force to replace it")
+    encoder = settings.encoder.model_copy(update={"device": "cpu", "dtype": "float32"})
+    live = load_live(settings.model_copy(update={"encoder": encoder}), folder)
+    return run(live, onnx, checks=checks)
