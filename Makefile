@@ -25,7 +25,7 @@ test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" python examples/demo.py

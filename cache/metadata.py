@@ -192,8 +192,8 @@ class CacheMetadata(StrictModel):
         return next((stream for stream in self.streams if stream.name == STATE), None)
 
     @property
-    def camera_names(self) -> tuple[str, ...]:
-        """Streams that encoders wrote."""
+    def encoded(self) -> tuple[str, ...]:
+        """Names of the streams that encoders wrote."""
         return tuple(stream.name for stream in self.streams if stream.made_by is not None)
 
     def stream(self, name: str) -> Stream:

@@ -198,7 +198,7 @@ def read_metadata(folder: Path) -> CacheMetadata:
 def _due_fingerprint(metadata: CacheMetadata) -> str:
     if metadata.format_version == 1 and metadata.encoder is not None:
         return version1.fingerprint(
-            metadata.dataset, metadata.encoder, metadata.camera_names, metadata.augmentation
+            metadata.dataset, metadata.encoder, metadata.encoded, metadata.augmentation
         )
     return fingerprint(metadata.dataset, metadata.streams, metadata.augmentation)
 

@@ -47,8 +47,10 @@ PUBLIC = {
 __all__ = sorted(PUBLIC)
 
 if TYPE_CHECKING:
+    from vla.api import embed as embed
     from vla.api import load_live as load_live
     from vla.api import record as record
+    from vla.api import rollout as rollout
     from vla.api import train as train
     from vla.base.errors import VlaError as VlaError
     from vla.cache import FeatureCache as FeatureCache

@@ -42,8 +42,9 @@ def of_cache(settings: "PipelineConfig", cache: "FeatureCache") -> "PipelineConf
     }
     if (identity := cache.metadata.encoder) is not None:
         where: dict[str, Any] = {key: getattr(settings.encoder, key) for key in HERE}
-        where |= {"dtype": identity.dtype} if identity.dtype != "uint8" else {}
-        tables["encoder"] = encoder_config(identity, **where)
+        encoder = encoder_config(identity, **where)
+        dtype = identity.dtype if identity.dtype in encoder.dtypes else "auto"
+        tables["encoder"] = encoder.model_copy(update={"dtype": dtype})
     for name, made in tables.items():
         asked = getattr(settings, name)
         for key in _contradictions(name, asked, made):

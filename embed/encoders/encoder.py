@@ -12,6 +12,7 @@ A new encoder is one file in this folder, or in a plugin: its configuration, a s
 with `type: Literal["name"] = "name"`, beside its class.
 """
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import UInt8
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from vla.base.compiling import Compile
@@ -56,6 +57,12 @@ class Encoder(nn.Module, ABC):
         image_size: tuple[int, int],
     ) -> None:
         super().__init__()
+        if identity.reads != (reads if self.joint else ()):
+            told = "all of them, in order" if self.joint else "none: it encodes each view by itself"
+            raise EncoderError(
+                f"encoder {identity.type} reads {', '.join(reads)}, its identity.reads names "
+                f"{', '.join(identity.reads) or 'none'}; it must name {told}"
+            )
         self.identity, self.reads, self.writes, self.image_size = identity, reads, writes, image_size
 
     @abstractmethod
@@ -124,6 +131,8 @@ class PerViewEncoder(Encoder):
 class EncoderConfig(StrictModel, ABC):
     """Which frozen encoder, and how it runs: table `[encoder]`."""
 
+    dtypes: ClassVar[tuple[str, ...]] = ("float32",)
+    """Arithmetic that it can be asked for; float32 alone goes without saying."""
     model_types: ClassVar[tuple[str, ...]] = ()
     """What a checkpoint's config.json calls itself for the encoder to be chosen without `type`."""
 
@@ -147,6 +156,15 @@ class EncoderConfig(StrictModel, ABC):
     language: bool = False
     """Encode the task texts too, once each, with the text tower of the same checkpoint."""
 
+    @model_validator(mode="after")
+    def _arithmetic_is_known(self) -> "EncoderConfig":
+        if self.dtype not in ("auto", *self.dtypes):
+            known = ", ".join(("auto", *self.dtypes))
+            raise ValueError(
+                f"dtype '{self.dtype}' is nothing for encoder '{self.type}', which takes {known}"
+            )
+        return self
+
     @abstractmethod
     def build(self, cameras: tuple[str, ...], device: torch.device) -> Encoder:
         """Load the encoder, as it is to run on a device; moving it there is up to the caller.
@@ -155,10 +173,21 @@ class EncoderConfig(StrictModel, ABC):
             EncoderError: its weights cannot be reached, or are not what they should be.
         """
 
-    def identity(self) -> EncoderIdentity:
-        """Identify an encoder without weights that computes in float32: by the configuration's own keys."""
-        own = self.model_dump(mode="json", include=type(self).own_keys())
-        return EncoderIdentity(type=self.type, id=self.id, weights_sha256=None, dtype="float32", settings=own)
+    def identity(self, weights: nn.Module | None = None, reads: tuple[str, ...] = ()) -> EncoderIdentity:
+        """Identify an encoder that computes in float32, by the configuration's own keys and its weights.
+
+        Args:
+            weights: whatever it computes with; None is nothing.
+            reads: the cameras of a joint encoder, in order.
+        """
+        return EncoderIdentity(
+            type=self.type,
+            id=self.id,
+            weights_sha256=None if weights is None else hash_of(weights),
+            dtype="float32",
+            reads=reads,
+            settings=self.model_dump(mode="json", include=type(self).own_keys()),
+        )
 
     @classmethod
     def settings_of(cls, identity: EncoderIdentity) -> dict[str, Any]:
@@ -195,6 +224,15 @@ class EncoderFamily(Family[EncoderConfig]):
                 if model_type in config.model_types:
                     return member
         return self.default
+
+
+def hash_of(weights: nn.Module) -> str:
+    """Hash the names, shapes and float32 values of a module's tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.state_dict().items()):
+        digest.update(f"{name}{list(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 def _model_type(folder: Path) -> str | None:

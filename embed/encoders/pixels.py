@@ -3,7 +3,7 @@
 vla embed --encoder pixels --set encoder.image_size=[96,96]
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import UInt8
@@ -19,6 +19,7 @@ INTERPOLATION = "bilinear-antialias-uint8"
 class PixelsConfig(EncoderConfig):
     """Frames as they are, at one size."""
 
+    dtypes: ClassVar[tuple[str, ...]] = ()
     type: Literal["pixels"] = "pixels"
     id: Literal["pixels"] = "pixels"
     """It has no weights, so there is one of it."""

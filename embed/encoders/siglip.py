@@ -24,6 +24,7 @@ SMALL_TOWER_BATCH, SMALL_TOWER_BYTES = 16, 1 << 18
 class SiglipConfig(EncoderConfig):
     """A SigLIP vision tower."""
 
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")
     model_types: ClassVar[tuple[str, ...]] = ("siglip", "siglip_vision_model")
 
     type: Literal["siglip"] = "siglip"

@@ -48,7 +48,7 @@ def test_a_whole_old_cache_has_no_problems() -> None:
 def test_its_fingerprint_is_the_one_that_format_1_gave_it() -> None:
     metadata = FeatureCache(OLD).metadata
     assert metadata.encoder is not None
-    cameras, augmentation = metadata.camera_names, metadata.augmentation
+    cameras, augmentation = metadata.encoded, metadata.augmentation
     due = version1.fingerprint(metadata.dataset, metadata.encoder, cameras, augmentation)
     assert metadata.fingerprint == due
 

@@ -223,5 +223,5 @@ def test_episodes_of_a_single_frame_and_one_camera_are_embedded(
 ) -> None:
     demos = write_dataset(tmp_path / "demos", lengths, (16, 16), 3, cameras={"top": "image"})
     cache = FeatureCache(run(demos, encoder_dir, tmp_path / "out"))
-    assert (cache.num_frames, cache.metadata.camera_names) == (sum(lengths), ("top",))
+    assert (cache.num_frames, cache.metadata.encoded) == (sum(lengths), ("top",))
     assert cache.metadata.statistics["action"].std == (0.0, 0.0, 0.0) or sum(lengths) > 1

@@ -35,17 +35,17 @@ def in_format_1(made: CacheMetadata) -> dict[str, Any]:
     statistics = {name: found.model_dump(mode="json") for name, found in made.statistics.items()}
     return {
         "format_version": 1,
-        "fingerprint": version1.fingerprint(made.dataset, encoder, made.camera_names, made.augmentation),
+        "fingerprint": version1.fingerprint(made.dataset, encoder, made.encoded, made.augmentation),
         "dataset": dataset | {f"{name}_key": made.dataset.keys[name] for name in vectors},
         "encoder": encoder.model_dump(mode="json", include={"id", "revision", "weights_sha256", "dtype"})
         | {"pooling": encoder.settings["pooling"], "feature_dim": dim, "tokens": tokens},
         "preprocessing": {key: value for key, value in encoder.settings.items() if key != "pooling"},
-        "camera_names": list(made.camera_names),
+        "camera_names": list(made.encoded),
         "augmentation": made.augmentation.model_dump(mode="json"),
         **{f"{name}_dim": made.stream(name).shape[0] for name in vectors},
         **{f"{name}_statistics": statistics[name] for name in vectors},
         "feature_statistics": {
-            name: {key: statistics[name][key] for key in ("mean", "std")} for name in made.camera_names
+            name: {key: statistics[name][key] for key in ("mean", "std")} for name in made.encoded
         },
         **made.model_dump(mode="json", include={"num_frames", "frames_per_shard", "episodes"}),
     }
@@ -61,7 +61,7 @@ def old(dataset: Path, encoder_dir: Path, tmp_path: Path) -> FeatureCache:
     header["shards"] = []
     for number, shard in enumerate(made.metadata.shards):
         tensors = load_file(made.folder / shard.file)
-        named = {f"features.{k}" if k in made.metadata.camera_names else k: v for k, v in tensors.items()}
+        named = {f"features.{k}" if k in made.metadata.encoded else k: v for k, v in tensors.items()}
         place = {"fingerprint": header["fingerprint"], "first_frame": 4 * number, "frames": shard.frames}
         save_file(named, folder / shard.file, metadata={"shard": json.dumps(place)})
         header["shards"].append(

@@ -7,10 +7,10 @@ from pathlib import Path
 import gymnasium
 import pytest
 
-import vla.rollout
+from vla.rollout import worlds
 from vla.rollout.worlds.expert import EXPERT_TASKS, find_task
 
-WORLDS = Path(vla.rollout.__file__).parent / "worlds"
+WORLDS = Path(worlds.__file__).parent
 
 
 def test_importing_the_room_knows_all_worlds_and_imports_no_simulator() -> None:

@@ -12,7 +12,6 @@ import pytest
 import torch
 from fakes import fake_images
 
-import vla.embed.frozen_encoder
 from vla.base.compiling import advise_compiling, compile_module, require_graphs_in_threads
 from vla.base.errors import ConfigError
 from vla.embed.encoders.siglip import SiglipConfig
@@ -48,7 +47,7 @@ def test_a_compiled_encoder_fills_up_passes_and_gives_the_same_features(
     encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        vla.embed.frozen_encoder, "compile_module", functools.partial(compile_module, backend="eager")
+        "vla.embed.frozen_encoder.compile_module", functools.partial(compile_module, backend="eager")
     )
     config = SiglipConfig(id=str(encoder_dir), device="cpu")
     plain = FrozenEncoder.load(config, ("top",))

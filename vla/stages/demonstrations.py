@@ -36,7 +36,8 @@ def _made_by(settings: PipelineConfig) -> bytes:
     from vla.base.device import choose_device, choose_dtype
 
     dataset, encoder = settings.dataset, settings.encoder
-    dtype = choose_dtype(encoder.dtype, choose_device(encoder.device))
+    chosen = choose_dtype(encoder.dtype, choose_device(encoder.device))
+    dtype = chosen if chosen in encoder.dtypes else "auto"
     path = Path(dataset.path)
     place = str(path.absolute()) if path.is_dir() else dataset.path
     resolved = settings.model_copy(
