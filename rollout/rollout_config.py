@@ -33,7 +33,9 @@ class RecordConfig(StrictModel):
     task: str = "sim_transfer"
     """A task with a scripted expert: sim_transfer, aloha_transfer_cube."""
     episodes: PositiveInt = 50
-    """Episodes of the dataset."""
+    """Episodes of the dataset, those included that `append` finds there."""
+    append: bool = False
+    """Continue the dataset at `out`, if there is one, to the bytes that one recorded at once has."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Attempt k is reset with seed + k; failures are left out, so episodes may skip seeds."""
     out: str = "data/sim_transfer"

@@ -25,7 +25,8 @@ from vla.embed.datasets.lerobot.writer import EpisodeTable, make_features, write
 from vla.rollout.record.attempt import IMAGE_COLUMN, STATE_COLUMN, Outcome
 from vla.rollout.record.attempt_pool import open_pool
 from vla.rollout.record.plan import Plan, make_plan
-from vla.rollout.record.staging import Staging
+from vla.rollout.record.recorded import Recorded
+from vla.rollout.record.staging import Staging, restore
 from vla.rollout.rollout_config import EnvConfig, RecordConfig
 from vla.rollout.worlds.expert import find_task
 
@@ -45,13 +46,14 @@ class RecordReport:
     failures: int
     seconds: float
     resumed_episodes: int
-    """Episodes that an earlier, interrupted run had finished."""
+    """Episodes that an earlier run had finished, interrupted or, with `append`, not."""
 
 
 def record(env: EnvConfig, config: RecordConfig, notes: Mapping[str, bytes] | None = None) -> RecordReport:
-    """Record demonstrations into the new directory `config.out`, a LeRobotDataset v3.0.
+    """Record demonstrations into the directory `config.out`, a LeRobotDataset v3.0.
 
-    Work is kept in `<out>.partial/` until all of it is done; the same call takes up what is there.
+    Work is kept in `<out>.partial/` until all of it is done; the same call takes up what is there. With
+    `config.append` an earlier recording is continued, to the bytes that one of so many episodes has.
 
     Args:
         env: the environment, also that of later rollouts.
@@ -60,8 +62,8 @@ def record(env: EnvConfig, config: RecordConfig, notes: Mapping[str, bytes] | No
 
     Raises:
         ConfigError: no expert fits the task or the environment.
-        DatasetError: there is something at `config.out` already, an unfinished recording with other
-            settings lies beside it, or too few attempts succeed.
+        DatasetError: there is something at `config.out` already that is not to be continued or cannot be,
+            an unfinished recording with other settings lies beside it, or too few attempts succeed.
         EnvironmentSetupError: the environment's package is not installed, or this machine cannot render.
         VlaError: another process is recording to the same place.
         Interrupted: a signal came; the attempts at work were finished first.
@@ -70,30 +72,54 @@ def record(env: EnvConfig, config: RecordConfig, notes: Mapping[str, bytes] | No
     plan = make_plan(env, config)
     out = Path(config.out)
     with exclusive(out):
-        if out.is_file() or (out.is_dir() and any(out.iterdir())):
-            raise DatasetError(f"{out} already exists; delete it or choose another --out")
-        if out.resolve() == Path.cwd():
-            # It is published by taking the place of what is at `out`: the shell would be left in a folder
-            # that is gone.
-            raise DatasetError(f"'{out}' is the working directory; name a new one, for example --out demos")
-        staging = Staging(out, plan)
-        outcomes = staging.outcomes()
-        resumed = min(_count_kept(outcomes, plan), config.episodes)
-        _run_missing(plan, config, staging, outcomes, resumed)
-        chosen = _chosen(outcomes, plan, config.episodes)
-        frames = _assemble(plan, staging, chosen)
-        for name, data in (notes or {}).items():
-            write_atomically(staging.dataset / name, data)
-        staging.publish()
+        restore(out)
+        recorded = _recorded(out, plan, config)
+        before = len(recorded.numbers) if recorded else 0
+        outcomes = dict(recorded.outcomes) if recorded else {}
+        resumed, frames = before, recorded.frames if recorded else 0
+        if before < config.episodes:
+            staging = Staging(out, plan)
+            outcomes |= staging.outcomes()
+            resumed = min(_count_kept(outcomes, plan), config.episodes)
+            _run_missing(plan, config, staging, outcomes, resumed)
+            chosen = _chosen(outcomes, plan, config.episodes)
+            frames = _assemble(plan, staging, chosen, recorded)
+            for name, data in (notes or {}).items():
+                write_atomically(staging.dataset / name, data)
+            staging.publish()
+    last = max(_chosen(outcomes, plan, config.episodes))
     return RecordReport(
         path=out,
         episodes=config.episodes,
         frames=frames,
-        attempts=max(chosen) + 1,
-        failures=sum(not outcomes[number].success for number in range(max(chosen) + 1)),
+        attempts=last + 1,
+        failures=sum(not outcomes[number].success for number in range(last + 1)),
         seconds=time.monotonic() - started,
         resumed_episodes=resumed,
     )
+
+
+def _recorded(out: Path, plan: Plan, config: RecordConfig) -> Recorded | None:
+    """Return the recording that is to be continued; None if there is none.
+
+    Raises:
+        DatasetError: something lies there that is not to be continued, or cannot be.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        if not config.append:
+            raise DatasetError(f"{out} already exists; continue it with --append, or choose another --out")
+        found = Recorded(out, plan)
+        if len(found.numbers) > config.episodes:
+            raise DatasetError(
+                f"{out} has {len(found.numbers)} episodes already, {config.episodes} are asked for; "
+                "--episodes counts all of them"
+            )
+        return found
+    if out.resolve() == Path.cwd():
+        # It is published by taking the place of what is at `out`: the shell would be left in a folder
+        # that is gone.
+        raise DatasetError(f"'{out}' is the working directory; name a new one, for example --out demos")
+    return None
 
 
 def attempts_missing(kept: Mapping[int, bool], episodes: int) -> list[int]:
@@ -165,18 +191,18 @@ def _chosen(outcomes: Mapping[int, Outcome], plan: Plan, episodes: int) -> dict[
     return {number: outcomes[number] for number in numbers[:episodes]}
 
 
-def _assemble(plan: Plan, staging: Staging, chosen: Mapping[int, Outcome]) -> int:
+def _assemble(plan: Plan, staging: Staging, chosen: Mapping[int, Outcome], recorded: Recorded | None) -> int:
     """Put the data set together in the staging folder; return its number of frames."""
-    task, (first, *_) = find_task(plan.task), chosen
-    cameras = [column.removeprefix(IMAGE_COLUMN) for column in chosen[first].histograms]
-    sensors = _sensors(pq.read_schema(staging.path(first)))
+    task, newest = find_task(plan.task), max(chosen)
+    cameras = [column.removeprefix(IMAGE_COLUMN) for column in chosen[newest].histograms]
+    sensors = _sensors(pq.read_schema(staging.path(newest)))
     features = make_features(cameras, plan.image_size, task.state_names, sensors)
     frames = write_dataset(
         staging.dataset,
         features,
         task.control_hz,
         task.instruction,
-        _episode_tables(staging, chosen),
+        _episode_tables(staging, chosen, recorded),
         robot_type=task.robot_type,
     )
     settings = plan.model_dump(mode="json")
@@ -202,8 +228,12 @@ def _sensors(schema: pa.Schema) -> list[Stream]:
     return sensors
 
 
-def _episode_tables(staging: Staging, chosen: Mapping[int, Outcome]) -> Iterator[EpisodeTable]:
-    for number, outcome in chosen.items():
+def _episode_tables(
+    staging: Staging, chosen: Mapping[int, Outcome], recorded: Recorded | None
+) -> Iterator[EpisodeTable]:
+    if recorded is not None:
+        yield from recorded.episodes()
+    for number, outcome in list(chosen.items())[len(recorded.numbers) if recorded else 0 :]:
         table = pq.read_table(staging.path(number)).replace_schema_metadata()
         histograms = {column: np.array(counts) for column, counts in outcome.histograms.items()}
         yield EpisodeTable(frames=table, histograms=histograms)

@@ -3,6 +3,7 @@
     plan.json                  what is being recorded
     attempts/000000.parquet    one file a finished attempt
     dataset/                   the data set, while it is being put together
+    before/                    the data set that it continues, for the moment in which they change places
 
 Files appear whole or not at all, so whatever is there after a crash can be used.
 """
@@ -20,6 +21,19 @@ from vla.base.files import remove_leftovers, sync_folder, write_atomically, writ
 from vla.rollout.record.attempt import Outcome, read_outcome
 from vla.rollout.record.plan import Plan
 
+BEFORE = "before"
+
+
+def staging_folder(out: Path) -> Path:
+    """Return where the recording of an output grows."""
+    return out.with_name(out.name + ".partial")
+
+
+def restore(out: Path) -> None:
+    """Put a data set back that was about to change places with the one that continues it: a kill came."""
+    if not out.exists() and (before := staging_folder(out) / BEFORE).is_dir():
+        before.rename(out)
+
 
 class Staging:
     """The staging folder of one output; only the holder of the output's lock may use it.
@@ -34,7 +48,7 @@ class Staging:
 
     def __init__(self, out: Path, plan: Plan) -> None:
         self._out = out
-        self._root = out.with_name(out.name + ".partial")
+        self._root = staging_folder(out)
         self._attempts = self._root / "attempts"
         self._check(plan)
         self._attempts.mkdir(parents=True, exist_ok=True)
@@ -68,7 +82,7 @@ class Staging:
         return read_outcome(pq.read_schema(self.path(number)))
 
     def publish(self) -> None:
-        """Move the data set to its place in one step, then delete the folder.
+        """Move the data set to its place, in one step where it continues none, then delete the folder.
 
         Raises:
             WriteError: the disk has no room for it after all.
@@ -76,6 +90,8 @@ class Staging:
         with writing(self._out):
             for path in [*self.dataset.rglob("*"), self.dataset]:
                 sync_folder(path)  # files are synced in the same way
+            if self._out.is_dir() and any(self._out.iterdir()):
+                self._out.rename(self._root / BEFORE)
             self.dataset.rename(self._out)
             sync_folder(self._out.parent)
         shutil.rmtree(self._root)
@@ -92,19 +108,19 @@ class Staging:
             ) from error
         before, now = found.model_dump(mode="json"), plan.model_dump(mode="json")
         if before != now:
-            key, old, new = _first_difference(before, now)
+            key, old, new = first_difference(before, now)
             raise DatasetError(
                 f"{self._root} holds an unfinished recording with {key} = {old!r}, this one has {new!r}; "
                 f"delete it, go back to {old!r}, or choose another --out"
             )
 
 
-def _first_difference(
+def first_difference(
     before: dict[str, Any], now: dict[str, Any], prefix: str = ""
 ) -> tuple[str, object, object]:
     """Return the dotted name of the first setting that differs, and its two values."""
     key = next(key for key in [*before, *now] if before.get(key) != now.get(key))
     old, new = before.get(key), now.get(key)
     if isinstance(old, dict) and isinstance(new, dict):
-        return _first_difference(old, new, f"{prefix}{key}.")
+        return first_difference(old, new, f"{prefix}{key}.")
     return f"{prefix}{key}", old, new

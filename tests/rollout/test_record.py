@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,8 +181,21 @@ def test_an_unknown_argument_of_the_environment_is_refused(tmp_path: Path) -> No
 
 
 def test_an_existing_data_set_is_not_overwritten(recording: Path) -> None:
-    with pytest.raises(DatasetError, match="demos already exists; delete it or choose another --out"):
+    with pytest.raises(
+        DatasetError, match="demos already exists; continue it with --append, or choose another --out"
+    ):
         record(ENV, small_config(recording))
+
+
+def test_a_recording_that_grows_has_the_bytes_of_one_made_at_once(recording: Path, tmp_path: Path) -> None:
+    grown, whole = tmp_path / "grown", tmp_path / "whole"
+    shutil.copytree(recording, grown)
+    more = {"episodes": 4, "append": True}
+    report = record(ENV, small_config(grown).model_copy(update=more))
+    assert (report.episodes, report.frames, report.resumed_episodes) == (4, 4 * MAX_EPISODE_STEPS, 2)
+    record(ENV, small_config(whole).model_copy(update=more))  # nothing is there yet: no error
+    assert content(grown) == content(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grown", "whole"]
 
 
 def leave_unfinished(env: EnvConfig, config: RecordConfig) -> None:

@@ -15,7 +15,7 @@ def record(settings: PipelineConfig) -> "RecordReport":
     """Record demonstrations into `record.out`; see `vla.rollout.record`."""
     from vla.rollout.record.record import record as run
 
-    made_by = settings.to_toml(["env", "record"], without=["record.out", "record.workers"])
+    made_by = settings.to_toml(["env", "record"], without=["record.out", "record.workers", "record.append"])
     return run(settings.env, settings.record, {"pipeline.toml": made_by})
 
 
