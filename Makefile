@@ -1,5 +1,6 @@
 # make setup   virtual environment with the exact pins of constraints.txt
 # make test    lint, types, tests
+# make slow    tests that take minutes and rarely break
 # make demo    record -> embed -> train -> rollout on one CPU
 # make interop lerobot reads what vla writes, and the other way round; in .venv-interop
 # make aloha   gym-aloha, with its own MuJoCo, and the tests that need it; in .venv-aloha
@@ -10,7 +11,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo interop aloha slurm fuzz format clean
+.PHONY: setup test slow demo interop aloha slurm fuzz format clean
 
 setup: .venv/ready
 
@@ -26,6 +27,9 @@ test: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto --dist loadfile
+
+slow: .venv/ready
+	$(BIN)/pytest -m slow
 
 demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" python examples/demo.py

@@ -70,6 +70,7 @@ def test_training_has_the_same_losses_for_any_number_of_processes(head: str, tmp
     assert (tmp_path / "two/checkpoints/last").resolve().name == "000006"
 
 
+@pytest.mark.slow
 def test_a_compiled_loss_is_shared_by_processes_as_it_is(tmp_path: Path) -> None:
     # More than 1 MiB of weights: DistributedDataParallel then has several buckets of gradients, at whose
     # borders torch would cut a compiled loss.
