@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vla.policy.nn.layers import Attention, RotaryEmbedding, SwiGLU
+from vla.policy.nn import dual
+from vla.policy.nn.dual import Dual
+from vla.policy.nn.layers import Attention, Float32Linear, Linear, RotaryEmbedding, SiLU, SwiGLU
 from vla.policy.nn.residual import AttnResStack, PlainStack
 from vla.policy.policy_config import HeadedConfig
 
@@ -32,11 +34,11 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         frequencies = 2 * math.pi * torch.logspace(math.log10(0.05), 0, NUM_FREQUENCIES)
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.mlp = nn.Sequential(nn.Linear(2 * NUM_FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.mlp = nn.Sequential(Linear(2 * NUM_FREQUENCIES, dim), SiLU(), Linear(dim, dim))
 
-    def forward(self, time: Float[Tensor, "B"]) -> Float[Tensor, "B 1 D"]:
-        angle = time[:, None] * self.frequencies
-        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))[:, None]
+    def forward(self, time: Float[Tensor, "B"] | Dual) -> Float[Tensor, "B 1 D"] | Dual:
+        angle = time[..., None].mul(self.frequencies)
+        return self.mlp(dual.cat([dual.cos(angle), dual.sin(angle)], dim=-1))[..., None, :]
 
 
 class ActionTransformer(nn.Module):
@@ -57,23 +59,26 @@ class ActionTransformer(nn.Module):
         sublayers: list[nn.Module] = []
         for _ in range(config.n_layer):
             sublayers += [Attention(width, config.n_head, rotary), SwiGLU(width)]
-        self.cond_in = nn.Linear(config.cond_dim, width)
-        self.action_in = nn.Linear(action_dim, width)
+        self.cond_in = Linear(config.cond_dim, width)
+        self.action_in = Float32Linear(action_dim, width)
         self.time_in = nn.ModuleList(TimeEmbedding(width) for _ in range(num_times))
         # Rotary positions alone do not say which token is a time and which an action.
         self.token_embedding = nn.Parameter(0.02 * torch.randn(num_tokens, width))
         self.stack = (AttnResStack if config.residual == "attnres" else PlainStack)(sublayers, width)
-        self.outputs = nn.ModuleList(nn.Linear(width, action_dim) for _ in range(num_outputs))
+        self.outputs = nn.ModuleList(Float32Linear(width, action_dim) for _ in range(num_outputs))
         for output in self.outputs:
             assert isinstance(output, nn.Linear)
             nn.init.zeros_(output.weight)
             nn.init.zeros_(output.bias)
 
     def forward(
-        self, x_t: Float[Tensor, "B T A"], cond: Float[Tensor, "B T_obs C"], *times: Float[Tensor, "B"]
-    ) -> tuple[Float[Tensor, "B T A"], ...]:
-        """Return the predictions, one an output."""
+        self,
+        x_t: Float[Tensor, "B T A"] | Dual,
+        cond: Float[Tensor, "B T_obs C"],
+        *times: Float[Tensor, "B"] | Dual,
+    ) -> tuple[Float[Tensor, "B T A"] | Dual, ...]:
+        """Return the predictions, one an output; duals where x_t and the times are."""
         embedded = [embed(time) for embed, time in zip(self.time_in, times, strict=True)]
-        tokens = torch.cat([self.cond_in(cond), *embedded, self.action_in(x_t)], dim=1)
-        hidden = self.stack(tokens + self.token_embedding)[:, -self.pred_horizon :]
+        tokens = dual.cat([self.cond_in(cond), *embedded, self.action_in(x_t)], dim=-2)
+        hidden = self.stack(tokens.add(self.token_embedding))[..., -self.pred_horizon :, :]
         return tuple(output(hidden) for output in self.outputs)

@@ -1,38 +1,55 @@
-"""Sublayers of the action transformer: bidirectional attention and a gated MLP.
+"""Sublayers of the action transformer: bidirectional attention and a gated MLP, on tensors and on duals.
 
-Only operators with a forward-mode derivative: flash and memory-efficient attention have none, so the
-attention here is an explicit softmax. At 20 tokens it is as quick. RMSNorm instead of LayerNorm:
-the gradient through LayerNorm's tangent is silently wrong.
+The attention is an explicit softmax, which has a rule in `dual.py`; at 20 tokens it is as quick as fused.
 
 B batch, N tokens, D width, H heads.
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
+
+from vla.policy.nn import dual
+from vla.policy.nn.dual import Dual
 
 NORM_EPS = 1e-6
 ROPE_BASE = 10_000.0
 
 
-class RMSNorm(nn.RMSNorm):
-    """`nn.RMSNorm`, with statistics in float32 at least and a derivative that compiles.
+class Linear(nn.Linear):
+    """`nn.Linear`, for duals too."""
 
-    Where its own operator is one fused kernel, as in CUDA builds, `torch.compile` of a forward-mode
-    derivative breaks ("_fw_primal INTERNAL ASSERT FAILED"), as it does with LayerNorm everywhere. So it is
-    written out for the compiler, which fuses it anyway; eagerly, the one kernel stays.
+    def forward(self, x: Float[Tensor, "*batch in"] | Dual) -> Any:
+        return dual.linear(x, self.weight, self.bias)
+
+
+class Float32Linear(Linear):
+    """A linear layer that stays in float32 (float64 in a model of that) where autocast is on.
+
+    For standardised states and actions: bfloat16 has 8 bits, of a joint that turns by 2 rad that is 8 mrad.
     """
 
-    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
-        if not torch.compiler.is_compiling():
-            return super().forward(x)
+    def forward(self, x: Float[Tensor, "*batch in"] | Dual) -> Any:
+        with torch.autocast(self.weight.device.type, enabled=False):
+            return dual.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class RMSNorm(nn.RMSNorm):
+    """`nn.RMSNorm`, for duals too."""
+
+    def forward(self, x: Float[Tensor, "*batch D"] | Dual) -> Any:
         assert self.eps is not None
-        values = x.to(torch.promote_types(x.dtype, torch.float32))
-        inverse_rms = torch.rsqrt(values.square().mean(dim=-1, keepdim=True) + self.eps)
-        return values * inverse_rms * self.weight
+        return dual.rms_norm(x, self.weight, self.eps)
+
+
+class SiLU(nn.Module):
+    """x * sigmoid(x), for duals too."""
+
+    def forward(self, x: Float[Tensor, "*shape"] | Dual) -> Float[Tensor, "*shape"] | Dual:
+        return dual.silu(x)
 
 
 class RotaryEmbedding(nn.Module):
@@ -48,10 +65,11 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
 
-    def forward(self, x: Float[Tensor, "B H N head_dim"]) -> Float[Tensor, "B H N head_dim"]:
+    def forward(self, x: Float[Tensor, "B H N head_dim"] | Dual) -> Float[Tensor, "B H N head_dim"] | Dual:
         """Rotate each pair (first half, second half) of the head dimensions by its position's angle."""
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * self.cos - b * self.sin, a * self.sin + b * self.cos], dim=-1)
+        halves: Any = x.chunk(2, dim=-1)
+        a, b = halves
+        return dual.cat([a.mul(self.cos).sub(b.mul(self.sin)), a.mul(self.sin).add(b.mul(self.cos))], dim=-1)
 
 
 class Attention(nn.Module):
@@ -61,21 +79,20 @@ class Attention(nn.Module):
         super().__init__()
         head_dim = dim // num_heads
         self.num_heads, self.scale = num_heads, 1 / math.sqrt(head_dim)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.out = nn.Linear(dim, dim, bias=False)
+        self.qkv = Linear(dim, 3 * dim, bias=False)
+        self.out = Linear(dim, dim, bias=False)
         # Without these the derivative of MeanFlow heads was reported to diverge.
         self.query_norm = RMSNorm(head_dim, eps=NORM_EPS)
         self.key_norm = RMSNorm(head_dim, eps=NORM_EPS)
         self.rotary = rotary
 
-    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        batch, tokens, dim = x.shape
-        heads = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        query, key, value = heads.unbind(0)
+    def forward(self, x: Float[Tensor, "B N D"] | Dual) -> Float[Tensor, "B N D"] | Dual:
+        heads = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = (part.transpose(-3, -2) for part in heads.unbind(-3))
         query = self.rotary(self.query_norm(query))
         key = self.rotary(self.key_norm(key))
-        weights = (query @ key.transpose(-1, -2) * self.scale).softmax(dim=-1)
-        return self.out((weights @ value).transpose(1, 2).reshape(batch, tokens, dim))
+        weights = dual.softmax(query.matmul(key.transpose(-1, -2)).mul(self.scale))
+        return self.out(weights.matmul(value).transpose(-3, -2).flatten(-2))
 
 
 class SwiGLU(nn.Module):
@@ -84,9 +101,9 @@ class SwiGLU(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         hidden = -(-8 * dim // 24) * 8
-        self.gate_and_up = nn.Linear(dim, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, dim, bias=False)
+        self.gate_and_up = Linear(dim, 2 * hidden, bias=False)
+        self.down = Linear(hidden, dim, bias=False)
 
-    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+    def forward(self, x: Float[Tensor, "B N D"] | Dual) -> Float[Tensor, "B N D"] | Dual:
         gate, up = self.gate_and_up(x).chunk(2, dim=-1)
-        return self.down(functional.silu(gate) * up)
+        return self.down(dual.silu(gate).mul(up))

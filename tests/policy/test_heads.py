@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vla.policy.agents.vla_agent import VLAAgent
 from vla.policy.batch import Batch
-from vla.policy.heads.ddpm import DdpmConfig, DdpmHead, cosine_alpha_bar
+from vla.policy.heads.ddpm import DdpmConfig, DdpmHead, cosine_alpha_bar, sampling_levels
 from vla.policy.heads.flow import FlowHead
 from vla.policy.heads.head import HEADS
 from vla.policy.policy_config import policy_config
@@ -108,6 +108,19 @@ def test_noise_levels_follow_the_squared_cosine() -> None:
     assert signal[49] == pytest.approx(half / start, rel=1e-4)
     assert signal[0] > 0.99 and 0 < signal[-1] < 1e-5
     assert (signal.diff() < 0).all()
+
+
+def test_a_sampler_visits_the_last_level_of_each_of_equal_parts() -> None:
+    assert sampling_levels(100, 1) == [99]
+    assert sampling_levels(100, 2) == [99, 49]
+    assert sampling_levels(100, 10) == [99, 89, 79, 69, 59, 49, 39, 29, 19, 9]
+    assert sampling_levels(10, 100) == sampling_levels(10, 10) == list(range(9, -1, -1))
+
+
+def test_the_second_of_two_steps_is_not_wasted_on_the_first_level() -> None:
+    head, noise = DdpmHead(GaussianNoise(), cond_dim=1, shape=ONE, config=DdpmConfig()), draws(4000)
+    samples = head.sample(torch.zeros(4000, 1, 1), GivenNoise(noise), 2)
+    assert samples.std() > 0.2 * SPREAD  # 0.27; down to the first level it was 0.08
 
 
 def agent_with(head: str, tmp_path: Path) -> VLAAgent:

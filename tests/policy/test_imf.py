@@ -1,7 +1,7 @@
 """Improved MeanFlow: the identity on a flow with known solution, the derivative, the sampler."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from vla.policy.agents.vla_agent import VLAAgentConfig
 from vla.policy.heads.head import masked_mean_square
 from vla.policy.heads.imf import ImfConfig, ImfHead, num_flow_rows, sample_times, total_derivative
 from vla.policy.nn.action_transformer import ActionTransformer
+from vla.policy.nn.dual import Dual, elementwise
 from vla.policy.nn.residual import AttnResStack
 from vla.policy.random import GivenNoise, RowRandom
 
@@ -21,13 +22,21 @@ def scale(t: Tensor) -> Tensor:
     return ((1 - t) ** 2 * SPREAD**2 + t**2).sqrt()
 
 
-def gaussian_flow(x: Tensor, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+def scale_slope(t: Tensor) -> Tensor:
+    return (t - (1 - t) * SPREAD**2) / scale(t)
+
+
+def gaussian_flow(x: Any, t: Any, h: Any) -> tuple[Any, Any]:
     """Exact average and instantaneous velocity for data N(0, SPREAD^2): x_r = x_t scale(r) / scale(t)."""
-    t, h = t[:, None, None], h[:, None, None]
-    slope = (-(1 - t) * SPREAD**2 + t) / scale(t)
-    instantaneous = x * slope / scale(t)
-    average = x * (1 - scale(t - h) / scale(t)) / h.clamp(min=1e-9)
-    return torch.where(h > 0, average, instantaneous), instantaneous
+    t, h = t[..., None, None], h[..., None, None]
+    if isinstance(h, Tensor) and not h.any():
+        instantaneous = x * scale_slope(t) / scale(t)
+        return instantaneous, instantaneous
+    at_r = elementwise(t.sub(h), scale, scale_slope)
+    share = at_r.mul(elementwise(t, lambda t: 1 / scale(t), lambda t: -scale_slope(t) / scale(t) ** 2))
+    part = share.mul(elementwise(h, lambda h: -1 / h, lambda h: 1 / h**2))
+    average = x.mul(part.add(elementwise(h, lambda h: 1 / h, lambda h: -1 / h**2)))
+    return average, None
 
 
 def gaussian_samples(count: int = 512) -> tuple[Tensor, Tensor, Tensor]:
@@ -41,7 +50,7 @@ def gaussian_samples(count: int = 512) -> tuple[Tensor, Tensor, Tensor]:
 def test_the_compound_velocity_is_the_instantaneous_one_on_an_exact_flow() -> None:
     x, t, r = gaussian_samples()
     h = (t - r)[:, None, None]
-    u, v = gaussian_flow(x, t, t - r)
+    u, v = gaussian_flow(x, t, t - r)[0], gaussian_flow(x, t, torch.zeros_like(t))[1]
     compound = u + h * total_derivative(gaussian_flow, x, t, r)
     torch.testing.assert_close(compound, v, atol=1e-10, rtol=0)
 
@@ -49,12 +58,8 @@ def test_the_compound_velocity_is_the_instantaneous_one_on_an_exact_flow() -> No
 def test_forgetting_that_h_moves_with_t_is_far_off() -> None:
     x, t, r = gaussian_samples()
     h, ones = t - r, torch.ones_like(t)
-    u, v = gaussian_flow(x, t, h)
-
-    def average(x: Tensor, t: Tensor, h: Tensor) -> Tensor:
-        return gaussian_flow(x, t, h)[0]
-
-    wrong = torch.func.jvp(average, (x, t, h), (v, ones, torch.zeros_like(h)))[1]
+    u, v = gaussian_flow(x, t, h)[0], gaussian_flow(x, t, torch.zeros_like(t))[1]
+    wrong = gaussian_flow(Dual.of(x, v), Dual.of(t, ones), Dual.of(h, torch.zeros_like(h)))[0].tangent
     error = u + h[:, None, None] * wrong - v
     assert error.pow(2).mean().sqrt() > 0.1
 

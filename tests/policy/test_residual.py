@@ -1,8 +1,14 @@
 """Attention Residuals: identity at zero queries, and the fast mix against the formula."""
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from vla.policy.nn.dual import Dual
 from vla.policy.nn.layers import Attention, RotaryEmbedding, SwiGLU
 from vla.policy.nn.residual import AttnResStack, PlainStack
 
@@ -69,6 +75,63 @@ def test_the_mix_is_the_papers_softmax_over_depth() -> None:
     torch.testing.assert_close(stack(x), slow_attnres(stack, x), atol=1e-10, rtol=0)
 
 
+def slow_block_attnres(stack: AttnResStack, x: Tensor) -> Tensor:
+    """The block variant by definition: sources are the embedding, whole blocks, and the block so far."""
+
+    def read(query: Tensor, sources: list[Tensor]) -> Tensor:
+        values = torch.stack(sources)
+        logits = (functional.rms_norm(values, x.shape[-1:], eps=1e-6) * query).sum(-1)
+        return (logits.softmax(0)[..., None] * values).sum(0)
+
+    blocks: list[Tensor] = [x]
+    so_far: list[Tensor] = []
+    for index, (norm, sublayer) in enumerate(zip(stack.norms, stack.sublayers, strict=True)):
+        if index % stack.block == 0:
+            blocks, so_far = blocks + so_far, []
+        output = sublayer(norm(read(stack.queries[index], blocks + so_far)))
+        so_far = [so_far[0] + output] if so_far else [output]
+    return stack.final_norm(read(stack.queries[-1], blocks + so_far))
+
+
+@pytest.mark.parametrize("block", [2, 3, 4, 8])
+def test_blocks_are_sums_of_outputs_and_the_last_one_is_read_as_far_as_it_is(block: int) -> None:
+    torch.manual_seed(2)
+    stack = AttnResStack(sublayers(blocks=3), 32, block=block).double()
+    with_random_norms(stack)
+    nn.init.normal_(stack.queries)
+    x = torch.randn(2, 20, 32, dtype=torch.float64)
+    torch.testing.assert_close(stack(x), slow_block_attnres(stack, x), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_the_derivative_goes_through_the_mixes(block: int) -> None:
+    torch.manual_seed(2)
+    stack = AttnResStack(sublayers(blocks=3), 32, block=block).double()
+    nn.init.normal_(stack.queries)
+    x, tangent = torch.randn(2, 2, 20, 32, dtype=torch.float64).unbind()
+    value, expected = torch.func.jvp(stack, (x,), (tangent,))[:2]
+    found = stack(Dual.of(x, tangent))
+    torch.testing.assert_close(found.value, value, atol=1e-10, rtol=0)
+    torch.testing.assert_close(found.tangent, expected, atol=1e-10, rtol=1e-8)
+
+
+def test_no_mix_copies_all_sources_before_it() -> None:
+    stack, x = AttnResStack(sublayers(), 32), torch.randn(2, 20, 32)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            if function is torch.ops.aten.stack.default or function is torch.ops.aten.cat.default:
+                largest = max(largest, result.numel())
+            return result
+
+    with Watch():  # type: ignore[no-untyped-call]
+        stack(x)
+    assert largest <= 2 * x.numel()  # the rotary embedding puts halves together
+
+
 def test_scores_over_depth_are_float32_while_the_rest_is_autocast_to_bfloat16() -> None:
     torch.manual_seed(4)
     stack, x = AttnResStack(sublayers(blocks=1), 32), torch.randn(2, 20, 32)
@@ -77,8 +140,8 @@ def test_scores_over_depth_are_float32_while_the_rest_is_autocast_to_bfloat16() 
     with torch.autocast("cpu", torch.bfloat16):
         scores = stack._scores(x)
         assert stack.sublayers[1](x).dtype == torch.bfloat16
-    assert all(score.dtype == torch.float32 for score in scores)
-    assert torch.equal(torch.stack(scores), torch.stack(expected))
+    assert scores.dtype == torch.float32
+    assert torch.equal(scores, expected)
 
 
 def test_random_queries_change_the_function() -> None:

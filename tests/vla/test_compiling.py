@@ -1,4 +1,4 @@
-"""Compiling: the same numbers and names; the training loss, forward-mode derivative and all, is one graph."""
+"""Compiling: the same numbers and names; the training loss, derivative and all, is one graph."""
 
 import copy
 import functools
@@ -37,10 +37,9 @@ def test_the_loss_and_its_gradient_are_one_graph_and_the_same_numbers(tmp_path: 
         text=True,
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
-    difference = json.loads(finished.stdout)
-    assert difference["loss"] < 1e-5 and difference["gradient"] < 1e-4
-    assert difference["du_dt_rms"] > 0.1
-    assert difference["norms"] == []
+    for difference in json.loads(finished.stdout).values():
+        assert difference["loss"] < 1e-5 and difference["gradient"] < 1e-4
+        assert difference["du_dt_rms"] > 0.1
 
 
 def test_a_compiled_encoder_fills_up_passes_and_gives_the_same_features(

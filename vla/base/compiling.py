@@ -27,9 +27,6 @@ def compile_module(module: nn.Module, how: Compile, backend: str = "inductor") -
     """
     if how == "off":
         return
-    # Or else DistributedDataParallel would have a compiled loss cut where its buckets of gradients end, in
-    # the middle of the forward-mode derivative, which then fails.
-    torch._dynamo.config.optimize_ddp = False
     # Only inductor knows modes.
     mode = "reduce-overhead" if how == "graphs" and backend == "inductor" else None
     module.compile(backend=backend, mode=mode, dynamic=False)
