@@ -3,6 +3,7 @@
 RowRandom     training: each row's numbers are the same for any number of processes
 SeededRows    live: each robot has a seed of its own, whoever else is in the batch
 GivenNoise    export: the noise is an input of the graph
+StillWhere    of any of these, without noise in actions that never move
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vla.base.errors import ConfigError
@@ -30,6 +31,12 @@ class Random(Protocol):
 
     def integers(self, high: int, rows: int, *shape: int) -> Int64[Tensor, "rows ..."]:
         """Draw whole numbers below `high`, [rows, *shape]."""
+
+    def places(self, rows: int) -> tuple[Int64[Tensor, "rows"], int]:
+        """Return which rows of the whole batch these are, and how many that has.
+
+        What depends on a row's place, such as "the first half", asks this: a batch may be shared by processes.
+        """
 
 
 def generator_for(seed: int, purpose: str, index: int, device: torch.device) -> torch.Generator:
@@ -74,6 +81,9 @@ class RowRandom:
     def integers(self, high: int, rows: int, *shape: int) -> Int64[Tensor, "rows ..."]:
         return self._mine(torch.randint(high, (rows * self._world, *shape), **self._where()))
 
+    def places(self, rows: int) -> tuple[Int64[Tensor, "rows"], int]:
+        return self._mine(torch.arange(rows * self._world, device=self.device)), rows * self._world
+
     def _mine(self, numbers: Tensor) -> Tensor:
         return numbers[self._rank :: self._world]
 
@@ -102,6 +112,9 @@ class SeededRows:
     def integers(self, high: int, rows: int, *shape: int) -> Int64[Tensor, "rows ..."]:
         return self._draw(rows, lambda row: torch.randint(high, shape, generator=row))
 
+    def places(self, rows: int) -> tuple[Int64[Tensor, "rows"], int]:
+        return torch.arange(rows, device=self._device), rows
+
     def _draw(self, rows: int, one: Callable[[torch.Generator], Tensor]) -> Tensor:
         assert rows == len(self._rows), f"{len(self._rows)} seeds for {rows} rows"
         return torch.stack([one(row) for row in self._rows]).to(self._device)
@@ -125,3 +138,37 @@ class GivenNoise:
 
     def integers(self, high: int, rows: int, *shape: int) -> Int64[Tensor, "rows ..."]:
         raise ConfigError("the policy draws whole numbers, where noise alone is given")
+
+    def places(self, rows: int) -> tuple[Int64[Tensor, "rows"], int]:
+        return torch.arange(rows, device=self._noise.device), rows
+
+
+class StillWhere:
+    """The numbers of another source; a chunk's noise is 0 in dimensions that never move.
+
+    Those dimensions are 0 in every demonstration, once standardised. With noise in them a head would have to
+    learn to remove it, and would be off by what it has not learned.
+
+    Args:
+        random: the source.
+        chunk: (T, A), the shape of the noise that is meant.
+        moves: [A] bool, False where it is 0.
+    """
+
+    def __init__(self, random: Random, chunk: tuple[int, int], moves: Bool[Tensor, "A"]) -> None:
+        self._random, self._chunk, self._moves = random, chunk, moves
+
+    def normal(self, rows: int, *shape: int) -> Float[Tensor, "rows ..."]:
+        numbers = self._random.normal(rows, *shape)
+        if shape != self._chunk:
+            return numbers
+        return torch.where(self._moves.to(numbers.device), numbers, torch.zeros_like(numbers))
+
+    def uniform(self, rows: int, *shape: int) -> Float[Tensor, "rows ..."]:
+        return self._random.uniform(rows, *shape)
+
+    def integers(self, high: int, rows: int, *shape: int) -> Int64[Tensor, "rows ..."]:
+        return self._random.integers(high, rows, *shape)
+
+    def places(self, rows: int) -> tuple[Int64[Tensor, "rows"], int]:
+        return self._random.places(rows)

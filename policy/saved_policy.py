@@ -13,10 +13,11 @@ Policies written before there were streams have no `format_version`; see `vla.po
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -26,11 +27,18 @@ from vla.base.errors import CheckpointError, ConfigError, nearest
 from vla.base.strict import StrictModel, explain
 from vla.cache.metadata import CacheMetadata, DatasetIdentity, EncoderIdentity, TextIdentity
 from vla.cache.stream import STATE, Kind, Stream
+from vla.policy.nn.bounds import UNBOUNDED
 from vla.policy.policy_config import POLICIES, PolicyConfig
 from vla.policy.version1 import OldConfig, current_name, is_version1, upgrade_config
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+LATER: dict[str, float] = {
+    "action_moves": True,
+    "state_bounds.lowest": -UNBOUNDED,
+    "state_bounds.highest": UNBOUNDED,
+}
+"""Tensors that policies did not have at first, and what stands for one that is missing."""
 RANKS: dict[Kind, int] = {"image": 3, "tokens": 2, "vector": 1, "points": 2, "series": 2}
 
 
@@ -171,6 +179,20 @@ def read_tensors(folder: Path, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from error
     rename = names_today(folder)
     return {rename(name): tensor for name, tensor in tensors.items()}
+
+
+def added_since(due: Mapping[str, Tensor], there: Collection[str]) -> dict[str, Tensor]:
+    """Return what older policies of this format lack, with values that change nothing.
+
+    Args:
+        due: the tensors of such a policy.
+        there: names of those that its file has.
+    """
+    return {
+        name: torch.full_like(due[name], value)
+        for name, value in LATER.items()
+        if name in due and name not in there
+    }
 
 
 def is_of_today(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from vla.base.errors import CheckpointError, ConfigError
 from vla.base.files import write_atomically, write_json
 from vla.base.horizons import Horizons
 from vla.cache.metadata import CacheMetadata
+from vla.cache.movement import movement
 from vla.cache.stream import Observation, Stream
 from vla.policy.batch import Batch, Draws
 from vla.policy.nn.normalize import Standardize
@@ -30,6 +31,7 @@ from vla.policy.saved_policy import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     SavedPolicy,
+    added_since,
     names_today,
     read_config,
     read_tensors,
@@ -51,18 +53,23 @@ class Policy(nn.Module):
         config: the same; `config.policy` are its settings.
         horizons: how many instants it sees, predicts and executes.
         action_standardize: between the robot's units and about unit scale.
+        action_moves: [A] bool, False where an action never moved in the demonstrations.
         default_num_steps: sampling steps where nothing else is asked.
+        grad_clip: largest norm of the gradients where `train.grad_clip` does not say.
         export_problem: why a graph for other programs cannot be made of it; empty where it can.
     """
 
     default_num_steps: int = 1
+    grad_clip: float = 1.0
     export_problem: str = ""
+    action_moves: Tensor
 
     def __init__(self, saved: SavedPolicy) -> None:
         super().__init__()
         self.config = saved
         self.horizons: Horizons = saved.policy.horizons
         self.action_standardize = Standardize(saved.action.channels)
+        self.register_buffer("action_moves", torch.ones(saved.action.channels, dtype=torch.bool))
 
     @classmethod
     def for_cache(
@@ -88,6 +95,8 @@ class Policy(nn.Module):
             )
         action = cache.statistics[policy.config.action.name]
         policy.action_standardize.fit(action.mean, action.std)
+        constant = torch.tensor(movement(action.mean, action.std).constant)
+        policy.action_moves.copy_(~constant)
         policy.fit(cache, texts)
         return policy
 
@@ -122,6 +131,15 @@ class Policy(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.action_standardize.mean.device
+
+    def in_robot_units(self, action: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:
+        """Turn standardised actions into commands; what never moved is commanded to be what it was."""
+        commands = self.action_standardize.invert(action)
+        return torch.where(self.action_moves, commands, self.action_standardize.mean)
+
+    def learns(self, batch: Batch) -> Bool[Tensor, "B T A"]:
+        """Tell which numbers of a batch's actions have something to say: no padding, nothing that never moves."""
+        return ~batch.action_is_pad[:, :, None] & self.action_moves
 
     @abstractmethod
     def draw(self, batch: Batch, random: Random) -> Draws:
@@ -193,7 +211,9 @@ class Policy(nn.Module):
         Raises:
             ValueError: some are missing, or are too many; RuntimeError: they have other shapes.
         """
-        if odd := sorted(tensors.keys() ^ self.saved_state().keys()):
+        due = self.saved_state()
+        tensors = {**added_since(due, tensors.keys()), **tensors}
+        if odd := sorted(tensors.keys() ^ due.keys()):
             raise ValueError(f"tensor '{odd[0]}' is {'too many' if odd[0] in tensors else 'missing'}")
         self.load_state_dict(tensors, strict=False)
 
@@ -252,7 +272,8 @@ def require_shapes(saved: SavedPolicy, path: Path) -> None:
     """
     try:
         with torch.device("meta"):
-            due = {n: tuple(tensor.shape) for n, tensor in saved.policy.build(saved).saved_state().items()}
+            state = saved.policy.build(saved).saved_state()
+            due = {n: tuple(tensor.shape) for n, tensor in state.items()}
     except ConfigError as error:
         raise CheckpointError(f"{path.parent / CONFIG_FILE}: {error}") from error
     rename = names_today(path.parent)
@@ -261,6 +282,7 @@ def require_shapes(saved: SavedPolicy, path: Path) -> None:
             found = {rename(n): tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from error
+    found |= {name: due[name] for name in added_since(state, found.keys())}
     for name in sorted(due.keys() | found.keys()):
         if due.get(name) != found.get(name):
             shapes = [

@@ -27,9 +27,10 @@ from vla.policy.agents.policy import Figures, Policy
 from vla.policy.batch import Batch, Draws
 from vla.policy.fusion.fusion import FUSIONS, FusionConfig, FusionSizes
 from vla.policy.heads.head import HEADS, HeadConfig
+from vla.policy.nn.bounds import Bounds
 from vla.policy.nn.normalize import Standardize
 from vla.policy.policy_config import HeadedConfig
-from vla.policy.random import Random, RowRandom
+from vla.policy.random import Random, RowRandom, StillWhere
 from vla.policy.saved_policy import SavedPolicy
 from vla.policy.trunks.text import LanguageProjector
 from vla.policy.trunks.trunk import TRUNKS, Trunk, TrunkConfig, trunk_for
@@ -99,6 +100,7 @@ class VLAAgent(Policy):
         )
         self._names = tuple(stream.name for stream in seen)
         self.state_standardize = Standardize(saved.state.channels) if saved.state else None
+        self.state_bounds = Bounds(saved.state.channels) if saved.state else None
         self.language: LanguageProjector | None = None
         if policy.language:
             assert saved.text_encoder is not None  # SavedPolicy sees to it
@@ -116,6 +118,7 @@ class VLAAgent(Policy):
         self.fusion = policy.fusion.build(sizes)
         self.head = policy.head.build(policy, saved.action.channels)
         self.default_num_steps = self.head.default_num_steps
+        self.grad_clip = self.head.grad_clip
         self.export_problem = self.head.export_problem
 
     def describe(self) -> dict[str, Any]:
@@ -136,8 +139,11 @@ class VLAAgent(Policy):
         """Take the statistics of what it sees, and the features of the task texts."""
         for name, trunk in self._named_trunks():
             trunk.fit(cache.statistics[name])
-        if self.state_standardize is not None:
-            self.state_standardize.fit(cache.statistics[STATE].mean, cache.statistics[STATE].std)
+        if self.state_standardize is not None and self.state_bounds is not None:
+            state = cache.statistics[STATE]
+            self.state_standardize.fit(state.mean, state.std)
+            if state.min is not None and state.max is not None:
+                self.state_bounds.fit(state.min, state.max)
         action = cache.statistics[self.config.action.name]
         lowest, highest = map(torch.tensor, (action.min, action.max))
         self.head.fit_range(self.action_standardize(lowest), self.action_standardize(highest))
@@ -173,13 +179,17 @@ class VLAAgent(Policy):
 
     def draw(self, batch: Batch, random: Random) -> Draws:
         """Draw the noise and times of one batch's loss."""
-        return self.head.draw(len(batch.action), random)
+        return self.head.draw(len(batch.action), self._noise_of_what_moves(random))
+
+    def _noise_of_what_moves(self, random: Random) -> Random:
+        """Return a source of which a chunk's noise is 0 where an action never moves, as its demonstrations are."""
+        return StillWhere(random, self.head.shape, self.action_moves)
 
     def loss(self, batch: Batch, draws: Draws) -> tuple[Float[Tensor, ""], Figures]:
         """Return the head's loss on a batch, and figures worth logging."""
         cond = self._build_cond(batch.observation)
         action = self.action_standardize(batch.action)
-        return self.head.compute_loss(cond, action, ~batch.action_is_pad, draws)
+        return self.head.compute_loss(cond, action, self.learns(batch), draws)
 
     def act(
         self, observation: Observation, memory: Any = None, random: Random | None = None, num_steps: int = 0
@@ -198,11 +208,12 @@ class VLAAgent(Policy):
             num_steps: network evaluations of the sampler; 0 takes the head's own.
             random: where samples shall be repeatable; torch's default generator otherwise.
         """
-        source = random or RowRandom(device=self.device)
+        source = self._noise_of_what_moves(random or RowRandom(device=self.device))
+        if self.state_bounds is not None and STATE in observation:
+            # A robot that is driven somewhere else is no reason for numbers that training never saw.
+            observation = {**observation, STATE: self.state_bounds(observation[STATE])}
         cond = self._build_cond(observation)
-        return self.action_standardize.invert(
-            self.head.sample(cond, source, num_steps or self.default_num_steps)
-        )
+        return self.in_robot_units(self.head.sample(cond, source, num_steps or self.default_num_steps))
 
     @torch.no_grad()
     def action_error(self, batch: Batch, random: Random) -> Float[Tensor, ""]:

@@ -14,13 +14,13 @@ import math
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from vla.base.strict import NotNegative, Share
 from vla.policy.batch import Draws
-from vla.policy.heads.head import ActionHead, HeadConfig, masked_mean_square
+from vla.policy.heads.head import ActionHead, HeadConfig, Valid, masked_mean_square
 from vla.policy.nn.action_transformer import ActionTransformer
 from vla.policy.policy_config import HeadedConfig
 from vla.policy.random import Random
@@ -86,7 +86,7 @@ class DdpmHead(ActionHead):
         self,
         cond: Float[Tensor, "B T_obs C"],
         action: Float[Tensor, "B T A"],
-        valid: Bool[Tensor, "B T"],
+        valid: Valid,
         draws: Draws,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Return the mean square error of the noise."""

@@ -11,11 +11,11 @@ B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vla.policy.batch import Draws
-from vla.policy.heads.head import ActionHead, HeadConfig, masked_mean_square
+from vla.policy.heads.head import ActionHead, HeadConfig, Valid, masked_mean_square
 from vla.policy.nn.action_transformer import ActionTransformer
 from vla.policy.policy_config import HeadedConfig
 from vla.policy.random import Random
@@ -54,7 +54,7 @@ class FlowHead(ActionHead):
         self,
         cond: Float[Tensor, "B T_obs C"],
         action: Float[Tensor, "B T A"],
-        valid: Bool[Tensor, "B T"],
+        valid: Valid,
         draws: Draws,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Return the mean square error of the velocity."""

@@ -4,7 +4,10 @@ B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
+from typing import TypeAlias
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -13,6 +16,10 @@ from vla.base.strict import StrictModel
 from vla.policy.batch import Draws
 from vla.policy.policy_config import HeadedConfig
 from vla.policy.random import Random
+
+
+Valid: TypeAlias = Bool[Tensor, "B T"] | Bool[Tensor, "B T A"]
+"""Where there is something to learn: of whole actions, or of each of their numbers."""
 
 
 class ActionHead(nn.Module):
@@ -24,10 +31,12 @@ class ActionHead(nn.Module):
 
     Attributes:
         default_num_steps: network evaluations a sample where nothing else is asked.
+        grad_clip: largest norm of the gradients where `train.grad_clip` does not say.
         export_problem: why a graph for other programs cannot be made of it; empty where it can.
     """
 
     default_num_steps: int
+    grad_clip: float = 1.0
     export_problem = ""
 
     def __init__(self, cond_dim: int, shape: tuple[int, int]) -> None:
@@ -51,7 +60,7 @@ class ActionHead(nn.Module):
         self,
         cond: Float[Tensor, "B T_obs C"],
         action: Float[Tensor, "B T A"],
-        valid: Bool[Tensor, "B T"],
+        valid: Valid,
         draws: Draws,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Return the loss, and figures worth logging.
@@ -59,7 +68,7 @@ class ActionHead(nn.Module):
         Args:
             cond: condition tokens.
             action: normalised actions, about unit scale.
-            valid: False where an action is padding.
+            valid: False where an action is padding, or one of its numbers never moved.
             draws: what `draw` gave for this batch, on the device of `action`.
         """
 
@@ -96,7 +105,21 @@ class HeadConfig(StrictModel):
 HEADS: Family[HeadConfig] = Family("action head", HeadConfig, "vla.policy.heads", default="imf")
 
 
-def masked_mean_square(error: Float[Tensor, "B T A"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B"]:
-    """Return each row's mean square over its valid actions."""
-    weight = valid[:, :, None].to(error.dtype)
-    return (error.square() * weight).sum(dim=(1, 2)) / (weight.sum(dim=(1, 2)) * error.shape[-1]).clamp(min=1)
+def masked_mean(
+    error: Float[Tensor, "B T A"], valid: Valid, of: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "B"]:
+    """Return each row's mean over what is valid.
+
+    Args:
+        error: per number.
+        valid: what counts.
+        of: applied to the error first, such as `torch.square`.
+    """
+    whole = valid if valid.ndim == 3 else valid[:, :, None]
+    weight = whole.to(error.dtype).expand_as(error)
+    return (of(error) * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1)
+
+
+def masked_mean_square(error: Float[Tensor, "B T A"], valid: Valid) -> Float[Tensor, "B"]:
+    """Return each row's mean square over what is valid."""
+    return masked_mean(error, valid, torch.square)

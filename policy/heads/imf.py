@@ -14,16 +14,18 @@ v_hat is the network's auxiliary output. The tangent of the derivative is the ne
 B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
 """
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vla.base.strict import Positive, Share
 from vla.policy.batch import Draws
-from vla.policy.heads.head import ActionHead, HeadConfig, masked_mean_square
+from vla.policy.heads.head import ActionHead, HeadConfig, Valid, masked_mean_square
 from vla.policy.nn.action_transformer import ActionTransformer
 from vla.policy.nn.dual import Dual
 from vla.policy.nn.precision import in_full_precision, products_are_rounded
@@ -75,6 +77,7 @@ class ImfHead(ActionHead):
     """
 
     default_num_steps = 1
+    grad_clip = 5.0
 
     def __init__(
         self, network: nn.Module, *, cond_dim: int, shape: tuple[int, int], config: ImfConfig
@@ -92,7 +95,7 @@ class ImfHead(ActionHead):
         self,
         cond: Float[Tensor, "B T_obs C"],
         action: Float[Tensor, "B T A"],
-        valid: Bool[Tensor, "B T"],
+        valid: Valid,
         draws: Draws,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Return the loss and its parts; see `ActionHead.compute_loss`."""
@@ -102,7 +105,7 @@ class ImfHead(ActionHead):
         velocity = noise - action
         u, v_hat = self.network(x_t, cond, t, h)
         # Rows with r = t come first and need no derivative: h = 0 there.
-        first = num_flow_rows(len(action), self.config)
+        first = fewest_flow_rows(len(action), self.config)
         du_dt = torch.zeros_like(velocity)
         if first < len(action):
             du_dt[first:] = self._du_dt(x_t[first:], t[first:], r[first:], cond[first:])
@@ -193,8 +196,20 @@ def total_derivative(
 
 
 def num_flow_rows(batch: int, config: ImfConfig) -> int:
-    """Return how many rows of a batch, the first ones, have r = t; a fixed number keeps shapes static."""
+    """Return how many rows of a whole batch, the first ones, have r = t; a fixed number keeps shapes static."""
     return round(batch * config.flow_share)
+
+
+def fewest_flow_rows(rows: int, config: ImfConfig) -> int:
+    """Return how many first rows have r = t in every n-th row of a batch, whatever n and where one begins.
+
+    Parts of a batch may differ by one such row; where one has more, its derivative is computed and counts 0.
+
+    Args:
+        rows: of the part, a process's or a pass's.
+        config: the share.
+    """
+    return math.floor(rows * Fraction(config.flow_share).limit_denominator(10**6))
 
 
 def sample_times(
@@ -209,7 +224,8 @@ def sample_times(
     times = torch.sigmoid(config.logit_mean + config.logit_std * random.normal(rows, 2))
     times = torch.where(random.uniform(rows, 1) < config.uniform_share, random.uniform(rows, 2), times)
     t, r = times.amax(dim=1), times.amin(dim=1)
-    flow = torch.arange(rows, device=t.device) < num_flow_rows(rows, config)
+    index, whole = random.places(rows)
+    flow = index.to(t.device) < num_flow_rows(whole, config)
     pinned = (random.uniform(rows) < config.pinned_share) & ~flow
     t, r = t.masked_fill(pinned, 1.0), r.masked_fill(pinned, 0.0)
     return t, torch.where(flow, t, r)

@@ -6,12 +6,12 @@ B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vla.base.strict import Depth, Width
 from vla.policy.batch import Draws
-from vla.policy.heads.head import ActionHead, HeadConfig, masked_mean_square
+from vla.policy.heads.head import ActionHead, HeadConfig, Valid, masked_mean
 from vla.policy.policy_config import HeadedConfig
 from vla.policy.random import Random
 
@@ -24,6 +24,8 @@ class MlpConfig(HeadConfig):
     """Of the hidden layers."""
     layers: Depth = 3
     """Hidden layers."""
+    loss: Literal["mse", "l1"] = "mse"
+    """Of the chunk's error: its square, which regresses to the mean, or its size, to the median."""
 
     def build(self, policy: HeadedConfig, action_dim: int) -> "RegressionHead":
         layers: list[nn.Module] = []
@@ -32,7 +34,7 @@ class MlpConfig(HeadConfig):
             layers += [nn.Linear(width, self.width), nn.SiLU(), nn.RMSNorm(self.width)]
             width = self.width
         network = nn.Sequential(*layers, nn.Linear(width, policy.pred_horizon * action_dim))
-        return RegressionHead(network, policy, action_dim)
+        return RegressionHead(network, policy, action_dim, self.loss)
 
 
 class RegressionHead(ActionHead):
@@ -42,13 +44,20 @@ class RegressionHead(ActionHead):
         network: [B, T_obs * C] to [B, T * A].
         policy: horizons and condition width.
         action_dim: A.
+        loss: "mse" or "l1".
     """
 
     default_num_steps = 1
 
-    def __init__(self, network: nn.Module, policy: HeadedConfig, action_dim: int) -> None:
+    def __init__(
+        self,
+        network: nn.Sequential,
+        policy: HeadedConfig,
+        action_dim: int,
+        loss: Literal["mse", "l1"] = "mse",
+    ) -> None:
         super().__init__(policy.cond_dim, (policy.pred_horizon, action_dim))
-        self.network = network
+        self.network, self._loss = network, loss
 
     def draw(self, rows: int, random: Random) -> Draws:
         """Draw nothing."""
@@ -58,12 +67,13 @@ class RegressionHead(ActionHead):
         self,
         cond: Float[Tensor, "B T_obs C"],
         action: Float[Tensor, "B T A"],
-        valid: Bool[Tensor, "B T"],
+        valid: Valid,
         draws: Draws,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """Return the mean square error of the chunk."""
-        loss = masked_mean_square(self._predict(cond).float() - action, valid).mean()
-        return loss, {"action_mse": loss.detach()}
+        """Return the mean square, or mean absolute, error of the chunk."""
+        of = torch.abs if self._loss == "l1" else torch.square
+        loss = masked_mean(self._predict(cond) - action, valid, of).mean()
+        return loss, {f"action_{self._loss}": loss.detach()}
 
     @torch.no_grad()
     def sample(
@@ -72,5 +82,8 @@ class RegressionHead(ActionHead):
         """Return the regressed chunk; noise and steps make no difference."""
         return self._predict(cond)
 
-    def _predict(self, cond: Tensor) -> Tensor:
-        return self.network(cond.flatten(1)).unflatten(1, self.shape)
+    def _predict(self, cond: Float[Tensor, "B T_obs C"]) -> Float[Tensor, "B T A"]:
+        """Regress; the layer that gives the actions stays in float32 under autocast."""
+        hidden, last = self.network[:-1](cond.flatten(1)), self.network[-1]
+        with torch.autocast(cond.device.type, enabled=False):
+            return last(hidden.to(last.weight.dtype)).unflatten(1, self.shape)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SMALLEST_STD = 1e-6
+from vla.cache.movement import movement
 
 
 class Standardize(nn.Module):
@@ -26,12 +26,11 @@ class Standardize(nn.Module):
     def fit(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take statistics, in the data's units.
 
-        A dimension that never moved in the data has no scale: it is shifted only, so that it maps to 0
-        and any later motion stays in its own units.
+        What hardly moved beside the other dimensions is measured on a share of their scale, and what never
+        did on their scale: an encoder's last digit is no standard deviation. See `vla.cache.movement`.
         """
-        spread = torch.tensor(std)
         self.mean.copy_(torch.tensor(mean))
-        self.std.copy_(torch.where(spread > SMALLEST_STD, spread, torch.ones_like(spread)))
+        self.std.copy_(torch.tensor(movement(mean, std).scale))
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         return (x - self.mean) / self.std

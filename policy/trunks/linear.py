@@ -6,6 +6,7 @@ feature's mean.
 
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -45,4 +46,8 @@ class LinearTrunk(Trunk):
 
     def forward(self, stream: Tensor) -> Float[Tensor, "B T_obs N D"]:
         values = self.standardize(stream.float())
-        return self.project(values.unsqueeze(-2) if self._is_vector else values)
+        if not self._is_vector:
+            return self.project(values)
+        # A sensor's vector is measured in the robot's units, as the state is: bfloat16 has too few digits.
+        with torch.autocast(stream.device.type, enabled=False):
+            return self.project(values.unsqueeze(-2))

@@ -168,6 +168,24 @@ def test_times_are_ordered_and_the_first_half_is_plain_flow_matching() -> None:
     assert abs(pinned - config.pinned_share) < 0.01
 
 
+@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize("flow_share", [0.5, 0.25, 0.29, 0.0, 1.0])
+def test_the_loss_is_the_same_for_any_number_of_processes_and_passes(flow_share: float, passes: int) -> None:
+    # 18 rows are 9 for each of two processes and 6 for each of three, and half of 9 is no whole number.
+    head, (cond, action, valid) = small_head(flow_share=flow_share), small_batch(18)
+    losses = []
+    for world in (1, 2, 3):
+        parts = []
+        for rank in range(world):
+            draws = head.draw(18 // world, RowRandom(torch.Generator().manual_seed(5), rank, world))
+            rows = [tensor[rank::world] for tensor in (cond, action, valid)]
+            for number in range(passes):
+                mine = {name: tensor[number::passes] for name, tensor in draws.items()}
+                parts.append(head.compute_loss(*(row[number::passes] for row in rows), mine)[0])
+        losses.append(torch.stack(parts).mean().item())
+    assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-5)
+
+
 def test_padded_actions_do_not_count() -> None:
     error, valid = torch.randn(3, 4, 2), torch.tensor([[True, True, False, False]] * 3)
     changed = error.clone()

@@ -25,6 +25,13 @@ def test_rows_shared_by_processes_see_the_numbers_of_one_process() -> None:
     assert torch.equal(torch.stack([draw(0, 2), draw(1, 2)], dim=1).flatten(0, 1), draw(0, 1))
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_rows_shared_by_processes_know_their_places_in_the_batch(world: int) -> None:
+    parts = [RowRandom(None, rank, world).places(6 // world) for rank in range(world)]
+    assert torch.equal(torch.stack([index for index, _ in parts], dim=1).flatten(), torch.arange(6))
+    assert {whole for _, whole in parts} == {6}
+
+
 def test_a_robot_sees_the_numbers_of_its_seed_whoever_else_is_in_the_batch() -> None:
     alone, among = SeededRows([7], CPU), SeededRows([3, 7], CPU)
     for _ in range(2):
