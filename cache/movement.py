@@ -33,8 +33,8 @@ def movement(mean: Sequence[float], std: Sequence[float]) -> Movement:
     """Tell which dimensions moved.
 
     The spread of the others is the upper quartile of the standard deviations of all that moved: not the
-    largest, which one dimension in small units would set, nor the median, which belongs to the noise of a robot
-    of which one arm rests.
+    largest, which one dimension in small units would set, nor the median, which is noise where most of a
+    robot rests.
 
     Args:
         mean: of each dimension.

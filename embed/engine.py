@@ -44,6 +44,7 @@ from vla.embed.datasets.dataset_config import DatasetConfig
 from vla.embed.encoders.encoder import EncoderConfig
 from vla.embed.format_1 import cache_of_format_1, copy_cache
 from vla.embed.frozen_encoder import FrozenEncoder, Views
+from vla.embed.resting import say_what_rests
 from vla.embed.tasks import embed_tasks
 from vla.embed.transforms import augment, resize
 
@@ -131,6 +132,8 @@ def embed(
                 world.barrier()
                 if world.is_main:
                     _finish(writer, texts, notes or {}, changed=bool(missing))
+        if world.is_main:
+            say_what_rests(folder)
     seconds = time.monotonic() - started
     images = sum(len(spec.frame_range(shard)) for shard in missing) * len(frozen.reads) * spec.variants
     return EmbedReport(

@@ -11,7 +11,7 @@ Which instants these are is drawn in `vla.base.horizons`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -32,6 +32,16 @@ class Batch:
         """Yield all of them, in no promised order."""
         yield from self.observation.values()
         yield from (self.action, self.action_is_pad)
+
+    def held(self) -> "Batch":
+        """Return the same windows, of which the actions past an episode's end are no padding.
+
+        They repeat its last action: a policy learns to stay there. Those before its start stay padding.
+        """
+        before = self.action_is_pad.cumprod(
+            dim=1
+        ).bool()  # a window has its current frame: padding ends there
+        return replace(self, action_is_pad=before)
 
     def part(self, number: int, of: int) -> "Batch":
         """Return every `of`-th window from `number` on: an equal share of each kind of row."""

@@ -35,7 +35,7 @@ class Random(Protocol):
     def places(self, rows: int) -> tuple[Int64[Tensor, "rows"], int]:
         """Return which rows of the whole batch these are, and how many that has.
 
-        What depends on a row's place, such as "the first half", asks this: a batch may be shared by processes.
+        What depends on a row's place, such as "the first half", asks this: processes may share a batch.
         """
 
 

@@ -82,6 +82,7 @@ def train(
     env: str | None = None,
     seed: int | None = None,
     resume: bool = False,
+    extend: bool = False,
     settings: Settings | None = None,
     config: str | Path | None = None,
 ) -> "TrainReport":
@@ -95,6 +96,7 @@ def train(
         env: Gymnasium id for validation rollouts; None is none.
         seed: of weights, order and noise.
         resume: continue the run in `out` with its own configuration.
+        extend: with `resume`, more `steps` than it was begun with; the learning rate rises and falls again.
         settings: further keys of the configuration.
         config: a configuration file.
     """
@@ -110,7 +112,7 @@ def train(
         "env.id": env,
     }
     base = run_tables(Path(out)) if resume else {} if env else {"train": {"rollout_every": 0}}
-    return run(_resolved(config, named, settings, base), resume=resume)
+    return run(_resolved(config, named, settings, base), resume=resume, extend=extend)
 
 
 def rollout(

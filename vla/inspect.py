@@ -2,10 +2,14 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vla.base.errors import VlaError
+
+if TYPE_CHECKING:
+    from vla.cache import Statistics
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -58,9 +62,34 @@ def _dataset(path: Path) -> dict[str, Any]:
         "cameras": list(source.camera_names),
         "streams": [f"{s.describe()} from {s.key}" for s in source.streams if s.kind != "image"],
         "tasks": sorted({episode.task for episode in source.episodes}),
+        **_resting(_statistics(path, source.keys)),
     }
     hint = "" if says_fps else " --set dataset.fps=50"
     return {**described, "next": f"vla embed --dataset {shlex.quote(str(path))}{hint}"}
+
+
+def _statistics(path: Path, keys: Mapping[str, str]) -> dict[str, "Statistics"]:
+    """Return what a dataset says of its state and action itself; nothing where it does not."""
+    from vla.cache import ACTION, STATE, Statistics
+
+    try:
+        told = json.loads((path / "meta/stats.json").read_bytes())
+        return {
+            name: Statistics(count=told[key]["count"][0], mean=told[key]["mean"], std=told[key]["std"])
+            for name in (STATE, ACTION)
+            if (key := keys.get(name)) in told
+        }
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return {}
+
+
+def _resting(statistics: Mapping[str, "Statistics"]) -> dict[str, Any]:
+    """Name the dimensions of state and action that rest, if there are any."""
+    from vla.cache import ACTION, STATE
+    from vla.cache.movement import describe_resting
+
+    lines = list(describe_resting(statistics, (STATE, ACTION)))
+    return {"resting": lines} if lines else {}
 
 
 def _cache(path: Path) -> dict[str, Any]:
@@ -75,6 +104,7 @@ def _cache(path: Path) -> dict[str, Any]:
         "dataset": metadata.dataset.path,
         "encoder": "; ".join(made.describe() for made in metadata.encoders.values()) or "none",
         "streams": [stream.describe() for stream in metadata.streams],
+        **_resting(metadata.statistics),
         "variants": metadata.variants,
         "episodes": len(metadata.episodes),
         "frames": metadata.num_frames,
@@ -105,7 +135,7 @@ def _run(path: Path) -> dict[str, Any]:
         "last_step": run.last_step(),
         "last_loss": losses[-1]["loss"] if losses else None,
         "best_avg_reward": best["avg_reward"] if best else None,
-        "best_step": best["step"] if best else None,
+        "best_step": run.best_step(),
     }
     if run.last_step() is not None:
         described |= {f"policy.{k}": v for k, v in _policy(run.policy_folder()).items() if k != "kind"}

@@ -49,8 +49,8 @@ def of_cache(settings: "PipelineConfig", cache: "FeatureCache") -> "PipelineConf
         asked = getattr(settings, name)
         for key in _contradictions(name, asked, made):
             raise ConfigError(
-                f"[{name}] {key} = {_spell(getattr(asked, key))}, but {cache.folder} was made with "
-                f"{_spell(getattr(made, key, None))}; leave it out, or name another --cache"
+                f"[{name}] {key} = {spell(getattr(asked, key))}, but {cache.folder} was made with "
+                f"{spell(getattr(made, key, None))}; leave it out, or name another --cache"
             )
     return settings.model_copy(update=tables)
 
@@ -187,7 +187,7 @@ def require_same_policy(checkpoint: Path, policy: "PolicyConfig") -> None:
     # Which member a part is comes first: its keys follow from that.
     for key in sorted(trained, key=lambda key: not key.endswith(".type")):
         if named.get(key) != trained[key]:
-            name, before, now = key.removesuffix(".type"), _spell(trained[key]), _spell(named.get(key))
+            name, before, now = key.removesuffix(".type"), spell(trained[key]), spell(named.get(key))
             raise ConfigError(
                 f"{checkpoint} was trained with {name} = {before}, the configuration says {now}; continue "
                 f"with the former (--set {shlex.quote(f'{name}={before}')}), or start a new run: another "
@@ -195,8 +195,8 @@ def require_same_policy(checkpoint: Path, policy: "PolicyConfig") -> None:
             )
 
 
-def _spell(value: object) -> str:
+def spell(value: object) -> str:
     """Write a value as `--set` reads it."""
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.15g}"
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -138,7 +138,7 @@ class Policy(nn.Module):
         return torch.where(self.action_moves, commands, self.action_standardize.mean)
 
     def learns(self, batch: Batch) -> Bool[Tensor, "B T A"]:
-        """Tell which numbers of a batch's actions have something to say: no padding, nothing that never moves."""
+        """Tell which numbers of a batch's actions are learned: no padding, nothing that never moves."""
         return ~batch.action_is_pad[:, :, None] & self.action_moves
 
     @abstractmethod

@@ -182,7 +182,7 @@ class VLAAgent(Policy):
         return self.head.draw(len(batch.action), self._noise_of_what_moves(random))
 
     def _noise_of_what_moves(self, random: Random) -> Random:
-        """Return a source of which a chunk's noise is 0 where an action never moves, as its demonstrations are."""
+        """Return a source whose noise is 0 where an action never moves, as the demonstrations are."""
         return StillWhere(random, self.head.shape, self.action_moves)
 
     def loss(self, batch: Batch, draws: Draws) -> tuple[Float[Tensor, ""], Figures]:

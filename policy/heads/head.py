@@ -17,7 +17,6 @@ from vla.policy.batch import Draws
 from vla.policy.policy_config import HeadedConfig
 from vla.policy.random import Random
 
-
 Valid: TypeAlias = Bool[Tensor, "B T"] | Bool[Tensor, "B T A"]
 """Where there is something to learn: of whole actions, or of each of their numbers."""
 

@@ -196,7 +196,7 @@ def total_derivative(
 
 
 def num_flow_rows(batch: int, config: ImfConfig) -> int:
-    """Return how many rows of a whole batch, the first ones, have r = t; a fixed number keeps shapes static."""
+    """Return how many rows of a whole batch, the first ones, have r = t; fixed, to keep shapes static."""
     return round(batch * config.flow_share)
 
 

@@ -7,7 +7,7 @@ not save is in no checkpoint, and what is frozen has no optimiser state.
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from vla.policy.training.checksums import checksum_problem, write_checksums
 from vla.policy.training.meter import Meter
 from vla.policy.training.optimizer import MovingAverage, build_optimizer, trained_parameters
 from vla.policy.training.run import POLICY_FOLDER, STATE_FOLDER, RunDirectory
+from vla.policy.training.statistics import of_episodes
 from vla.policy.training.train_config import TrainConfig
 
 RAW_WEIGHTS_FILE = "model_raw.safetensors"
@@ -59,13 +60,27 @@ class TrainingState:
 
 
 def initial_state(
-    config: PolicyConfig, train: TrainConfig, cache: FeatureCache, device: torch.device, world: World
+    config: PolicyConfig,
+    train: TrainConfig,
+    cache: FeatureCache,
+    episodes: Sequence[int],
+    device: torch.device,
+    world: World,
 ) -> TrainingState:
-    """Return the state before the first step; the same weights on every device and in every process."""
+    """Return the state before the first step; the same weights on every device and in every process.
+
+    Args:
+        config: what the policy is.
+        train: the run.
+        cache: what it is trained on.
+        episodes: positions of the episodes that are; the others are held out, from normalisation too.
+        device: where it is trained.
+        world: the processes.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed)  # weights are drawn on the CPU: the same on every device
         texts = cache.text_features() if config.takes_task else None
-        policy = Policy.for_cache(config, cache.metadata, texts)
+        policy = Policy.for_cache(config, of_episodes(cache, episodes), texts)
     policy = policy.to(device)
     ema, optimizer = MovingAverage(policy, train.ema_decay), build_optimizer(policy, train)
     return TrainingState(policy, ema, optimizer, Meter(train.batch_size, world))

@@ -118,4 +118,4 @@ def explain_not_finite(what: str, run: RunDirectory, cache: FeatureCache) -> str
     if cause is not None:
         verify = f"vla verify {shlex.quote(str(cache.folder))}"
         return f"{what}; {kept}. The cause: {cause}; look closer: {verify}"
-    return f"{what}; {kept}. The cache is finite; lower the rate: --set train.lr=1e-4 --resume"
+    return f"{what}; {kept}. The cache is finite; begin anew, at a lower rate: --set train.lr=1e-4 --out NEW"

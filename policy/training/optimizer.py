@@ -42,10 +42,20 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Return the learning rate of a step: linear warm-up, then a cosine down to `min_lr_share`."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    """Return the learning rate of a step: linear warm-up, then a cosine down to `min_lr_share`.
+
+    A run that was extended rises again where it would have ended, from the floor, and has a cosine of its own
+    to its new end; before, nothing is other than it was.
+    """
+    floor = config.lr * config.min_lr_share
+    starts = [0, *config.extended]
+    number = sum(step >= end for end in config.extended)
+    begin, end = starts[number], [*config.extended, config.steps][number]
+    done = step - begin
+    if done < config.warmup_steps:
+        rise = (done + 1) / config.warmup_steps
+        return config.lr * rise if number == 0 else floor + (config.lr - floor) * rise
+    progress = (done - config.warmup_steps) / max(1, end - begin - config.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return config.lr * (config.min_lr_share + (1 - config.min_lr_share) * cosine)
 

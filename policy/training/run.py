@@ -6,7 +6,7 @@
 <run>/checkpoints/010000/pretrained_model/  config.json, model.safetensors (moving average of the
                                             weights: what is deployed), model_raw.safetensors
 <run>/checkpoints/010000/training_state/    optimiser and step, to continue exactly
-<run>/checkpoints/last -> 010000, best -> the checkpoint of the best validation rollouts
+<run>/checkpoints/last -> 010000, best -> the one that `train.best` judges to be it
 <run>/eval/step_010000/                     validation rollouts
 """
 
@@ -89,7 +89,7 @@ class RunDirectory:
         """Return the `pretrained_model` folder of a checkpoint.
 
         Args:
-            name: "best", "last" or a step; None takes best if there were validation rollouts, else last.
+            name: "best", "last" or a step; None takes best if anything was measured, else last.
                 The last one is the newest, wherever the link leads: its checkpoint may have been removed
                 as damaged, or training killed before it was set.
 
@@ -106,6 +106,11 @@ class RunDirectory:
             raise CheckpointError(f"{self.path} has no checkpoint '{name}'; checkpoints: {there}")
         return chosen.resolve() / POLICY_FOLDER
 
+    def best_step(self) -> int | None:
+        """Return the step that `best` leads to; None where there is none."""
+        link = self.path / "checkpoints" / "best"
+        return int(link.readlink().name) if link.is_symlink() and link.exists() else None
+
     def link(self, name: str, step: int) -> None:
         """Point `checkpoints/<name>` at a step's checkpoint, atomically."""
         link = self.path / "checkpoints" / name
@@ -113,6 +118,13 @@ class RunDirectory:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(f"{step:06d}")
         temporary.replace(link)
+
+    def remove(self, step: int) -> None:
+        """Delete a checkpoint; it is gone at once, whatever comes in between."""
+        folder = self.checkpoint(step)
+        doomed = folder.with_name(f".{folder.name}.tmp")
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
 
     def remove_leftovers(self) -> None:
         """Delete half-written files and checkpoints of a killed process."""

@@ -1,8 +1,8 @@
-"""The figures of a run: `metrics.jsonl` always, and a tracker; and which checkpoint they make the best."""
+"""The figures of a run: `metrics.jsonl` always, and a tracker."""
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -75,20 +75,6 @@ def torn_lines(run: RunDirectory) -> int:
     good = len(list(_rows(run)))
     last_is_torn = bool(lines) and not run.metrics.read_bytes().endswith(b"\n")
     return len(lines) - good - int(last_is_torn and len(lines) > good)
-
-
-def restore_links(run: RunDirectory) -> None:
-    """Let `last` and `best` lead where they should: a kill came first, or a checkpoint was removed."""
-    if (last := run.last_step()) is not None:
-        run.link("last", last)
-    link_best(run, read_metrics(run, "rollout"))
-
-
-def link_best(run: RunDirectory, rollouts: Sequence[Mapping[str, Any]]) -> None:
-    """Let `best` lead to the best checkpoint that is there, by lines of validation rollouts in order."""
-    there = [row for row in rollouts if run.checkpoint(row["step"]).exists()]
-    if there:
-        run.link("best", max(there, key=lambda row: row["avg_reward"])["step"])
 
 
 def _rows(run: RunDirectory) -> Iterator[dict[str, Any]]:

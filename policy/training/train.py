@@ -31,6 +31,7 @@ class TrainReport:
     val_loss: float | None
     best_avg_reward: float | None
     best_step: int | None
+    """Of the checkpoint `best`; see `train.best`."""
     seconds: float
     samples_per_s: float
 
@@ -87,7 +88,7 @@ def _report(run: RunDirectory, config: TrainConfig, first: int, last: int, secon
         loss=losses[-1] if losses else None,
         val_loss=validations[-1]["loss"] if validations else None,
         best_avg_reward=best["avg_reward"] if best else None,
-        best_step=best["step"] if best else None,
+        best_step=run.best_step(),
         seconds=round(seconds, 3),
         samples_per_s=round((last - first) * config.batch_size / seconds, 1),
     )

@@ -1,14 +1,18 @@
 """Configuration of a training run: table `[train]`."""
 
+import itertools
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vla.base.compiling import Compile
 from vla.base.strict import NotNegative, Positive, Share, StrictModel
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+
+
+Best = Literal["auto", "reward", "val_loss", "action_error"]
 
 
 class TrainConfig(StrictModel):
@@ -18,6 +22,8 @@ class TrainConfig(StrictModel):
     """The run directory."""
     steps: Count = 50_000
     """Updates in all."""
+    extended: tuple[PositiveInt, ...] = ()
+    """Earlier values of `steps`, in order, at which the learning rate rises again; `--extend` writes it."""
     batch_size: PositiveInt = 256
     """Windows of an update, of all processes together."""
     accumulate: PositiveInt = 1
@@ -38,12 +44,20 @@ class TrainConfig(StrictModel):
     """Steps of the linear rise to `lr`; a cosine follows."""
     min_lr_share: Share = 0.02
     """The cosine ends at this share of `lr`."""
-    grad_clip: Positive = 1.0
-    """Largest global norm of the gradients."""
+    grad_clip: NotNegative = 0.0
+    """Largest global norm of the gradients; 0 takes the head's own: 5 for imf, 1 for the others."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Ramped up from 0 as min(decay, (1 + step) / (10 + step))."""
     val_episodes: Count = 2
     """Episodes held out, spread over the dataset; 0 trains on everything."""
+    past_end: Literal["mask", "hold"] = "mask"
+    """Actions past a demonstration's end: not learned, or learned as its last action held. Do not hold
+    actions that are differences."""
+    best: Best = "auto"
+    """What makes a checkpoint `best`: `avg_reward` of validation rollouts, held-out loss, or held-out action
+    error; auto is reward where there are rollouts, else val_loss."""
+    patience: Count = 0
+    """Measurements in a row without a better `best` after which training ends; 0 is never."""
     compile: Compile = "off"
     """off, on (torch.compile) or graphs (CUDA graphs too); see `vla.base.compiling`."""
     matmul_precision: Literal["highest", "high"] = "highest"
@@ -60,3 +74,10 @@ class TrainConfig(StrictModel):
     """Steps between validation rollouts; 0 is none."""
     rollout_episodes: PositiveInt = 10
     """Episodes of each validation rollout."""
+
+    @model_validator(mode="after")
+    def _extensions_are_in_order(self) -> "TrainConfig":
+        ends = (*self.extended, self.steps)
+        if self.extended and any(later <= end for end, later in itertools.pairwise(ends)):
+            raise ValueError(f"extended and steps must rise: {', '.join(map(str, ends))}")
+        return self

@@ -13,12 +13,13 @@ from vla.base.device import choose_device
 from vla.base.distributed import World
 from vla.base.errors import ConfigError, VlaError
 from vla.base.interrupt import Signals
-from vla.base.progress import Progress
+from vla.base.progress import Progress, say
 from vla.cache import FeatureCache
 from vla.policy.agents.policy import Policy
 from vla.policy.batch import Batch
 from vla.policy.policy_config import PolicyConfig
 from vla.policy.random import RowRandom, generator_for
+from vla.policy.training.best import Judge, Measure, choose_measure
 from vla.policy.training.checkpoint import initial_state, load_checkpoint, save_checkpoint
 from vla.policy.training.meter import Meter, NotFiniteError, explain_not_finite
 from vla.policy.training.optimizer import (
@@ -28,7 +29,7 @@ from vla.policy.training.optimizer import (
     trained_parameters,
 )
 from vla.policy.training.run import RunDirectory
-from vla.policy.training.run_log import RunLog, link_best, read_metrics, restore_links
+from vla.policy.training.run_log import RunLog, read_metrics
 from vla.policy.training.sampling import EpochSampler, load_ahead
 from vla.policy.training.train_config import TrainConfig
 from vla.policy.training.validation import validate
@@ -75,7 +76,7 @@ class Trainer:
             # It is read from the disk once in any case: 1.2 GB/s a core. A cache that stays on the disk is
             # checked by header and size alone; `vla verify` reads all of it.
             cache.require_checksums()
-        self.state = initial_state(policy, config, cache, self._device, world)
+        self.state = initial_state(policy, config, cache, training, self._device, world)
         trained = self.state.policy
         self._windows = Windows(
             cache,
@@ -86,6 +87,11 @@ class Trainer:
             texts=bool(trained.tasks),
         )
         self._held_out = self._windows.frames_of(held_out)
+        measure: Measure | None = None
+        if world.is_main:  # the others have no rollouts
+            measured = {"rollout": rollout is not None and config.rollout_every > 0, "val": bool(held_out)}
+            measure = choose_measure(config, measured)
+        self._judge = Judge(run, config, world.broadcast((measure,))[0])
         self._sampler = EpochSampler(self._windows.frames_of(training), config.batch_size, config.seed)
         if world.is_main:
             run.remove_leftovers()
@@ -113,11 +119,11 @@ class Trainer:
         """
         config, state, world, started = self._config, self.state, self._world, time.monotonic()
         if world.is_main:
-            restore_links(self._run)
+            self._judge.restore_links()
         self._rollout_if_due(log)  # killed between a checkpoint and its rollouts
         quiet = not world.is_main
         with Progress("train", config.steps, done=state.step, unit="steps", quiet=quiet) as progress:
-            while state.step < config.steps:
+            while state.step < config.steps and not self._has_stopped():
                 self.step(state.meter)
                 if self._due(config.log_every):
                     figures = self._read_figures()
@@ -125,7 +131,7 @@ class Trainer:
                     progress.update(0, loss=figures["loss"])
                 progress.update(1)
                 if world.is_main and self._due(config.val_every) and len(self._held_out):
-                    log.write("val", state.step, self._validate())
+                    self._take_in(log, "val", self._validate())
                 if self._due(config.save_every) or self._signals.received is not None:
                     self._save()
                 self._rollout_if_due(log)
@@ -178,7 +184,7 @@ class Trainer:
         set_learning_rate(state.optimizer, rate)
         state.optimizer.zero_grad(set_to_none=True)  # before the loss: its memory is free for it
         figures = self._differentiate(batch, step)
-        figures["grad_norm"] = clip_gradients(self._parameters, config.grad_clip)
+        figures["grad_norm"] = clip_gradients(self._parameters, config.grad_clip or state.policy.grad_clip)
         state.optimizer.step()
         state.ema.update(state.policy)
         state.step += 1
@@ -222,7 +228,8 @@ class Trainer:
         """Cut the batches of some steps, one after the other."""
         for step in steps:
             rows = self._sampler.draw(step)[self._world.rank :: self._world.size]
-            yield self._windows.batch(rows, self._random("variant", step))
+            batch = self._windows.batch(rows, self._random("variant", step))
+            yield batch.held() if self._config.past_end == "hold" else batch
 
     def _random(self, purpose: str, step: int) -> RowRandom:
         """Return a step's source of random numbers for one purpose."""
@@ -233,8 +240,27 @@ class Trainer:
         """Whether something that happens every so many steps, and at the end, happens now."""
         return self.state.step % every == 0 or self.state.step == self._config.steps
 
+    def _take_in(self, log: RunLog, kind: str, figures: Mapping[str, float]) -> None:
+        """Log what was measured, and keep the checkpoint that is the best by it."""
+        is_best = self._judge.is_best(kind, self.state.step, figures)
+        log.write(kind, self.state.step, figures)  # first: without a checkpoint it is measured again
+        if is_best:
+            self._save()
+            self._judge.keep(self.state.step)
+
+    def _has_stopped(self) -> bool:
+        """Whether training ends here because nothing becomes better; all processes ask between steps."""
+        if not self._judge.may_stop(self.state.step):
+            return False
+        reason = self._judge.reason_to_stop() if self._world.is_main else ""
+        (reason,) = self._world.broadcast((reason,))
+        if reason and self._world.is_main:
+            say(f"stopped at step {self.state.step} of {self._config.steps}: {reason}")
+        return bool(reason)
+
     def _validate(self) -> dict[str, float]:
-        return validate(self.state.ema_policy, self._windows, self._held_out, self._config.seed)
+        hold = self._config.past_end == "hold"
+        return validate(self.state.ema_policy, self._windows, self._held_out, self._config.seed, hold=hold)
 
     def _rollout_if_due(self, log: RunLog) -> None:
         """Drive the averaged weights live, once a due step, and keep the best checkpoint in `best`."""
@@ -247,5 +273,4 @@ class Trainer:
         self._save()
         with self._signals.at_once():  # rollouts that are cut short are made up for by --resume
             figures = self._rollout(self.state.ema_policy, step)
-        link_best(self._run, [*rows, {"step": step, **figures}])
-        log.write("rollout", step, figures)
+        self._take_in(log, "rollout", figures)

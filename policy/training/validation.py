@@ -30,7 +30,7 @@ def evaluating(policy: Policy) -> Iterator[None]:
 
 @torch.no_grad()
 def validate(
-    policy: Policy, windows: Windows, current: Int64[Tensor, "windows"], seed: int
+    policy: Policy, windows: Windows, current: Int64[Tensor, "windows"], seed: int, *, hold: bool = False
 ) -> dict[str, float]:
     """Compare a policy with held-out demonstrations; the same windows and noise every time.
 
@@ -39,6 +39,7 @@ def validate(
         windows: of the cache.
         current: current frames of the held-out windows; at most 512 of them, evenly spread, are used.
         seed: of noise and times.
+        hold: the last action is held past an episode's end; see `Batch.held`.
 
     Returns:
         `loss`, and `action_rmse`: of samples against the demonstration, in standard
@@ -51,6 +52,7 @@ def validate(
     with evaluating(policy):
         for part in range(parts):
             batch = windows.batch(chosen[part::parts][:rows])
+            batch = batch.held() if hold else batch
             random = RowRandom(generator_for(seed, "validation", 0, current.device), part, parts)
             loss, _ = policy.loss(batch, policy.draw(batch, random))
             losses.append(float(loss))

@@ -15,6 +15,8 @@ from vla.policy.nn.normalize import Standardize
 
 MAX_NAMED = 8
 """Texts that a message lists."""
+SMALLEST_SCALE = 1e-6
+"""Of features whose values are about 0.1; what differs less differs by rounding."""
 
 
 class LanguageProjector(nn.Module):
@@ -46,7 +48,8 @@ class LanguageProjector(nn.Module):
         self.features.copy_(features)
         mean = features.mean(dim=0)
         scale = float((features - mean).square().mean().sqrt())
-        self.standardize.fit(mean.tolist(), [scale] * len(mean))
+        # Texts that have one feature between them differ by rounding alone, which is no scale.
+        self.standardize.fit(mean.tolist(), [scale if scale > SMALLEST_SCALE else 0.0] * len(mean))
 
     def forward(self, task: Float[Tensor, "*batch text_dim"]) -> Float[Tensor, "*batch output_dim"]:
         return self.project(self.standardize(task.float()))

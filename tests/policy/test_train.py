@@ -89,7 +89,12 @@ def test_a_memory_mapped_cache_gives_the_losses_of_a_resident_one(
 
 def test_the_run_directory_has_lerobots_layout(cache: FeatureCache, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", cache)
-    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == ["000004", "000008", "last"]
+    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
+        "000004",
+        "000008",
+        "best",
+        "last",
+    ]
     assert (run.path / "checkpoints/last").readlink() == Path("000008")
     policy = run.checkpoint(8) / "pretrained_model"
     assert sorted(p.name for p in policy.iterdir()) == [
@@ -199,7 +204,7 @@ def test_an_existing_run_is_not_overwritten(cache: FeatureCache, tmp_path: Path)
 
 def test_an_unknown_checkpoint_lists_those_there_are(cache: FeatureCache, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", cache)
-    with pytest.raises(CheckpointError, match="no checkpoint '5'; checkpoints: 000004, 000008, last"):
+    with pytest.raises(CheckpointError, match="no checkpoint '5'; checkpoints: 000004, 000008, best, last"):
         run.policy_folder("5")
 
 

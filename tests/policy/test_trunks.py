@@ -7,6 +7,10 @@ from torch import Tensor
 
 from vla.base.errors import ConfigError
 from vla.cache import Statistics, Stream
+from vla.policy.agents.vla_agent import VLAAgentConfig
+from vla.policy.fusion.fusion import FUSIONS, FusionSizes
+from vla.policy.heads.mlp import MlpConfig
+from vla.policy.random import GivenNoise
 from vla.policy.trunks.attention_pool import AttentionPool, AttentionPoolConfig
 from vla.policy.trunks.conv import spatial_softmax
 from vla.policy.trunks.linear import LinearConfig
@@ -141,3 +145,30 @@ def test_a_trunk_for_another_kind_of_stream_is_refused_and_those_that_can_are_na
 def test_a_size_of_zero_is_refused_with_its_path() -> None:
     with pytest.raises(ValueError, match="channels"):
         TRUNKS.parse({"type": "conv", "channels": [0]})
+
+
+@pytest.mark.parametrize("name", ["state", "touch"])
+def test_state_and_vectors_of_sensors_keep_their_digits_under_autocast(name: str) -> None:
+    shape = (32,)
+    stream = Stream(name=name, kind="vector", dtype="float32", shape=shape, key=name)
+    trunk = trunk_for(stream, None).build(stream, 16)
+    fusion = FUSIONS.by_default().build(
+        FusionSizes(tokens={"touch": (1, 16)}, state_dim=32, task_dim=0, cond_dim=8)
+    )
+    value = 3 * torch.randn(4, 2, *shape, generator=torch.Generator().manual_seed(0))
+
+    def condition() -> torch.Tensor:
+        touch = trunk(value if name == "touch" else torch.zeros_like(value))
+        return fusion({"touch": touch}, value, None)
+
+    exact = condition()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(condition(), exact)
+
+
+def test_regressed_actions_keep_their_digits_under_autocast() -> None:
+    sizes = {"cond_dim": 8, "n_emb": 16, "n_head": 2, "n_layer": 1}
+    head = MlpConfig(width=16).build(VLAAgentConfig.model_validate(sizes), 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        chunk = head.sample(torch.randn(2, 2, 8), GivenNoise(torch.zeros(2, 16, 3)), 1)
+    assert chunk.dtype == torch.float32

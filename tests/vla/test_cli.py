@@ -105,7 +105,7 @@ def test_embed_and_train_need_no_more_than_their_inputs(
     trained = result(cli(*command, "--steps", "2", "--json"))
     assert trained["steps"] == 2
 
-    resumed = result(cli("train", "--resume", "--out", "run", "--steps", "4", "--json"))
+    resumed = result(cli("train", "--resume", "--extend", "--out", "run", "--steps", "4", "--json"))
     assert (resumed["resumed_from"], resumed["steps"]) == (2, 4)
     with monkeypatch.context() as inside:
         inside.chdir("run")

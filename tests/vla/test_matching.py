@@ -12,6 +12,7 @@ from vla.base.errors import ConfigError, EncoderError, EnvironmentSetupError
 from vla.config import PipelineConfig
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import read_metrics
+from vla.saved import run_tables
 from vla.stages import train
 
 
@@ -70,7 +71,10 @@ def begun(bench: Bench) -> RunDirectory:
         ({"policy.head": "ddpm"}, r"policy\.head = flow, .* says ddpm; .*\(--set policy\.head=flow\)"),
         ({"policy.n_emb": 32}, r"policy\.n_emb = 16, .* says 32; .*\(--set policy\.n_emb=16\)"),
         ({"train.device": "cuda:99"}, "'cuda:99' is not available here"),
-        ({"train.val_episodes": 4}, "leaves none of 4 episodes to train on"),
+        ({"train.val_episodes": 4}, r"train\.val_episodes = 2, .* says 4; .*\(--set train\.val_episodes=2\)"),
+        ({"train.lr": 0.5}, r"was begun with train\.lr = .*, the configuration says 0\.5"),
+        ({"train.betas": [0.5, 0.5]}, r"train\.betas = \[0\.9, 0\.95\], .* says \[0\.5, 0\.5\]"),
+        ({"train.steps": 2}, r"train\.steps = 1, .* says 2; .*\(--extend\)"),
     ],
 )
 def test_what_a_resumed_run_refuses_does_not_change_its_configuration(
@@ -89,3 +93,23 @@ def test_a_new_run_that_is_refused_leaves_nothing_to_go_on_with(bench: Bench) ->
     with pytest.raises(ConfigError, match="'cuda:99' is not available here"):
         bench.train("mended", **{"train.device": "cuda:99"})
     bench.train("mended", **{"train.steps": 1})
+
+
+def test_a_run_is_extended_by_name_and_its_configuration_says_so(bench: Bench) -> None:
+    bench.train("longer", **{"train.steps": 1})
+    longer = {"train.out": str(bench.root / "longer"), "train.steps": 3}
+    with pytest.raises(ConfigError, match="so it needs --resume"):
+        train(bench.settings(**longer), extend=True)
+    report = train(bench.settings(**longer), resume=True, extend=True)
+    assert (report.resumed_from, report.steps) == (1, 3)
+    tables = run_tables(bench.root / "longer")
+    assert (tables["train"]["steps"], tables["train"]["extended"]) == (3, [1])
+    same = {**longer, "train.extended": [1]}
+    for extend in (False, True):  # the same command again, as after a kill
+        assert train(bench.settings(**same), resume=True, extend=extend).resumed_from == 3
+
+
+def test_what_only_says_where_a_run_computes_may_change(bench: Bench, begun: RunDirectory) -> None:
+    same = {"policy.head": "flow", "train.steps": 1, "train.out": str(begun.path)}
+    free = {"train.accumulate": 2, "train.log_every": 7, "train.max_cache_gib": 1.0, "train.patience": 3}
+    assert train(bench.settings(**same, **free), resume=True).resumed_from == 1

@@ -22,6 +22,10 @@ def train(
         str | None, typer.Option(help="tensorboard, wandb, swanlab, trackio or none; metrics.jsonl always.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="With --resume: go on beyond the steps that the run was begun with."),
+    ] = False,
     config: Config = None,
     set_: Assign = None,
     json_: Json = False,
@@ -29,7 +33,8 @@ def train(
     """Train a policy on a feature cache alone.
 
     Without --resume the run directory must not exist. The encoder is only needed for
-    validation rollouts (train.rollout_every).
+    validation rollouts (train.rollout_every). A run goes on with its own configuration;
+    more steps than it was begun with need --extend.
 
     Example: vla train --cache data/features --out runs/demo --per-view-dim 192
     """
@@ -50,4 +55,4 @@ def train(
 
     if resume:  # the run's own configuration takes the place of ./pipeline.toml
         settings = settings_from(config, named, set_, base=run_tables(Path(settings.train.out)))
-    show(asdict(run(settings, resume=resume)), json_)
+    show(asdict(run(settings, resume=resume, extend=extend)), json_)

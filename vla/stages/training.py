@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla.advice import advised
-from vla.base.errors import WriteError
+from vla.base.errors import ConfigError, WriteError
 from vla.base.files import NO_ROOM, cannot_write
 from vla.config import PipelineConfig
 from vla.matching import (
@@ -16,6 +16,7 @@ from vla.matching import (
     require_same_policy,
     with_rollouts_that_fit,
 )
+from vla.resuming import resumed
 
 if TYPE_CHECKING:
     from vla.base.distributed import World
@@ -26,14 +27,19 @@ if TYPE_CHECKING:
 
 
 @advised
-def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
+def train(settings: PipelineConfig, *, resume: bool = False, extend: bool = False) -> "TrainReport":
     """Train a policy on the cache into `train.out`; see `vla.policy.training.train`.
+
+    Args:
+        settings: the whole configuration.
+        resume: go on with the run that is there.
+        extend: with more steps than it was begun with; the learning rate rises again, see `vla.resuming`.
 
     Raises:
         CacheError: the cache lacks features of its task texts where the policy takes them, or is not the one
             that a resumed run was trained on.
         ConfigError: the configuration contradicts the cache, validation rollouts could not tell what to do,
-            or a resumed run was trained with another policy.
+            or a resumed run was begun with another policy or other keys of `[train]`; see `vla.resuming`.
         EnvironmentSetupError: the environment named for validation rollouts is not that of the cache.
         WriteError: the disk is full; the last checkpoint is kept.
     """
@@ -44,6 +50,8 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
     from vla.policy.training.trackers import require_tracker
 
     require_tracker(settings.train.tracker)
+    if extend and not resume:
+        raise ConfigError("--extend goes on with a run that is there, so it needs --resume")
     cache = FeatureCache(Path(settings.cache.path))
     settings = of_cache(settings, cache)
     require_fit(settings, cache)
@@ -52,7 +60,7 @@ def train(settings: PipelineConfig, *, resume: bool = False) -> "TrainReport":
         settings = with_rollouts_that_fit(settings, cache)
     directory = RunDirectory(Path(settings.train.out))
     with exclusive(directory.path) if world.is_main else nullcontext(), _resumable(directory, resume):
-        return _train(settings, cache, directory, world, resume)
+        return _train(settings, cache, directory, world, resume, extend)
 
 
 @contextmanager
@@ -70,7 +78,12 @@ def _resumable(directory: "RunDirectory", resume: bool) -> Iterator[None]:
 
 
 def _train(
-    settings: PipelineConfig, cache: "FeatureCache", directory: "RunDirectory", world: "World", resume: bool
+    settings: PipelineConfig,
+    cache: "FeatureCache",
+    directory: "RunDirectory",
+    world: "World",
+    resume: bool,
+    extend: bool,
 ) -> "TrainReport":
     """Train in a run directory that nobody else writes to."""
     from vla.base.interrupt import Interrupted
@@ -83,6 +96,7 @@ def _train(
         if (step := directory.last_step()) is not None:
             require_same_cache(directory.checkpoint(step), cache)
             require_same_policy(directory.checkpoint(step), settings.policy)
+        settings = resumed(settings, directory, extend=extend)
     elif world.is_main:
         RunDirectory.create(directory.path)
     rollouts = None
