@@ -181,7 +181,8 @@ def test_the_loss_is_the_same_for_any_number_of_processes_and_passes(flow_share:
             rows = [tensor[rank::world] for tensor in (cond, action, valid)]
             for number in range(passes):
                 mine = {name: tensor[number::passes] for name, tensor in draws.items()}
-                parts.append(head.compute_loss(*(row[number::passes] for row in rows), mine)[0])
+                some_cond, some_action, some_valid = (row[number::passes] for row in rows)
+                parts.append(head.compute_loss(some_cond, some_action, some_valid, mine)[0])
         losses.append(torch.stack(parts).mean().item())
     assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-5)
 
