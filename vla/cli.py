@@ -17,6 +17,7 @@ import typer
 from vla.base.errors import VlaError
 from vla.base.interrupt import Interrupted, interruptible
 from vla.base.malloc import share_one_arena
+from vla.base.openmp import spin_briefly
 from vla.commands.embed import embed
 from vla.commands.export import export
 from vla.commands.inspect import inspect
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     share_one_arena()
+    spin_briefly()  # before a command imports torch
     try:
         with interruptible():
             app(words, prog_name="vla")

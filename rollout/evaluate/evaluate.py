@@ -20,6 +20,7 @@ import torch
 from vla.base.errors import EnvironmentSetupError
 from vla.base.family import loaded_plugins
 from vla.base.files import write_json
+from vla.base.openmp import spin_briefly
 from vla.base.progress import Progress, say
 from vla.base.threads import usable_cores
 from vla.cache.stream import Stream
@@ -127,6 +128,7 @@ def make_groups(policy: LivePolicy, env: EnvConfig, sizes: Sequence[int]) -> lis
     make = functools.partial(make_chunk_env, env, policy.horizons, loaded_plugins())
     # llvmpipe's own threads only get in the way of one process a core (15.8 against 16.6 ms a frame).
     os.environ.setdefault("LP_NUM_THREADS", "0")
+    spin_briefly()  # for these processes; in this one OpenMP is loaded already
     with ThreadPoolExecutor(len(sizes)) as pool:
         starts = [
             pool.submit(EnvironmentProcesses, make, size, env.id, 1 + sum(sizes[:index]), sum(sizes))
