@@ -173,7 +173,8 @@ class MemorySource(FrameSource):
             keys=self.keys,
         )
 
-    def read(self, frames: range, block: int) -> Iterator[FrameBlock]:
+    def read(self, frames: range, block: int, size: tuple[int, int] | None = None) -> Iterator[FrameBlock]:
+        assert size in (None, self._images.shape[1:3])  # nothing is to be done to them
         for first in range(frames.start, frames.stop, block):
             rows = np.arange(first, min(first + block, frames.stop))
             start = first % (len(self._images) - block)

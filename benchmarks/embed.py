@@ -199,8 +199,8 @@ class Excerpt(MemorySource):
         super().__init__(frames)
         self._whole = whole
 
-    def read(self, frames: range, block: int) -> Iterator[FrameBlock]:
-        return self._whole.read(frames, block)
+    def read(self, frames: range, block: int, size: tuple[int, int] | None = None) -> Iterator[FrameBlock]:
+        return self._whole.read(frames, block, size)
 
 
 def end_to_end(whole: FrameSource, frames: range, encoder: FrozenEncoder, rounds: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What do the commands lose beside another process on the same cores, by how long OpenMP's threads stay awake?
+"""What do commands lose beside another process on the same cores, by how long OpenMP's threads stay awake?
 
     python benchmarks/shared_cores.py            # a quarter of an hour on two cores
     python benchmarks/shared_cores.py --rounds 1
@@ -161,7 +161,9 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--out", type=Path, default=RESULTS / "shared_cores.json")
     arguments = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    out = arguments.out.resolve()
+    # Not here: the commands would take ./pipeline.toml.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         work = Work(Path(folder))
         timed: dict[str, Callable[[dict[str, str]], float]] = {
             "train": work.train,
@@ -198,7 +200,7 @@ def main() -> None:
         "rounds": arguments.rounds,
         "table": table,
     }
-    write_json(arguments.out, result)
+    write_json(out, result)
     show(result)
 
 

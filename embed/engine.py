@@ -1,9 +1,10 @@
 """The encode loop: every frame of every camera through the frozen encoder, once.
 
-    FrameSource.read ─> resize, augment ──(a thread, some blocks ahead)──> FrozenEncoder.encode_into
-     decode │                                                               several passes at a time │
-            │ state, action, sensors                                        (vla.base.threads)       │
-            └──────────> the arrays of a shard, from CacheWriter.allocate <──────────────────────────┘
+    FrameSource.read ─> augment ──(a thread, some blocks ahead)──> FrozenEncoder.encode_into
+     decode, resize                                                 several passes at a time │
+     (its own threads)                                              (vla.base.threads)       │
+            │ state, action, sensors                                                         │
+            └──────────> the arrays of a shard, from CacheWriter.allocate <──────────────────┘
                             │ CacheWriter.write, when the last pass has ended
                             shards/00000.safetensors
 
@@ -46,7 +47,7 @@ from vla.embed.format_1 import cache_of_format_1, copy_cache
 from vla.embed.frozen_encoder import FrozenEncoder, Views
 from vla.embed.resting import say_what_rests
 from vla.embed.tasks import embed_tasks
-from vla.embed.transforms import augment, resize
+from vla.embed.transforms import augment
 
 FRAMES_AHEAD = 128
 """Frames that wait for the encoder, of all variants together; 75 MB of three cameras at 256 x 256. The
@@ -265,16 +266,16 @@ def encode_shards(
 def _blocks(
     source: FrameSource, encoder: FrozenEncoder, writer: CacheWriter, shards: Sequence[int], size: int
 ) -> Iterator[Block]:
-    """Decode and prepare frames, shard after shard; images of the dataset's own size are not kept."""
+    """Decode and prepare frames, shard after shard; they come at the encoder's size."""
     spec, image_size = writer.spec, encoder.encoder.image_size
     for shard in shards:
         arrays, first = writer.allocate(shard), 0
-        for block in source.read(spec.frame_range(shard), size):
+        for block in source.read(spec.frame_range(shard), size, image_size):
             rows = range(first, first + len(block))
             for stream in spec.streams:
                 if stream.made_by is None:
                     arrays[stream.name][rows.start : rows.stop] = block.streams[stream.name]
-            views = {name: resize(block.streams[name], image_size) for name in encoder.reads}
+            views = {name: block.streams[name] for name in encoder.reads}
             variants = [
                 {
                     camera: augment(frames, block.episode_index, camera, variant, spec.augmentation)

@@ -11,7 +11,7 @@ from vla.embed.datasets import FrameSource, open_source
 from vla.embed.datasets.dataset_config import DatasetConfig
 from vla.embed.encoders.encoder import EncoderConfig
 from vla.embed.frozen_encoder import FrozenEncoder
-from vla.embed.transforms import augment, resize
+from vla.embed.transforms import augment
 
 BLOCK_FRAMES = 16
 TOLERANCE = {"float32": (0.02, 2**-10), "bfloat16": (0.2, 2**-6), "float16": (0.05, 2**-9)}
@@ -105,8 +105,8 @@ def _differences(
 ) -> Iterator[tuple[str, float]]:
     """Yield each stream's difference as a share of what is allowed."""
     made = cache.metadata
-    block = next(source.read(range(frame, frame + 1), 1))
-    views = {name: resize(block.streams[name], encoder.encoder.image_size) for name in encoder.reads}
+    block = next(source.read(range(frame, frame + 1), 1, encoder.encoder.image_size))
+    views = {name: block.streams[name] for name in encoder.reads}
     variants = [
         encoder.encode(
             {name: augment(v, block.episode_index, name, k, made.augmentation) for name, v in views.items()}

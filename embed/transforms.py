@@ -1,7 +1,8 @@
 """What is done to camera frames before an encoder sees them, in stage one, by the recorder and live alike.
 
     frames  uint8 [n, h, w, 3]  RGB, any size
-       │ resize: on the CPU, in uint8; frames that already have the encoder's size pass through untouched
+       │ resize: on the CPU, in uint8, where a frame is decoded, rendered or received; one that already has
+       │ the encoder's size passes through untouched
     frames  uint8 [n, H, W, 3]
        │ augment: stage one only; shifts and colours, so that caching does not cost augmentation
     frames  uint8 [n, H, W, 3]

@@ -1,18 +1,20 @@
 """Decode the images of several blocks at a time: begin, go on to the next block, and wait only then.
 
 Single images share a pool. The videos of a camera have a thread of their own, in which block after block is
-decoded: no file is read twice, and no camera waits for another at the end of a block.
+decoded: no file is read twice, and no camera waits for another at the end of a block. Frames are resized in
+the pool, whichever they come from: nobody waits for it but who needs them.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 from jaxtyping import UInt8
 
 from vla.embed.datasets.folder import DatasetFolder
-from vla.embed.datasets.images import decode_image, stack
+from vla.embed.datasets.images import FrameError, Picture, decode_image, fit, stack
 from vla.embed.datasets.video import VideoFile, VideoSpan
 
 Decoded = Callable[[], np.ndarray]
@@ -20,6 +22,8 @@ Decoded = Callable[[], np.ndarray]
 Where = Callable[[int], str]
 """Names camera, episode and frame of a block's k-th frame, for messages."""
 MOST_THREADS = 16
+MOST_RESIZING = 32
+"""Frames of a camera's video that wait to be resized."""
 
 
 class Decoders:
@@ -29,12 +33,19 @@ class Decoders:
         folder: the dataset.
         tolerance_s: how far a video's frame may lie from its due time [s].
         video_cameras: those that have videos.
-        workers: threads for single images; videos share as many, at least one a camera.
+        workers: threads for single images and for resizing; videos share as many, at least one a camera.
+        size: (height, width) [pixel] of the frames that come out; None leaves each as it is.
     """
 
     def __init__(
-        self, folder: DatasetFolder, tolerance_s: float, video_cameras: Iterable[str], workers: int
+        self,
+        folder: DatasetFolder,
+        tolerance_s: float,
+        video_cameras: Iterable[str],
+        workers: int,
+        size: tuple[int, int] | None = None,
     ) -> None:
+        self._size = size
         cameras = list(video_cameras)
         # More threads than cores only get in each other's way, and FFmpeg advises no more than 16 a file.
         each = min(MOST_THREADS, max(1, workers // max(1, len(cameras))))
@@ -46,7 +57,7 @@ class Decoders:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pools = (self._pool, *self._threads.values())
+        pools = (*self._threads.values(), self._pool)
         for pool in pools:  # nobody begins anything more, while one is waited for
             pool.shutdown(wait=False, cancel_futures=True)
         for pool in pools:
@@ -57,14 +68,45 @@ class Decoders:
     def begin_images(self, cells: Sequence[object], where: Where) -> Decoded:
         """Begin to decode encoded images, in either form that the `datasets` library stores them."""
         encoded = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
-        return partial(stack, self._pool.map(decode_image, encoded), len(cells), where)
+        return partial(stack, self._pool.map(self._decode, encoded), len(cells), where)
 
     def begin_video(
         self, camera: str, spans: Sequence[tuple[VideoSpan, range]], fps: float, where: Where
     ) -> Decoded:
         """Begin to decode a camera's next frames; see `VideoTrack.frames`."""
         track, count = self._tracks[camera], sum(len(frames) for _, frames in spans)
-        return self._threads[camera].submit(lambda: stack(track.frames(spans, fps), count, where)).result
+        return (
+            self._threads[camera]
+            .submit(lambda: stack(self._fitted(track.frames(spans, fps)), count, where))
+            .result
+        )
+
+    def _decode(self, encoded: object) -> Picture:
+        return fit(decode_image(encoded), self._size)
+
+    def _fitted(self, frames: Iterator[UInt8[np.ndarray, "h w 3"]]) -> Iterator[Picture]:
+        """Yield decoded frames, resized in the pool; what goes wrong is raised at its frame's place."""
+        waiting: deque[Future[Picture]] = deque()
+        failed: FrameError | None = None
+        try:
+            for frame in frames:
+                if self._size in (None, frame.shape[:2]):
+                    yield from _results(waiting)
+                    yield fit(frame, None)
+                    continue
+                waiting.append(self._pool.submit(fit, frame, self._size))
+                if len(waiting) > MOST_RESIZING:
+                    yield waiting.popleft().result()
+        except FrameError as error:
+            failed = error
+        yield from _results(waiting)
+        if failed is not None:
+            raise failed
+
+
+def _results(waiting: deque[Future[Picture]]) -> Iterator[Picture]:
+    while waiting:
+        yield waiting.popleft().result()
 
 
 class VideoTrack:

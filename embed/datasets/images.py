@@ -1,13 +1,15 @@
-"""Decode single images that a dataset holds as encoded bytes or pixels."""
+"""Decode single images that a dataset holds as encoded bytes or pixels, and make them the encoder's size."""
 
 import io
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from vla.base.errors import DatasetError
+from vla.embed.transforms import resize
 
 MAX_PIXELS = 64 << 20
 """Of one image. A 4K frame has 8 million; a header that claims more wants memory, not to be seen."""
@@ -18,6 +20,25 @@ EIGHT_BIT_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
 
 class FrameError(Exception):
     """A frame cannot be decoded; the reader, who knows which one it is, adds its name."""
+
+
+class Picture(NamedTuple):
+    """A decoded frame."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    stored: tuple[int, ...]
+    """Its shape in the dataset, before it was resized."""
+
+
+def fit(image: UInt8[np.ndarray, "_h _w 3"], size: tuple[int, int] | None) -> Picture:
+    """Resize a decoded frame to (height, width) [pixel]; None, or that size already, leaves it as it is.
+
+    Called in the threads that decode, so that those of the encoder have nothing to do with it.
+    """
+    if size is None or image.shape[:2] == size:
+        return Picture(image, image.shape)
+    frames = image[None] if image.flags.writeable else image[None].copy()  # torch takes no other
+    return Picture(resize(frames, size)[0], image.shape)
 
 
 def decode_image(data: object) -> UInt8[np.ndarray, "h w 3"]:
@@ -55,7 +76,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def stack(
-    images: Iterable[np.ndarray], count: int, where: Callable[[int], str]
+    images: Iterable[Picture], count: int, where: Callable[[int], str]
 ) -> UInt8[np.ndarray, "count h w 3"]:
     """Collect decoded frames of one camera, each as soon as it is there: a video's is still in cache.
 
@@ -67,14 +88,14 @@ def stack(
     Raises:
         DatasetError: a frame could not be decoded, or its size is not that of those before it.
     """
-    stacked, done = np.empty((0, 0, 0, 3), np.uint8), 0
+    stacked, done, first = np.empty((0, 0, 0, 3), np.uint8), 0, ()
     try:
-        for image in images:
+        for pixels, stored in images:
             if not done:
-                stacked = np.empty((count, *image.shape), np.uint8)
-            elif image.shape != stacked.shape[1:]:
-                raise FrameError(f"is {image.shape[:2]} pixels, those before it {stacked.shape[1:3]}")
-            stacked[done] = image
+                stacked, first = np.empty((count, *pixels.shape), np.uint8), stored
+            elif stored != first:
+                raise FrameError(f"is {stored[:2]} pixels, those before it {first[:2]}")
+            stacked[done] = pixels
             done += 1
     except FrameError as error:
         raise DatasetError(f"{where(done)} {error}") from error

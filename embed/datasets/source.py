@@ -84,10 +84,16 @@ class FrameSource(ABC):
         """
 
     @abstractmethod
-    def read(self, frames: range, block: int) -> Iterator[FrameBlock]:
+    def read(self, frames: range, block: int, size: tuple[int, int] | None = None) -> Iterator[FrameBlock]:
         """Yield the frames with these numbers, `block` at a time (the last block may be shorter).
 
         The same frames are the same bytes, wherever reading began.
+
+        Args:
+            frames: their numbers.
+            block: frames at a time.
+            size: (height, width) [pixel] that images are resized to where they are decoded, by
+                `vla.embed.transforms.resize`; None leaves them as the dataset has them.
 
         Raises:
             DatasetError: a frame cannot be read; the message names episode, frame and camera.

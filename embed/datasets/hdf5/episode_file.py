@@ -23,7 +23,7 @@ from vla.base.errors import DatasetError
 from vla.base.strict import MAX_WIDTH
 from vla.cache.stream import STATE
 from vla.embed.datasets.hdf5.opening import get_dataset, get_group, open_file
-from vla.embed.datasets.images import FrameError, check_size, decode_image
+from vla.embed.datasets.images import FrameError, Picture, check_size, decode_image, fit
 
 IMAGES = "observations/images"
 TASK_ATTRIBUTES = ("task", "language_instruction", "instruction")
@@ -111,24 +111,34 @@ class Hdf5Episode:
         return np.asarray(self._rows(key, frames), dtype=np.float32)
 
     def images(
-        self, camera: str, frames: range, color: str, pool: ThreadPoolExecutor
-    ) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+        self,
+        camera: str,
+        frames: range,
+        color: str,
+        pool: ThreadPoolExecutor,
+        size: tuple[int, int] | None,
+    ) -> Iterator[Picture]:
         """Yield the RGB frames of a camera.
 
         Args:
             camera: its name.
             frames: numbers within the episode.
             color: rgb, or bgr where the file has red and blue in each other's place.
-            pool: threads that decode.
+            pool: threads that decode and resize.
+            size: (height, width) [pixel] of the frames that come out; None leaves them as they are.
 
         Raises:
             DatasetError: the file cannot be read any more.
             FrameError: a frame is no image.
         """
         rows = self._rows(f"{IMAGES}/{camera}", frames)
-        decoded = iter(rows) if rows.ndim == 4 else pool.map(decode_image, map(_encoded, rows))
-        for image in decoded:
-            yield np.ascontiguousarray(image[..., ::-1]) if color == "bgr" else image
+        encoded = rows.ndim != 4
+
+        def decode(row: Any) -> Picture:
+            image = decode_image(_encoded(row)) if encoded else row
+            return fit(np.ascontiguousarray(image[..., ::-1]) if color == "bgr" else image, size)
+
+        yield from pool.map(decode, rows)
 
     def _rows(self, key: str, frames: range) -> np.ndarray:
         try:

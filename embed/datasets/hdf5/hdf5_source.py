@@ -115,7 +115,7 @@ class Hdf5Source(FrameSource):
             keys=self.keys,
         )
 
-    def read(self, frames: range, block: int) -> Iterator[FrameBlock]:
+    def read(self, frames: range, block: int, size: tuple[int, int] | None = None) -> Iterator[FrameBlock]:
         opened: Hdf5Episode | None = None
         try:
             with ThreadPoolExecutor(self._workers) as pool:
@@ -127,7 +127,7 @@ class Hdf5Source(FrameSource):
                             if opened is not None:
                                 opened.close()
                             opened = Hdf5Episode(path)
-                        parts.append(self._read_span(opened, span, pool))
+                        parts.append(self._read_span(opened, span, pool, size))
                     yield self._join(parts, here)
         finally:
             if opened is not None:
@@ -151,7 +151,9 @@ class Hdf5Source(FrameSource):
                 )
         return _Entry(number, self._files[number], contents)
 
-    def _read_span(self, episode: Hdf5Episode, span: Span, pool: ThreadPoolExecutor) -> dict[str, np.ndarray]:
+    def _read_span(
+        self, episode: Hdf5Episode, span: Span, pool: ThreadPoolExecutor, size: tuple[int, int] | None
+    ) -> dict[str, np.ndarray]:
         """Return all streams of consecutive frames of one episode."""
         frames = range(span.start, span.stop)
         index, color = self._entries[span.position].index, self._config.color
@@ -162,7 +164,7 @@ class Hdf5Source(FrameSource):
         def read(stream: Stream) -> np.ndarray:
             if stream.kind != "image":
                 return episode.numbers(stream.key, frames)
-            images = episode.images(stream.name, frames, color, pool)
+            images = episode.images(stream.name, frames, color, pool, size)
             return stack(images, len(frames), partial(where, stream.name))
 
         return {stream.name: read(stream) for stream in self.streams}

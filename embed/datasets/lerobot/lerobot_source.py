@@ -97,7 +97,7 @@ class LeRobotSource(FrameSource):
             keys=self.keys,
         )
 
-    def read(self, frames: range, block: int) -> Iterator[FrameBlock]:
+    def read(self, frames: range, block: int, size: tuple[int, int] | None = None) -> Iterator[FrameBlock]:
         stored = [stream.key for stream in self.streams if stream.name not in self._videos]
         columns = list(dict.fromkeys([*stored, *POSITION_COLUMNS]))
         tables = read_rows(self._folder, self._rows(frames), columns, block)
@@ -113,7 +113,8 @@ class LeRobotSource(FrameSource):
                 frame_index=frame_index,
             )
 
-        with Decoders(self._folder, self._config.tolerance_s, self._videos, self._workers) as decoders:
+        settings = self._config.tolerance_s, self._videos, self._workers, size
+        with Decoders(self._folder, *settings) as decoders:
             for table in tables:
                 here = range(first, first + len(table))
                 begun.append((here, self._begin(table, here, decoders)))
