@@ -159,6 +159,8 @@ def update_s(run: Path) -> float:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--rounds", type=int, default=2)
+    options.add_argument("--without", nargs="*", default=[], help="what is not timed, such as rollout")
+    options.add_argument("--settings", nargs="*", choices=[*SETTINGS], default=[*SETTINGS])
     options.add_argument("--out", type=Path, default=RESULTS / "shared_cores.json")
     arguments = options.parse_args()
     out = arguments.out.resolve()
@@ -171,10 +173,11 @@ def main() -> None:
             "rollout": work.rollout,
             "sweep": work.sweep,
         }
+        timed = {name: run for name, run in timed.items() if name not in arguments.without}
         seconds: dict[str, dict[str, list[float]]] = {}
         loads = []
         for turn in range(arguments.rounds):
-            for setting in list(SETTINGS)[:: 1 if turn % 2 == 0 else -1]:
+            for setting in arguments.settings[:: 1 if turn % 2 == 0 else -1]:
                 for name, run in timed.items():
                     seconds.setdefault(f"{name}, alone", {}).setdefault(setting, []).append(
                         run(SETTINGS[setting])
@@ -189,7 +192,6 @@ def main() -> None:
     table = {
         name: {
             **{f"{setting}_s": rounded(median(taken), 3) for setting, taken in by_setting.items()},
-            "libgomp_over_vla": rounded(median(by_setting["libgomp"]) / median(by_setting["vla"]), 3),
         }
         for name, by_setting in seconds.items()
     }

@@ -15,6 +15,7 @@ some pixels the other way; a frame must have the same feature wherever it is enc
 """
 
 import zlib
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -44,9 +45,25 @@ def resize(frames: UInt8[np.ndarray, "n h w 3"], size: tuple[int, int]) -> UInt8
     """
     if frames.shape[1:3] == size:
         return frames
+    frames = frames if frames.flags.writeable else frames.copy()  # torch takes no other
     channels_first = torch.from_numpy(frames).permute(0, 3, 1, 2)
     resized = functional.interpolate(channels_first, size=size, mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
+
+
+def resize_images(
+    observation: Mapping[str, np.ndarray], sizes: Mapping[str, tuple[int, int]]
+) -> dict[str, np.ndarray]:
+    """Resize the images of one instant, each [h, w, 3], where (height, width) is given for them.
+
+    What has its size already, and all other streams, are the same objects afterwards.
+    """
+    return {
+        name: resize(value[None], sizes[name])[0]
+        if name in sizes and value.shape[:2] != sizes[name]
+        else value
+        for name, value in observation.items()
+    }
 
 
 def normalise(frames: UInt8[Tensor, "n H W 3"], spec: Preprocessing) -> Float[Tensor, "n 3 H W"]:

@@ -4,7 +4,8 @@
          └─────── all other streams ─┴─> policy ─> actions
 
 The same resizing and the same encoder as in stage one; the policy refuses any other. Features stay on the
-device from one to the other.
+device from one to the other. Images may come at the encoder's size already: who keeps a history resizes each
+frame once, when it comes, by `image_sizes`.
 """
 
 import time
@@ -34,7 +35,7 @@ class Timing:
     """Seconds of one decision, for the whole batch of robots."""
 
     encode_s: float
-    """Resizing, normalising and encoding all views of all observations."""
+    """Normalising and encoding all views of all observations; resizing those that have another size."""
     head_s: float
     """From features to actions in the host's memory."""
 
@@ -61,6 +62,7 @@ class LivePolicy:
 
     Attributes:
         observes: the streams that an observation must hold.
+        image_sizes: (height, width) [pixel] of the cameras that only the encoder looks through.
         tasks: features of task texts.
 
     Raises:
@@ -83,6 +85,12 @@ class LivePolicy:
         self.horizons, self.action_dim, self.fps = policy.horizons, policy.action_dim, policy.fps
         self.observes = robot_streams(policy.observes, policy.config.encoders)
         self.tasks = TaskFeatures(policy, encoder.identity if encoder else None, task)
+        raw = {stream.name for stream in policy.observes if stream.made_by is None}
+        self.image_sizes: dict[str, tuple[int, int]] = {
+            camera: encoder.eval_image_resize_shape
+            for camera in (encoder.reads if encoder else ())
+            if encoder and camera not in raw
+        }
         self._computed = {stream.name for stream in policy.observes if stream.made_by is not None}
 
     @property

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from vla.base.compiling import Compile
+from vla.base.compiling import AutoCompile
 from vla.base.strict import StrictModel
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -64,8 +64,9 @@ class RolloutConfig(StrictModel):
     """Sampling steps of the action head; 0 takes the head's own: 1 for imf and mlp, 10 for flow and ddpm."""
     task: str = ""
     """What to do, in words, for a policy with language; empty takes the only text it was trained on."""
-    compile: Compile = "off"
-    """Of the action head: off, on (torch.compile) or graphs (CUDA graphs too); see `vla.base.compiling`."""
+    compile: AutoCompile = "auto"
+    """Of the action head: off, on (torch.compile), graphs (CUDA graphs too), or auto: graphs where `vla
+    serve` has a GPU, else off, because the decisions of a rollout are too few; see `vla.base.compiling`."""
     weights: Literal["ema", "raw"] = "ema"
     """The moving average of the weights, or the last ones."""
     videos: Annotated[int, Field(ge=0)] = 4

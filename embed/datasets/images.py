@@ -37,8 +37,7 @@ def fit(image: UInt8[np.ndarray, "_h _w 3"], size: tuple[int, int] | None) -> Pi
     """
     if size is None or image.shape[:2] == size:
         return Picture(image, image.shape)
-    frames = image[None] if image.flags.writeable else image[None].copy()  # torch takes no other
-    return Picture(resize(frames, size)[0], image.shape)
+    return Picture(resize(image[None], size)[0], image.shape)
 
 
 def decode_image(data: object) -> UInt8[np.ndarray, "h w 3"]:
@@ -88,7 +87,8 @@ def stack(
     Raises:
         DatasetError: a frame could not be decoded, or its size is not that of those before it.
     """
-    stacked, done, first = np.empty((0, 0, 0, 3), np.uint8), 0, ()
+    stacked, done = np.empty((0, 0, 0, 3), np.uint8), 0
+    first: tuple[int, ...] = ()
     try:
         for pixels, stored in images:
             if not done:

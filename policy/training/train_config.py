@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vla.base.compiling import Compile
+from vla.base.compiling import AutoCompile
 from vla.base.strict import NotNegative, Positive, Share, StrictModel
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -58,8 +58,9 @@ class TrainConfig(StrictModel):
     error; auto is reward where there are rollouts, else val_loss."""
     patience: Count = 0
     """Measurements in a row without a better `best` after which training ends; 0 is never."""
-    compile: Compile = "off"
-    """off, on (torch.compile) or graphs (CUDA graphs too); see `vla.base.compiling`."""
+    compile: AutoCompile = "auto"
+    """off, on (torch.compile), graphs (CUDA graphs too), or auto: graphs on a GPU from 5,000 steps on, else
+    off; see `vla.base.compiling`."""
     matmul_precision: Literal["highest", "high"] = "highest"
     """Of float32 products on a GPU, those of the derivative; high is TF32: 10 bits instead of 23."""
     max_cache_gib: NotNegative = 0.0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vla.base.compiling import advise_compiling, compile_module
+from vla.base.compiling import compile_module, for_training, say_compiling
 from vla.base.device import choose_device
 from vla.base.distributed import World
 from vla.base.errors import ConfigError, VlaError
@@ -68,8 +68,9 @@ class Trainer:
                 f"batch_size {config.batch_size} cannot be shared by {world.size} processes{passes}"
             )
         self._device = choose_device(config.device)
+        compiling = for_training(config.compile, self._device, config.steps)
         if world.is_main:
-            advise_compiling(config.compile, self._device)
+            say_compiling(config.compile, compiling, "train.compile")
         training, held_out = split_episodes(len(cache.metadata.episodes), config.val_episodes)
         resident = fits_in_memory(cache, self._device, config.max_cache_gib)
         if resident and world.is_main:
@@ -100,7 +101,7 @@ class Trainer:
         self._parameters = list(trained_parameters(trained).values())
         self._model: nn.Module = trained.train()
         torch.set_float32_matmul_precision(config.matmul_precision)
-        compile_module(trained, config.compile)
+        compile_module(trained, compiling)
         if world.size > 1:
             # Buffers are not exchanged: those of normalisation do not change, and the main one's are saved.
             self._model = DistributedDataParallel(trained, broadcast_buffers=False)

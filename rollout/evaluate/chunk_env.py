@@ -11,7 +11,9 @@ step. Environments with a `render_observations` attribute are told not to render
 """
 
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium
@@ -21,10 +23,11 @@ from jaxtyping import Float32
 
 from vla.base.family import load_plugins
 from vla.base.horizons import Horizons
+from vla.embed.transforms import resize_images
 from vla.rollout.evaluate.video import VideoWriter
 from vla.rollout.rollout_config import EnvConfig
 from vla.rollout.worlds.make_env import make_env
-from vla.rollout.worlds.observations import Observation
+from vla.rollout.worlds.observations import Observation, is_image
 
 SUCCESS_KEYS = ("is_success", "success")
 
@@ -35,9 +38,16 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
     Args:
         env: with the observations of `vla.rollout.worlds.observations`.
         horizons: how long a history and a chunk are.
+        image_sizes: (height, width) [pixel] that cameras are resized to, here and not where the policy is: in
+            the environment's own process, and once a frame that is seen in several decisions.
     """
 
-    def __init__(self, env: gymnasium.Env[Observation, np.ndarray], horizons: Horizons) -> None:
+    def __init__(
+        self,
+        env: gymnasium.Env[Observation, np.ndarray],
+        horizons: Horizons,
+        image_sizes: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    ) -> None:
         super().__init__(env)
         self._horizons = horizons
         self._history: deque[Observation] = deque(maxlen=horizons.obs_horizon)
@@ -45,8 +55,13 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
         self._over = False
         self._last_info: dict[str, Any] = {}
         assert isinstance(env.observation_space, spaces.Dict)
+        known = env.observation_space
+        self._image_sizes = {
+            name: size for name, size in image_sizes.items() if is_image(known.spaces.get(name))
+        }
+        resized = {name: _image_space(size) for name, size in self._image_sizes.items()}
         self.observation_space = spaces.Dict(
-            {name: _repeat(part, horizons.obs_horizon) for name, part in env.observation_space.items()}
+            {name: _repeat(resized.get(name, part), horizons.obs_horizon) for name, part in known.items()}
         )
         self.action_space = _repeat(env.action_space, horizons.num_action_steps)
 
@@ -62,7 +77,8 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
         self._finish_video()
         self._set_rendering(True)
         observation, info = self.env.reset(seed=seed)
-        self._history.extend([observation] * self._horizons.obs_horizon)
+        seen = resize_images(observation, self._image_sizes)
+        self._history.extend([seen] * self._horizons.obs_horizon)
         self._over = False
         self._last_info = {
             "is_success": False,
@@ -122,28 +138,40 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
             self._video = None
 
     def _stack(self) -> Observation:
+        for index, seen in enumerate(self._history):  # those of the last decision have their size
+            self._history[index] = resize_images(seen, self._image_sizes)
         return {name: np.stack([seen[name] for seen in self._history]) for name in self._history[-1]}
 
 
-def make_chunk_env(config: EnvConfig, horizons: Horizons, plugins: tuple[str, ...] = ()) -> ChunkEnv:
+def make_chunk_env(
+    config: EnvConfig,
+    horizons: Horizons,
+    plugins: tuple[str, ...] = (),
+    image_sizes: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+) -> ChunkEnv:
     """Make an environment that is stepped by chunks; called in the process that it will run in.
 
     Args:
         config: id, arguments and cameras.
         horizons: how long a history and a chunk are.
         plugins: modules to import first; see `vla.base.family`.
+        image_sizes: (height, width) [pixel] that cameras are resized to; see `LivePolicy.image_sizes`.
 
     Raises:
         EnvironmentSetupError: it cannot be made; see `vla.rollout.worlds.make_env`.
     """
     load_plugins(plugins)
-    return ChunkEnv(make_env(config), horizons)
+    return ChunkEnv(make_env(config), horizons, image_sizes)
 
 
 def _success(info: dict[str, Any]) -> bool | None:
     """Return whether a task is solved, where the environment says so: LeRobot's key, or Gymnasium's."""
     told = (info.get(key) for key in SUCCESS_KEYS)
     return next((bool(value) for value in told if value is not None), None)
+
+
+def _image_space(size: tuple[int, int]) -> spaces.Box:
+    return spaces.Box(0, 255, (*size, 3), np.uint8)
 
 
 def _repeat(space: gymnasium.Space[Any], times: int) -> spaces.Box:

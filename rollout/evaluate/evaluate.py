@@ -125,7 +125,7 @@ def make_groups(policy: LivePolicy, env: EnvConfig, sizes: Sequence[int]) -> lis
     Raises:
         EnvironmentSetupError: they cannot be made, or do not fit the policy: a stream or the action differs.
     """
-    make = functools.partial(make_chunk_env, env, policy.horizons, loaded_plugins())
+    make = functools.partial(make_chunk_env, env, policy.horizons, loaded_plugins(), policy.image_sizes)
     # llvmpipe's own threads only get in the way of one process a core (15.8 against 16.6 ms a frame).
     os.environ.setdefault("LP_NUM_THREADS", "0")
     spin_briefly()  # for these processes; in this one OpenMP is loaded already

@@ -49,7 +49,8 @@ class ValidationRollouts:
         """Roll out and return `avg_reward` and its companions; no `pc_success` where it was not measured."""
         chosen = self._config
         # A copy: it is compiled in place, and the policy goes on to be validated and averaged.
-        live = LivePolicy(copy.deepcopy(policy), self._encoder, chosen.num_steps, chosen.compile, chosen.task)
+        how = "off" if chosen.compile == "auto" else chosen.compile
+        live = LivePolicy(copy.deepcopy(policy), self._encoder, chosen.num_steps, how, chosen.task)
         info = evaluate(live, self._env, self._config, self._run.evaluation(step))
         figures = {"avg_reward": info["avg_reward"]}
         figures |= {name: info["aggregated"][name] for name in ("avg_max_reward", "pc_success", "eval_s")}

@@ -116,7 +116,7 @@ class PolicyServer:
 
     def new_session(self) -> Session:
         """Return what is kept of a client that has just come."""
-        return Session(self._policy.observes, self._policy.horizons)
+        return Session(self._policy.observes, self._policy.horizons, self._policy.image_sizes)
 
     async def _serve_client(self, socket: ServerConnection) -> None:
         """Answer one client until it goes."""
@@ -150,13 +150,13 @@ class PolicyServer:
                 session.reset()
                 return pack("done")
             if message["type"] == "observe":
-                session.observe(message)
+                await asyncio.to_thread(session.observe, message)  # large images take a while
                 return pack("done")
             if message["type"] == "act":
                 seed, task = session.seed(message), session.task(message)
                 # Refused before the observation is taken; a text that is new may take seconds.
                 await self._work(lambda: self._policy.tasks.feature(task))
-                session.observe(message)
+                await asyncio.to_thread(session.observe, message)  # large images take a while
                 actions, timing = await self._decide(session, seed, task)
                 return pack("actions", actions=actions, timing=timing)
             raise ServerError(f"a message's type must be act, observe or reset, not {message['type']!r:.40}")

@@ -10,6 +10,7 @@ from vla.base.errors import ServerError
 from vla.base.horizons import Horizons
 from vla.base.wire import PROTOCOL, Message
 from vla.cache.stream import Stream
+from vla.embed.transforms import resize_images
 from vla.rollout.robot_streams import missing_stream
 
 MAX_SEED = 2**63
@@ -21,13 +22,21 @@ class Session:
     Args:
         observes: what an observation must hold.
         horizons: of the policy.
+        image_sizes: (height, width) [pixel] that cameras are resized to when a frame comes: once, and not at
+            every decision that it is seen in.
 
     Attributes:
         memory: what the policy remembers of this episode.
     """
 
-    def __init__(self, observes: Sequence[Stream], horizons: Horizons) -> None:
-        self._observes, self._horizons = tuple(observes), horizons
+    def __init__(
+        self,
+        observes: Sequence[Stream],
+        horizons: Horizons,
+        image_sizes: Mapping[str, tuple[int, int]],
+    ) -> None:
+        self._observes, self._horizons, self._image_sizes = tuple(observes), horizons, image_sizes
+        self._sent: dict[str, tuple[int, ...]] = {}
         self._seen: deque[dict[str, np.ndarray]] = deque(maxlen=horizons.obs_horizon)
         self.memory: Any = None
 
@@ -63,7 +72,9 @@ class Session:
             else _numbers(stream, given[stream.name])
             for stream in self._observes
         }
-        self._seen.extend([seen] * (1 if self._seen else self._horizons.obs_horizon))
+        self._sent = {name: value.shape for name, value in seen.items()}
+        kept = resize_images(seen, self._image_sizes)
+        self._seen.extend([kept] * (1 if self._seen else self._horizons.obs_horizon))
 
     def history(self) -> dict[str, np.ndarray]:
         """Return the last observations as a batch of one robot, [1, T_obs, ...], oldest first."""
@@ -102,9 +113,9 @@ class Session:
                 f"the image of camera '{camera}' must have shape [height, width, 3], "
                 f"found {list(image.shape)}"
             )
-        if self._seen and self._seen[-1][camera].shape != image.shape:
+        if self._seen and self._sent[camera] != image.shape:
             raise ServerError(
-                f"camera '{camera}' sent images of shape {list(self._seen[-1][camera].shape)}, now "
+                f"camera '{camera}' sent images of shape {list(self._sent[camera])}, now "
                 f"{list(image.shape)}; sizes may change after a reset"
             )
         return image

@@ -10,7 +10,6 @@ import pytest
 from fake_datasets import FPS, write_dataset, write_hdf5
 from test_engine import run
 
-import vla.embed.datasets.images
 from vla.base.errors import DatasetError
 from vla.embed.datasets import FrameSource, open_source
 from vla.embed.datasets.dataset_config import DatasetConfig
@@ -63,7 +62,7 @@ def test_no_thread_of_the_encoder_resizes(
         seen.append((threading.current_thread().name, len(frames)))
         return resize(frames, size)
 
-    monkeypatch.setattr(vla.embed.datasets.images, "resize", watched)
+    monkeypatch.setattr("vla.embed.datasets.images.resize", watched)
     monkeypatch.delattr("vla.embed.frozen_encoder.resize")  # what is left of it would be an error
     run(write_dataset(tmp_path / "demos", size=SMALL, cameras={"top": kind}), encoder_dir, tmp_path / "out")
     assert len(seen) == 9

@@ -12,7 +12,14 @@ import pytest
 import torch
 from fakes import fake_images
 
-from vla.base.compiling import advise_compiling, compile_module, require_graphs_in_threads
+from vla.base.compiling import (
+    LONG_TRAINING,
+    compile_module,
+    for_serving,
+    for_training,
+    require_graphs_in_threads,
+    say_compiling,
+)
 from vla.base.errors import ConfigError
 from vla.embed.encoders.siglip import SiglipConfig
 from vla.embed.frozen_encoder import FrozenEncoder, padded_size
@@ -72,12 +79,28 @@ def test_graphs_in_a_thread_need_a_torch_that_makes_them_there(monkeypatch: pyte
     require_graphs_in_threads("graphs", "rollout.compile")
 
 
-def test_a_training_on_a_gpu_that_is_not_compiled_is_told_what_to_try(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    advise_compiling("off", cpu)
-    advise_compiling("graphs", gpu)
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def test_long_trainings_on_a_gpu_are_compiled_unless_something_else_is_asked() -> None:
+    assert for_training("auto", GPU, LONG_TRAINING) == "graphs"
+    assert for_training("auto", GPU, LONG_TRAINING - 1) == "off"
+    assert for_training("auto", CPU, 10**6) == "off"
+    assert for_training("off", GPU, 10**6) == "off"
+    assert for_training("on", CPU, 1) == "on"
+
+
+def test_a_policy_is_served_with_graphs_where_there_can_be_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cu130")
+    assert (for_serving("auto", GPU), for_serving("auto", CPU)) == ("graphs", "off")
+    monkeypatch.setattr(torch, "__version__", "2.12.1+cu130")
+    assert (for_serving("auto", GPU), for_serving("graphs", GPU)) == ("on", "graphs")
+    require_graphs_in_threads("auto", "rollout.compile")
+
+
+def test_what_auto_has_chosen_is_said_with_how_to_switch_it_off(capsys: pytest.CaptureFixture[str]) -> None:
+    say_compiling("graphs", "graphs", "train.compile")
+    say_compiling("auto", "off", "train.compile")
     assert not capsys.readouterr().err
-    advise_compiling("off", gpu)
-    assert "--set train.compile=graphs" in capsys.readouterr().err
+    say_compiling("auto", "graphs", "train.compile")
+    assert "CUDA graphs" in (said := capsys.readouterr().err) and "--set train.compile=off" in said

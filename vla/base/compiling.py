@@ -4,6 +4,8 @@ off      eager: starts at once, the same on every machine
 on       torch.compile: fused kernels; the first call of each shape takes tens of seconds
 graphs   the same, replayed as CUDA graphs: for small batches, where launching kernels takes longer than
          running them; on a CPU the same as `on`
+auto     off on a CPU; on a GPU graphs where they pay for the minutes that compiling takes: in long trainings,
+         and where a policy is served
 """
 
 from typing import Literal
@@ -15,6 +17,10 @@ from vla.base.errors import ConfigError
 from vla.base.progress import say
 
 Compile = Literal["off", "on", "graphs"]
+AutoCompile = Literal["auto", "off", "on", "graphs"]
+LONG_TRAINING = 5_000
+"""Updates. Uncompiled, one of the full-size policy is some 13,000 launches of a few microseconds each; so
+many updates save several times the minutes of compiling."""
 
 
 def compile_module(module: nn.Module, how: Compile, backend: str = "inductor") -> None:
@@ -32,32 +38,61 @@ def compile_module(module: nn.Module, how: Compile, backend: str = "inductor") -
     module.compile(backend=backend, mode=mode, dynamic=False)
 
 
-def advise_compiling(how: Compile, device: torch.device) -> None:
-    """Say of a training what is likely to be worth switching on.
+def for_training(asked: AutoCompile, device: torch.device, steps: int) -> Compile:
+    """Decide how a training is compiled.
 
     Args:
-        how: it is compiled now.
+        asked: auto, or how.
+        device: it runs on.
+        steps: updates in all, those of a resumed run too: it goes on as it began.
+    """
+    if asked != "auto":
+        return asked
+    return "graphs" if device.type == "cuda" and steps >= LONG_TRAINING else "off"
+
+
+def for_serving(asked: AutoCompile, device: torch.device) -> Compile:
+    """Decide how a policy is compiled that decides for whoever asks, in a thread of its own.
+
+    Args:
+        asked: auto, or how.
         device: it runs on.
     """
-    if device.type == "cuda" and how == "off":
-        say(
-            "the loss is not compiled: most of a step on a GPU is then the launching of kernels. For a long "
-            "training try --set train.compile=graphs (docs/scale.md); it compiles for minutes first"
-        )
+    if asked != "auto":
+        return asked
+    if device.type != "cuda":
+        return "off"
+    return "graphs" if _makes_graphs_in_threads() else "on"
 
 
-def require_graphs_in_threads(how: Compile, key: str) -> None:
+def say_compiling(asked: AutoCompile, how: Compile, key: str) -> None:
+    """Say what `auto` has chosen, where it is not what a user expects who has not asked.
+
+    Args:
+        asked: auto, or how.
+        how: it is compiled.
+        key: the setting, such as train.compile.
+    """
+    if asked == "auto" and how != "off":
+        graphs = " with CUDA graphs" if how == "graphs" else ""
+        say(f"compiled{graphs}: that takes minutes first, then saves more; to do without: --set {key}=off")
+
+
+def require_graphs_in_threads(how: AutoCompile, key: str) -> None:
     """Check that what is compiled so can run in a thread that Python starts.
 
     Args:
-        how: off, on or graphs.
+        how: as it is asked for; auto never needs what is not there.
         key: the setting that says so.
 
     Raises:
         ConfigError: it is CUDA graphs, and torch is older than 2.13, the first that makes them there.
     """
-    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if how == "graphs" and version < (2, 13):
+    if how == "graphs" and not _makes_graphs_in_threads():
         raise ConfigError(
             f"{key} = graphs needs torch 2.13 or later here, this is {torch.__version__}; --set {key}=on"
         )
+
+
+def _makes_graphs_in_threads() -> bool:
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)

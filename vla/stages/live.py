@@ -10,17 +10,24 @@ from vla.config import PipelineConfig
 from vla.saved import default_rollout_folder
 
 if TYPE_CHECKING:
+    from vla.base.compiling import AutoCompile, Compile
     from vla.rollout.export.onnx_export import ExportReport
     from vla.rollout.live import LivePolicy
 
 
-def load_live(settings: PipelineConfig, folder: Path) -> "LivePolicy":
+def load_live(settings: PipelineConfig, folder: Path, *, serving: bool = False) -> "LivePolicy":
     """Load a policy folder together with its encoder, on the encoder's device.
+
+    Args:
+        settings: `encoder` and `rollout` are used.
+        folder: of the policy.
+        serving: it is going to decide often, for whoever asks.
 
     Raises:
         CheckpointError: there is no policy, or it is damaged.
         EncoderError: its encoder cannot be loaded, or is another one than it was trained on.
     """
+    from vla.base.compiling import for_serving, say_compiling
     from vla.base.device import choose_device
     from vla.policy.training.checkpoint import load_trained
     from vla.rollout.live import LivePolicy, load_encoder
@@ -29,7 +36,13 @@ def load_live(settings: PipelineConfig, folder: Path) -> "LivePolicy":
     policy = load_trained(folder, chosen.weights)
     encoder = load_encoder(settings.encoder, policy.config)
     device = encoder.device if encoder else choose_device(settings.encoder.device)
-    return LivePolicy(policy.to(device), encoder, chosen.num_steps, chosen.compile, chosen.task)
+    how = for_serving(chosen.compile, device) if serving else _unless_auto(chosen.compile)
+    say_compiling(chosen.compile, how, "rollout.compile")
+    return LivePolicy(policy.to(device), encoder, chosen.num_steps, how, chosen.task)
+
+
+def _unless_auto(asked: "AutoCompile") -> "Compile":
+    return "off" if asked == "auto" else asked
 
 
 @advised
@@ -90,7 +103,7 @@ def serve(
     for table, how in (("encoder", settings.encoder.compile), ("rollout", settings.rollout.compile)):
         require_graphs_in_threads(how, f"{table}.compile")
     folder = find_policy(policy, checkpoint)
-    live = load_live(settings, folder)
+    live = load_live(settings, folder, serving=True)
     run(live, settings.serve, lambda url: ready({"url": url, "policy": str(folder)}))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 from vla.base.errors import DatasetError
 from vla.base.strict import MAX_WIDTH
