@@ -5,15 +5,19 @@ from pathlib import Path
 
 import pytest
 from fakes import fake_spec, write_cache
-from test_train import POLICY, losses, settings
+from test_train import POLICY as FULL
+from test_train import losses, settings
 
 from vla.base.errors import ConfigError
 from vla.cache import FeatureCache
 from vla.policy.agents.policy import Policy
+from vla.policy.heads.mlp import MlpConfig
 from vla.policy.training import trainer
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import read_metrics
 from vla.policy.training.train import TrainReport, train
+
+POLICY = FULL.model_copy(update={"head": MlpConfig(width=16)})  # the quickest
 
 
 @pytest.fixture

@@ -28,10 +28,14 @@ def cache(tmp_path: Path) -> FeatureCache:
     return write_cache(tmp_path / "cache", fake_spec(lengths=(12, 9, 10)))
 
 
-def trained(path: Path, cache: FeatureCache, head: object = "imf", **changes: object) -> RunDirectory:
+def policy_with(head: object) -> VLAAgentConfig:
+    small = {"type": "mlp", "width": 16} if head == "mlp" else head
+    return VLAAgentConfig.model_validate({**POLICY.model_dump(), "head": small})
+
+
+def trained(path: Path, cache: FeatureCache, head: object = "mlp", **changes: object) -> RunDirectory:
     run = RunDirectory.create(path)
-    policy = VLAAgentConfig.model_validate({**POLICY.model_dump(), "head": head})
-    train(run, cache, policy, settings(**{"tracker": "none", **changes}))
+    train(run, cache, policy_with(head), settings(**{"tracker": "none", **changes}))
     return run
 
 
@@ -75,9 +79,8 @@ def test_regression_can_learn_the_size_of_the_error(cache: FeatureCache, tmp_pat
 def test_a_head_says_how_far_its_gradients_are_clipped(
     head: str, largest: float, cache: FeatureCache, tmp_path: Path
 ) -> None:
-    policy = VLAAgentConfig.model_validate({**POLICY.model_dump(), "head": head})
-    assert VLAAgent.for_cache(policy, cache.metadata).grad_clip == largest
-    if head in ("imf", "mlp"):
+    assert VLAAgent.for_cache(policy_with(head), cache.metadata).grad_clip == largest
+    if head == "mlp":
         own, named, other = (
             losses(trained(tmp_path / str(value), cache, head, steps=3, grad_clip=value))
             for value in (0.0, largest, 1e-3)
@@ -111,9 +114,9 @@ def test_an_extended_run_that_is_interrupted_has_the_losses_of_one_that_is_not(
     runs = [trained(tmp_path / name, cache, steps=4) for name in ("whole", "stopped")]
     longer = settings(steps=12, extended=[4], tracker="none")
     for run in runs:
-        train(run, cache, POLICY, longer)
+        train(run, cache, policy_with("mlp"), longer)
     shutil.rmtree(runs[1].checkpoint(12))
-    assert train(runs[1], cache, POLICY, longer).resumed_from == 8
+    assert train(runs[1], cache, policy_with("mlp"), longer).resumed_from == 8
     assert losses(runs[0]) == losses(runs[1])
     assert [row["lr"] for row in read_metrics(runs[0], "train")][4] > 1e-3 / 2
 
