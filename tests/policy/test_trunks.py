@@ -8,7 +8,8 @@ from torch import Tensor
 from vla.base.errors import ConfigError
 from vla.cache import Statistics, Stream
 from vla.policy.agents.vla_agent import VLAAgentConfig
-from vla.policy.fusion.fusion import FUSIONS, FusionSizes
+from vla.policy.fusion.concat import ConcatConfig
+from vla.policy.fusion.fusion import FusionSizes
 from vla.policy.heads.mlp import MlpConfig
 from vla.policy.random import GivenNoise
 from vla.policy.trunks.attention_pool import AttentionPool, AttentionPoolConfig
@@ -152,9 +153,8 @@ def test_state_and_vectors_of_sensors_keep_their_digits_under_autocast(name: str
     shape = (32,)
     stream = Stream(name=name, kind="vector", dtype="float32", shape=shape, key=name)
     trunk = trunk_for(stream, None).build(stream, 16)
-    fusion = FUSIONS.by_default().build(
-        FusionSizes(tokens={"touch": (1, 16)}, state_dim=32, task_dim=0, cond_dim=8)
-    )
+    sizes = FusionSizes(tokens={"touch": (1, 16)}, state_dim=32, task_dim=0, cond_dim=8)
+    fusion = ConcatConfig().build(sizes)
     value = 3 * torch.randn(4, 2, *shape, generator=torch.Generator().manual_seed(0))
 
     def condition() -> torch.Tensor:
@@ -166,6 +166,7 @@ def test_state_and_vectors_of_sensors_keep_their_digits_under_autocast(name: str
         assert torch.equal(condition(), exact)
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # RMSNorm, of bfloat16
 def test_regressed_actions_keep_their_digits_under_autocast() -> None:
     sizes = {"cond_dim": 8, "n_emb": 16, "n_head": 2, "n_layer": 1}
     head = MlpConfig(width=16).build(VLAAgentConfig.model_validate(sizes), 3)
