@@ -192,18 +192,20 @@ def cache_spec(source: FrameSource, encoder: FrozenEncoder) -> CacheSpec:
     return plan_cache(source, source.identity(), encoder, CacheConfig(), Augmentation())
 
 
-def write_images(root: Path, frames: int) -> Path:
-    """Write a LeRobotDataset v3.0 of three cameras, PNG at the encoder's size."""
-    return write_dataset(root, lengths=_lengths(frames))
+def write_images(root: Path, frames: int, size: tuple[int, int] = (256, 256)) -> Path:
+    """Write a LeRobotDataset v3.0 of three cameras in PNG."""
+    return write_dataset(root, lengths=_lengths(frames), size=size)
 
 
-def write_videos(root: Path, frames: int) -> Path:
+def write_videos(root: Path, frames: int, size: tuple[int, int] = (256, 256)) -> Path:
     """Write one of three cameras in H.264, a keyframe in two frames as LeRobot's default has it."""
     lengths = _lengths(frames)
-    write_dataset(root, lengths, cameras=dict.fromkeys(CAMERAS, "video"), episodes_per_file=len(lengths))
+    write_dataset(
+        root, lengths, size, cameras=dict.fromkeys(CAMERAS, "video"), episodes_per_file=len(lengths)
+    )
     for k, camera in enumerate(CAMERAS):
-        still = camera_images(0, k, 1)[0]
-        shown = np.stack([np.roll(still, frame % 256, axis=1) for frame in range(frames)])
+        still = camera_images(0, k, 1, size)[0]
+        shown = np.stack([np.roll(still, frame % size[1], axis=1) for frame in range(frames)])
         path = root / f"videos/observation.images.{camera}/chunk-000/file-000.mp4"
         write_video(path, shown, codec="libx264", options={"crf": "23", "g": "2"})
     return root

@@ -6,7 +6,8 @@
 engine        images/s from frames in memory to shards on disk, over a bare loop `model(x)` of the tower as
               transformers builds it, on one float batch that is on the device already, at that loop's best
               batch size
-end to end    images/s from PNG and mp4 on disk, over the slower of decoding alone and encoding alone
+end to end    images/s from PNG and mp4 on disk, of the encoder's size and of 480 x 640 pixels, over the slower of
+              decoding (with resizing) alone and encoding alone
 scaling       memory and time of the command `vla embed` on datasets of three sizes
 
 Encoders: the full-size SigLIP2-base (real shape, random weights) and the small one that comes with vla.
@@ -50,6 +51,7 @@ from vla.embed.batch_size import best_batch_size, block_frames, measured_rate
 from vla.embed.datasets import FrameBlock, FrameSource, open_source
 from vla.embed.engine import encode_shards
 
+LARGE = (480, 640)
 REDUCED = "fewer images; batches of at most 16; the full-size encoder's end to end from few frames"
 
 
@@ -63,9 +65,11 @@ class Sizes:
         # Frames of three cameras a turn, by encoder.
         self.frames = {FULL: 8192 if gpu else 16, SMALL: 16_384 if gpu else 1536}
         self.disk_frames = {FULL: 4096 if gpu else 8, SMALL: 4096 if gpu else 400}
+        self.large_frames = 1024 if gpu else 60
+        """Of 480 x 640 pixels; a PNG of that size takes four times as long to write and to decode."""
         self.scaling = (600, 1200, 2400)
         if tiny:
-            self.batches, self.scaling = (4,), (20, 40, 60)
+            self.batches, self.scaling, self.large_frames = (4,), (20, 40, 60), 4
             self.frames, self.disk_frames = {FULL: 2, SMALL: 16}, {FULL: 2, SMALL: 16}
 
 
@@ -75,15 +79,21 @@ def main() -> None:
     sizes = Sizes(arguments.device, arguments.tiny)
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        images = write_images(Path(folder) / "images", max(sizes.disk_frames.values()))
-        videos = write_videos(Path(folder) / "videos", max(sizes.disk_frames.values()))
+        most = max(sizes.disk_frames.values())
+        disk = {
+            "images": write_images(Path(folder) / "images", most),
+            "mp4": write_videos(Path(folder) / "videos", most),
+            "images_480x640": write_images(Path(folder) / "large images", sizes.large_frames, LARGE),
+            "mp4_480x640": write_videos(Path(folder) / "large videos", sizes.large_frames, LARGE),
+        }
         for name in (FULL, SMALL):
             figures[name] = encoder_figures(name, device, sizes)
             batch = figures[name]["engine"]["batch_size"]
             encoder = load_encoder(name, device, "on" if device.type == "cuda" else "off", batch)
-            for kind, path in (("images", images), ("mp4", videos)):
+            for kind, path in disk.items():
                 source = open_source(DatasetConfig(path=str(path)))
-                frames = range(sizes.disk_frames[name])
+                there = sizes.large_frames if kind.endswith("480x640") else most
+                frames = range(min(sizes.disk_frames[name], there))
                 figures[name][f"from_{kind}"] = end_to_end(source, frames, encoder, sizes.rounds)
             del encoder
             torch.compiler.reset()  # towers share their code, and so the number of shapes that are compiled
@@ -209,7 +219,8 @@ def end_to_end(whole: FrameSource, frames: range, encoder: FrozenEncoder, rounds
     images = len(frames) * len(in_memory.camera_names)
 
     def decode() -> None:
-        for _ in prefetch(whole.read(frames, block_frames(encoder.batch_size, 3)), 8):
+        size = encoder.encoder.image_size
+        for _ in prefetch(whole.read(frames, block_frames(encoder.batch_size, 3), size), 8):
             pass
 
     spec = cache_spec(in_memory, encoder)

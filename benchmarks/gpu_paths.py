@@ -35,7 +35,7 @@ from vla.policy.training.trainer import Trainer
 from vla.policy.windows import Windows
 
 Results = Callable[[], list[Tensor]]
-POLICY = VLAAgentConfig(per_view_dim=16, cond_dim=32, n_emb=64, n_layer=2, n_head=4)
+POLICY = VLAAgentConfig(per_view_dim=16, cond_dim=32, n_emb=64, n_layer=1, n_head=4)
 ROWS, DIM = 16, 32
 HALVING_MIB, HALVED = 100, 256
 """Memory that the encoder is left with; the pixels of so many images alone take twice that."""
@@ -140,11 +140,7 @@ def float8(device: torch.device) -> Results:
     if importlib.util.find_spec("torchao") is None:
         raise Skipped("torchao is not installed")
     if device.type == "cuda":
-        from torchao.quantization import (  # type: ignore[import-not-found]
-            Float8DynamicActivationFloat8WeightConfig,
-            PerRow,
-            quantize_,
-        )
+        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
 
         by_row = Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
         quantize_(encoder.encoder, by_row, filter_fn=_is_product)
@@ -210,7 +206,7 @@ def _one_rank(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+    store = torch.distributed.HashStore()
     torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1)
     try:
         yield
@@ -224,8 +220,9 @@ def updates(device: torch.device, compiling: Compile) -> Results:
     config = TrainConfig.model_validate(
         {
             "device": str(device),
-            "batch_size": 32,
+            "batch_size": ROWS,
             "rollout_every": 0,
+            "val_episodes": 0,
             "compile": how,
             "steps": 1000,
             "lr": 1e-3,
@@ -235,7 +232,7 @@ def updates(device: torch.device, compiling: Compile) -> Results:
     trainer = Trainer(run, _cache(), POLICY, config, None, World(), Signals())
 
     def train() -> list[Tensor]:
-        meter = Meter(32, World())
+        meter = Meter(ROWS, World())
         for _ in range(20):
             trainer.step(meter)
         return [torch.tensor([meter.read(trainer.state.step)["loss"]])]
@@ -273,26 +270,25 @@ def decisions(device: torch.device, compiling: Compile) -> Results:
 
 
 F32, BF16 = 2e-3, 5e-2
+# What a user meets first comes first: the last ones may be left out for want of time.
 PATHS: tuple[Path_, ...] = (
     Path_("encoder: streams, page-locked uploads", streams_and_uploads, F32),
     Path_("encoder: the same in bfloat16", functools.partial(streams_and_uploads, dtype="bfloat16"), BF16),
     Path_("encoder: halving on out of memory", halving, F32, warm_ups=0),
-    Path_("encoder: float8", float8, 0.15),
+    Path_("encoder: float8", float8, 0.1),
     Path_("cache in memory", functools.partial(windows, resident=True), 0.0),
     Path_("cache on disk, a stream of its own", functools.partial(windows, resident=False), 0.0),
     Path_("loss and gradient, float32", loss, F32),
     Path_("loss and gradient, autocast", functools.partial(loss, autocast=True), BF16),
     Path_("loss, one rank", functools.partial(loss, autocast=True, shared=True), BF16),
     Path_("decisions", functools.partial(decisions, compiling="off"), F32),
+    Path_("20 updates", functools.partial(updates, compiling="off"), 0.3),
+    Path_("20 updates, graphs", functools.partial(updates, compiling="graphs"), 0.3),
     Path_("decisions, graphs", functools.partial(decisions, compiling="graphs"), F32, 3),
-    Path_("encoder: graphs", functools.partial(encoder_compiled, compiling="graphs"), BF16, 3),
-    Path_("loss, compiled", functools.partial(loss, autocast=True, compiling="on"), BF16),
-    Path_("loss, graphs", functools.partial(loss, autocast=True, compiling="graphs"), BF16),
     Path_(
         "loss, graphs, one rank",
         functools.partial(loss, autocast=True, compiling="graphs", shared=True),
         BF16,
     ),
-    Path_("40 updates, eager", functools.partial(updates, compiling="off"), 0.3),
-    Path_("40 updates, graphs", functools.partial(updates, compiling="graphs"), 0.3),
+    Path_("encoder: graphs", functools.partial(encoder_compiled, compiling="graphs"), BF16, 3),
 )

@@ -63,6 +63,14 @@ ROWS = (
     ),
     Row("from mp4, over the slower part", "0.90", "embed", f"{BASE}/from_mp4/over_slower", "likewise"),
     Row(
+        "from PNG of 480 x 640",
+        "0.90",
+        "embed",
+        f"{BASE}/from_images_480x640/over_slower",
+        "likewise; resizing is a part of decoding",
+    ),
+    Row("from mp4 of 480 x 640", "0.90", "embed", f"{BASE}/from_mp4_480x640/over_slower", "likewise"),
+    Row(
         "small encoder, from PNG",
         "0.90",
         "embed",

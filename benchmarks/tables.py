@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from h100_estimate import estimate_table
 from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
@@ -195,6 +196,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "storage": storage_table,
     "hours": hours_table,
     "cores": cores_table,
+    "H100": estimate_table,
 }
 
 
