@@ -6,8 +6,8 @@
 engine        images/s from frames in memory to shards on disk, over a bare loop `model(x)` of the tower as
               transformers builds it, on one float batch that is on the device already, at that loop's best
               batch size
-end to end    images/s from PNG and mp4 on disk, of the encoder's size and of 480 x 640 pixels, over the slower of
-              decoding (with resizing) alone and encoding alone
+end to end    images/s from PNG and mp4 on disk, of the encoder's size and of 480 x 640 pixels, over the
+              slower of decoding (with resizing) alone and encoding alone
 scaling       memory and time of the command `vla embed` on datasets of three sizes
 
 Encoders: the full-size SigLIP2-base (real shape, random weights) and the small one that comes with vla.
