@@ -5,6 +5,7 @@ On a CPU a path does the same without what only a GPU has: streams, page-locked 
 
 import copy
 import functools
+import importlib
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
@@ -140,10 +141,9 @@ def float8(device: torch.device) -> Results:
     if importlib.util.find_spec("torchao") is None:
         raise Skipped("torchao is not installed")
     if device.type == "cuda":
-        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
-
-        by_row = Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
-        quantize_(encoder.encoder, by_row, filter_fn=_is_product)
+        torchao = importlib.import_module("torchao.quantization")
+        by_row = torchao.Float8DynamicActivationFloat8WeightConfig(granularity=torchao.PerRow())
+        torchao.quantize_(encoder.encoder, by_row, filter_fn=_is_product)
     return lambda: list(encoder.encode(views).values())
 
 
@@ -206,7 +206,7 @@ def _one_rank(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    store = torch.distributed.HashStore()
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
     torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1)
     try:
         yield
