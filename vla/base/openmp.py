@@ -10,7 +10,7 @@ def spin_briefly() -> None:
     """Let a thread that has finished its share of an operation wait awake for a short while only.
 
     While it waits awake it keeps a core from whoever has work left: beside another process on the same cores,
-    a training step then takes many times as long as alone (docs/decisions/0015). Going to sleep at once would
+    a training step then takes many times as long as alone (docs/decisions/0018). Going to sleep at once would
     be as polite, but every operation would wait for threads to wake.
 
     libgomp reads the setting when it is loaded, so this comes before `import torch`; processes that are
