@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from vla.base.errors import CheckpointError, ConfigError
 from vla.base.files import write_atomically, write_json
 from vla.base.horizons import Horizons
-from vla.cache.metadata import CacheMetadata
 from vla.cache.stream import Observation, Stream
 from vla.policy.batch import Batch, Draws
+from vla.policy.mixture import AnyMetadata
 from vla.policy.nn.normalize import Standardize
 from vla.policy.policy_config import PolicyConfig
 from vla.policy.random import Random
@@ -68,14 +68,14 @@ class Policy(nn.Module):
     def for_cache(
         cls: type[AnyPolicy],
         config: PolicyConfig,
-        cache: CacheMetadata,
+        cache: AnyMetadata,
         texts: Float[Tensor, "num_tasks text_dim"] | None = None,
     ) -> AnyPolicy:
         """Build an untrained policy that fits a cache and standardises with its statistics.
 
         Args:
             config: what the policy is.
-            cache: the metadata of the cache.
+            cache: the metadata of the cache, or of a mixture.
             texts: `FeatureCache.text_features()`, for a policy that takes the task text.
 
         Raises:
@@ -92,7 +92,7 @@ class Policy(nn.Module):
         return policy
 
     @abstractmethod
-    def fit(self, cache: CacheMetadata, texts: Float[Tensor, "num_tasks text_dim"] | None) -> None:
+    def fit(self, cache: AnyMetadata, texts: Float[Tensor, "num_tasks text_dim"] | None) -> None:
         """Take the statistics of what it sees, and the features of the task texts; see `for_cache`."""
 
     @property
@@ -118,6 +118,35 @@ class Policy(nn.Module):
     def task_features(self) -> Float[Tensor, "num_tasks text_dim"] | None:
         """The features of `tasks`; None if it takes none."""
         return None
+
+    def answer_for(self, cache: str) -> None:
+        """Choose whose actions it answers with, where each cache's were standardised by their own statistics.
+
+        Until then it answers in standard units. One standard for all actions leaves nothing to choose.
+
+        Args:
+            cache: its name; empty if nobody named one.
+
+        Raises:
+            ConfigError: there is no such choice, or there is one and none is named.
+        """
+        own = {made.cache: made.action for made in self.config.data if made.action is not None}
+        if not own:
+            if cache:
+                raise ConfigError(
+                    f"rollout.cache is '{cache:.80}', but all actions have one standard; leave it out"
+                )
+            return
+        if cache not in own:
+            named = f"is '{cache:.80}'" if cache else "is not chosen"
+            raise ConfigError(
+                f"the policy standardises the actions of each cache by itself, and rollout.cache {named}; "
+                f"caches: {', '.join(own)}"
+            )
+        outer, inner = Standardize(self.action_dim).to(self.device), self.action_standardize
+        outer.fit(own[cache].mean, own[cache].std)
+        inner.mean.copy_(outer.invert(inner.mean))
+        inner.std.mul_(outer.std)
 
     @property
     def device(self) -> torch.device:

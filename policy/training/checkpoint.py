@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save
 from vla.base.distributed import World
 from vla.base.errors import CheckpointError
 from vla.base.files import sync_folder, write_atomically, write_json
-from vla.cache import FeatureCache
 from vla.policy.agents.policy import Policy, load_policy
+from vla.policy.mixture import AnyCache
 from vla.policy.policy_config import PolicyConfig
 from vla.policy.saved_policy import WEIGHTS_FILE, read_tensors
 from vla.policy.training.checksums import checksum_problem, write_checksums
@@ -59,7 +59,7 @@ class TrainingState:
 
 
 def initial_state(
-    config: PolicyConfig, train: TrainConfig, cache: FeatureCache, device: torch.device, world: World
+    config: PolicyConfig, train: TrainConfig, cache: AnyCache, device: torch.device, world: World
 ) -> TrainingState:
     """Return the state before the first step; the same weights on every device and in every process."""
     with torch.random.fork_rng(devices=[]):

@@ -14,9 +14,9 @@ from vla.base.distributed import World
 from vla.base.errors import ConfigError, VlaError
 from vla.base.interrupt import Signals
 from vla.base.progress import Progress
-from vla.cache import FeatureCache
 from vla.policy.agents.policy import Policy
 from vla.policy.batch import Batch
+from vla.policy.mixture import AnyCache
 from vla.policy.policy_config import PolicyConfig
 from vla.policy.random import RowRandom, generator_for
 from vla.policy.training.checkpoint import initial_state, load_checkpoint, save_checkpoint
@@ -29,10 +29,11 @@ from vla.policy.training.optimizer import (
 )
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import RunLog, link_best, read_metrics, restore_links
-from vla.policy.training.sampling import EpochSampler, load_ahead
+from vla.policy.training.sampling import load_ahead
+from vla.policy.training.supply import Supply
 from vla.policy.training.train_config import TrainConfig
-from vla.policy.training.validation import validate
-from vla.policy.windows import Windows, fits_in_memory, split_episodes
+from vla.policy.training.validation import validate_all
+from vla.policy.windows import fits_in_memory
 
 Rollout = Callable[[Policy, int], Mapping[str, float]]
 """Drive the policy live at a step; answers with figures, `avg_reward` among them."""
@@ -52,7 +53,7 @@ class Trainer:
     def __init__(
         self,
         run: RunDirectory,
-        cache: FeatureCache,
+        cache: AnyCache,
         policy: PolicyConfig,
         config: TrainConfig,
         rollout: Rollout | None,
@@ -69,7 +70,6 @@ class Trainer:
         self._device = choose_device(config.device)
         if world.is_main:
             advise_compiling(config.compile, self._device)
-        training, held_out = split_episodes(len(cache.metadata.episodes), config.val_episodes)
         resident = fits_in_memory(cache, self._device, config.max_cache_gib)
         if resident and world.is_main:
             # It is read from the disk once in any case: 1.2 GB/s a core. A cache that stays on the disk is
@@ -77,16 +77,7 @@ class Trainer:
             cache.require_checksums()
         self.state = initial_state(policy, config, cache, self._device, world)
         trained = self.state.policy
-        self._windows = Windows(
-            cache,
-            trained.horizons,
-            trained.observes,
-            device=self._device,
-            resident=resident,
-            texts=bool(trained.tasks),
-        )
-        self._held_out = self._windows.frames_of(held_out)
-        self._sampler = EpochSampler(self._windows.frames_of(training), config.batch_size, config.seed)
+        self._supply = Supply(cache, trained, config, self._device, resident)
         if world.is_main:
             run.remove_leftovers()
         if (last := run.last_step()) is not None:
@@ -99,7 +90,7 @@ class Trainer:
             # Buffers are not exchanged: those of normalisation do not change, and the main one's are saved.
             self._model = DistributedDataParallel(trained, broadcast_buffers=False)
         self.batches = self.load(range(self.state.step, config.steps))
-        if not self._windows.resident:
+        if not resident:
             self.batches = load_ahead(self.batches, self._device)
 
     def run(self, log: RunLog) -> float:
@@ -124,7 +115,7 @@ class Trainer:
                     log.write("train", state.step, figures)
                     progress.update(0, loss=figures["loss"])
                 progress.update(1)
-                if world.is_main and self._due(config.val_every) and len(self._held_out):
+                if world.is_main and self._due(config.val_every) and config.val_episodes:
                     log.write("val", state.step, self._validate())
                 if self._due(config.save_every) or self._signals.received is not None:
                     self._save()
@@ -221,8 +212,8 @@ class Trainer:
     def load(self, steps: range) -> Iterator[Batch]:
         """Cut the batches of some steps, one after the other."""
         for step in steps:
-            rows = self._sampler.draw(step)[self._world.rank :: self._world.size]
-            yield self._windows.batch(rows, self._random("variant", step))
+            rows = self._supply.sampler.draw(step)[self._world.rank :: self._world.size]
+            yield self._supply.windows.batch(rows, self._random("variant", step))
 
     def _random(self, purpose: str, step: int) -> RowRandom:
         """Return a step's source of random numbers for one purpose."""
@@ -234,7 +225,7 @@ class Trainer:
         return self.state.step % every == 0 or self.state.step == self._config.steps
 
     def _validate(self) -> dict[str, float]:
-        return validate(self.state.ema_policy, self._windows, self._held_out, self._config.seed)
+        return validate_all(self.state.ema_policy, self._supply.held_out, self._config.seed)
 
     def _rollout_if_due(self, log: RunLog) -> None:
         """Drive the averaged weights live, once a due step, and keep the best checkpoint in `best`."""

@@ -49,7 +49,9 @@ class ValidationRollouts:
         """Roll out and return `avg_reward` and its companions; no `pc_success` where it was not measured."""
         chosen = self._config
         # A copy: it is compiled in place, and the policy goes on to be validated and averaged.
-        live = LivePolicy(copy.deepcopy(policy), self._encoder, chosen.num_steps, chosen.compile, chosen.task)
+        copied = copy.deepcopy(policy)
+        copied.answer_for(chosen.cache)
+        live = LivePolicy(copied, self._encoder, chosen.num_steps, chosen.compile, chosen.task)
         info = evaluate(live, self._env, self._config, self._run.evaluation(step))
         figures = {"avg_reward": info["avg_reward"]}
         figures |= {name: info["aggregated"][name] for name in ("avg_max_reward", "pc_success", "eval_s")}

@@ -89,6 +89,8 @@ def principal_components(
 def chunks_section(cache: FeatureCache, episode: Episode, folder: Path) -> Section:
     """Draw predicted actions over the demonstrated ones, for the dimensions that move most."""
     policy = load_policy(folder)
+    known = {made.fingerprint: made.cache for made in policy.config.data if made.action is not None}
+    policy.answer_for(known.get(cache.metadata.fingerprint, ""))
     horizons = policy.horizons
     windows = Windows(
         cache,

@@ -27,6 +27,7 @@ def load_live(settings: PipelineConfig, folder: Path) -> "LivePolicy":
 
     chosen = settings.rollout
     policy = load_trained(folder, chosen.weights)
+    policy.answer_for(chosen.cache)
     encoder = load_encoder(settings.encoder, policy.config)
     device = encoder.device if encoder else choose_device(settings.encoder.device)
     return LivePolicy(policy.to(device), encoder, chosen.num_steps, chosen.compile, chosen.task)
