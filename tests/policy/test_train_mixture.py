@@ -58,7 +58,9 @@ def test_a_mixture_is_trained_on_and_a_resumed_run_has_its_losses(
     assert losses(trained(tmp_path / "disk", mixture, steps=2, max_cache_gib=1e-9)) == whole[:2]
 
 
-def test_processes_share_the_rows_that_one_would_draw(pair: list[FeatureCache]) -> None:
+def test_a_step_draws_the_same_rows_in_every_process_and_none_that_is_held_out(
+    pair: list[FeatureCache],
+) -> None:
     mixture = Mixture(pair, (2, 1))
     policy = Policy.for_cache(POLICY, mixture.metadata)
     rows = [Supply(mixture, policy, settings(), CPU, resident=True).sampler.draw(3) for _ in range(2)]

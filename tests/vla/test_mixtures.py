@@ -68,7 +68,7 @@ def test_a_run_saves_its_caches_and_resumes_with_no_other(
 
 
 def test_the_python_call_takes_a_list_of_caches(here: Path) -> None:
-    caches = [vla.FeatureCache("a"), "b"]
+    caches: list[vla.FeatureCache | str | Path] = [vla.FeatureCache("a"), "b"]
     keys = {f"{table}.{key}": value for table, keys in SMALL.items() for key, value in keys.items()}
     report = vla.train(caches, "run", weights=(2, 1), settings=keys)
     assert report.steps == 1
