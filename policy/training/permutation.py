@@ -24,7 +24,8 @@ def permuted(
         sizes: of the order that each place is in.
         keys: which order it is; see `mixed`.
     """
-    bits = np.array([max(1, (int(size - 1).bit_length() + 1) // 2) for size in sizes.tolist()], np.uint64)
+    length = np.frexp(sizes - 1.0)[1]  # of the largest number, in bits
+    bits = np.maximum(1, (length + 1) // 2).astype(np.uint64)
     found, todo = places.astype(np.uint64), np.arange(len(places))
     while len(todo):
         found[todo] = _feistel(found[todo], bits[todo], keys[todo])
