@@ -6,27 +6,28 @@
     action            what it answers with
     fps               control rate of the demonstrations [Hz]
     encoders          those that made the streams, by digest: features of others are refused
-    cache_fingerprint, data    what it was trained on
+    cache_fingerprint, data    what it was trained on; `data` has an entry a cache
     text_encoder      of policies that take the task text: features of another text tower are refused
 
 Policies written before there were streams have no `format_version`; see `vla.policy.version1`.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from vla.base.errors import CheckpointError, ConfigError, nearest
 from vla.base.strict import StrictModel, explain
-from vla.cache.metadata import CacheMetadata, DatasetIdentity, EncoderIdentity, TextIdentity
-from vla.cache.stream import STATE, Kind, Stream
+from vla.cache.metadata import CacheMetadata, DatasetIdentity, EncoderIdentity, Statistics, TextIdentity
+from vla.cache.stream import ACTION, STATE, Kind, Stream
+from vla.policy.mixture import AnyMetadata, MixtureMetadata
 from vla.policy.nn.bounds import UNBOUNDED
 from vla.policy.policy_config import POLICIES, PolicyConfig
 from vla.policy.version1 import OldConfig, current_name, is_version1, upgrade_config
@@ -43,8 +44,16 @@ RANKS: dict[Kind, int] = {"image": 3, "tokens": 2, "vector": 1, "points": 2, "se
 
 
 class TrainingData(StrictModel):
-    """The demonstrations that a policy learned from."""
+    """The demonstrations of one cache that a policy learned from."""
 
+    cache: str = ""
+    """Name of the cache in a mixture; empty where there was but one."""
+    fingerprint: str = ""
+    """Of the cache; empty in files from before there were mixtures, where `cache_fingerprint` has it."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """How many windows were drawn from it, in the unit of the others' weights."""
+    action: Statistics | None = None
+    """Its own statistics of the actions, where each cache's were standardised by themselves."""
     dataset: DatasetIdentity
     num_episodes: int
     num_frames: int
@@ -64,17 +73,23 @@ class SavedPolicy(StrictModel):
     encoders: dict[str, EncoderIdentity]
     """Those that made the streams, by digest."""
     cache_fingerprint: str
-    """The cache that the policy was trained on."""
-    data: TrainingData | None = None
-    """What the cache was made of."""
+    """The cache, or the mixture of caches, that the policy was trained on."""
+    data: tuple[TrainingData, ...] = ()
+    """What the caches were made of; empty if nobody knows."""
     text_encoder: TextIdentity | None = None
     """Of policies that take the task text."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _was_one(cls, data: Any) -> Any:
+        """Take what was written before there were mixtures: one table, or null."""
+        return () if data is None else (data,) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _is_complete(self) -> "SavedPolicy":
         takes_task = self.policy.takes_task
-        if takes_task and (self.text_encoder is None or self.data is None or not self.data.tasks):
-            raise ValueError("a policy that takes the task text needs text_encoder and data.tasks")
+        if takes_task and (self.text_encoder is None or not self.tasks):
+            raise ValueError("a policy that takes the task text needs text_encoder and tasks in data")
         for stream in (*self.streams, self.action):
             if len(stream.shape) != RANKS[stream.kind] or 0 in stream.shape:
                 raise ValueError(f"stream {stream.describe()} has no such shape")
@@ -83,7 +98,7 @@ class SavedPolicy(StrictModel):
         return self
 
     @classmethod
-    def for_cache(cls, policy: PolicyConfig, cache: CacheMetadata) -> "SavedPolicy":
+    def for_cache(cls, policy: PolicyConfig, cache: AnyMetadata) -> "SavedPolicy":
         """Describe a policy that is trained on a cache.
 
         Raises:
@@ -103,22 +118,19 @@ class SavedPolicy(StrictModel):
             policy=policy,
             streams=streams,
             action=cache.action,
-            fps=cache.dataset.fps,
+            fps=cache.fps if isinstance(cache, MixtureMetadata) else cache.dataset.fps,
             encoders={digest: encoder for digest, encoder in cache.encoders.items() if digest in used},
             cache_fingerprint=cache.fingerprint,
-            data=TrainingData(
-                dataset=cache.dataset,
-                num_episodes=len(cache.episodes),
-                num_frames=cache.num_frames,
-                tasks=cache.tasks,
-            ),
-            text_encoder=cache.texts.encoder if policy.takes_task and cache.texts else None,
+            data=tuple(_training_data(cache)),
+            text_encoder=_text_encoder(cache) if policy.takes_task else None,
         )
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The task texts that the policy tells apart; none if it takes none."""
-        return self.data.tasks if self.policy.takes_task and self.data else ()
+        if not self.policy.takes_task:
+            return ()
+        return tuple(dict.fromkeys(task for made in self.data for task in made.tasks))
 
     @property
     def state(self) -> Stream | None:
@@ -140,6 +152,38 @@ class SavedPolicy(StrictModel):
             elif stream.kind == "image":
                 names[stream.name] = None
         return tuple(names)
+
+
+def _training_data(cache: AnyMetadata) -> Iterator[TrainingData]:
+    """Describe what caches were made of."""
+    if isinstance(cache, CacheMetadata):
+        yield _of_one(cache, fingerprint=cache.fingerprint)
+        return
+    for member in cache.members:
+        made = member.cache.metadata
+        yield _of_one(
+            made,
+            cache=member.name,
+            fingerprint=made.fingerprint,
+            weight=member.share,
+            action=member.statistics(ACTION) if cache.normalise == "each" else None,
+        )
+
+
+def _of_one(header: CacheMetadata, **further: Any) -> TrainingData:
+    return TrainingData(
+        dataset=header.dataset,
+        num_episodes=len(header.episodes),
+        num_frames=header.num_frames,
+        tasks=header.tasks,
+        **further,
+    )
+
+
+def _text_encoder(cache: AnyMetadata) -> TextIdentity | None:
+    if isinstance(cache, MixtureMetadata):
+        return cache.text_encoder
+    return cache.texts.encoder if cache.texts else None
 
 
 def read_config(folder: Path) -> SavedPolicy:

@@ -4,7 +4,7 @@ A window is named by its current frame. Episode borders are handled by clamping 
 no window is ever copied or stored: the whole data path of a training step is a few gathers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Int64
@@ -13,8 +13,10 @@ from torch import Tensor
 from vla.base.errors import ConfigError
 from vla.base.horizons import Horizons
 from vla.base.memory import available_memory
-from vla.cache import ACTION, TASK, FeatureCache, Stream
+from vla.cache import ACTION, TASK, Episode, FeatureCache, Stream
 from vla.policy.batch import Batch
+from vla.policy.mixture import AnyCache
+from vla.policy.nn.normalize import Standardize
 from vla.policy.random import Random
 
 FREE_MEMORY_SHARE = 0.5
@@ -33,6 +35,8 @@ class Windows:
         device: where batches are wanted.
         resident: hold all streams on the device.
         texts: cut the features of the task texts too.
+        calls: what the cache calls a stream, where it calls it otherwise.
+        scale: of actions, where batches do not hold them in the robot's units.
 
     Raises:
         CacheError: `texts` is asked for and the cache has none.
@@ -47,33 +51,38 @@ class Windows:
         device: torch.device,
         resident: bool,
         texts: bool = False,
+        calls: Mapping[str, str] | None = None,
+        scale: Standardize | None = None,
     ) -> None:
-        self._cache, self._streams = cache, tuple(observes)
-        self.device, self.resident = device, resident
+        self._cache, self._streams, self._calls = cache, tuple(observes), dict(calls or {})
+        self.device, self.resident, self.variants = device, resident, cache.variants
         self._observed = torch.tensor(horizons.observed, device=device)
         self._predicted = torch.tensor(horizons.predicted, device=device)
-        self._action = cache.all(ACTION).to(device)
+        action = cache.all(ACTION)
+        self._action = (action if scale is None else scale(action)).to(device)
         self._held = {
-            stream.name: cache.all(stream.name).to(device)
+            stream.name: cache.all(self._own(stream)).to(device)
             for stream in self._streams
             if resident or stream.kind == "vector"
         }
         if not resident:
             cache.expect_random_reads()
-        lengths = torch.tensor([episode.length for episode in cache.metadata.episodes])
-        starts = torch.tensor([episode.first_frame for episode in cache.metadata.episodes])
-        self._first = starts.repeat_interleave(lengths).to(device)
-        self._last = (starts + lengths - 1).repeat_interleave(lengths).to(device)
+        episodes = cache.metadata.episodes
+        self._first = torch.tensor([episode.first_frame for episode in episodes], device=device)
+        lengths = torch.tensor([episode.length for episode in episodes], device=device)
+        self._last = self._first + lengths - 1
         self._texts = cache.text_features().to(device) if texts else None
         rows = {task: row for row, task in enumerate(cache.metadata.tasks)}
-        tasks = torch.tensor([rows[episode.task] for episode in cache.metadata.episodes])
-        self._task = tasks.repeat_interleave(lengths).to(device)
+        self._task = torch.tensor([rows[episode.task] for episode in episodes], device=device)
 
     def frames_of(self, episodes: Sequence[int]) -> Int64[Tensor, "windows"]:
         """Return the current frames of all windows of some episodes, given by position in the cache."""
-        chosen = [self._cache.metadata.episodes[position] for position in episodes]
-        ranges = [torch.arange(e.first_frame, e.first_frame + e.length) for e in chosen]
-        return torch.cat([torch.empty(0, dtype=torch.int64), *ranges]).to(self.device)
+        chosen = self.numbering(episodes)
+        return chosen.frames(torch.arange(len(chosen))).to(self.device)
+
+    def numbering(self, episodes: Sequence[int]) -> "Numbering":
+        """Number the windows of some episodes, given by position in the cache."""
+        return Numbering([self._cache.metadata.episodes[position] for position in episodes])
 
     def batch(self, current: Int64[Tensor, "B"], random: Random | None = None) -> Batch:
         """Cut the windows with these current frames.
@@ -86,16 +95,28 @@ class Windows:
             random: draws one cached variant a window, the same for its observations and streams; None
                 takes the frames themselves.
         """
-        first, last = self._first[current, None], self._last[current, None]
+        variant = None
+        if random is not None and self.variants > 1:
+            variant = random.integers(self.variants, len(current), 1)
+        return self.cut(current, variant)
+
+    def cut(self, current: Int64[Tensor, "B"], variant: Int64[Tensor, "B 1"] | None = None) -> Batch:
+        """Cut the windows with these current frames; see `batch`.
+
+        Args:
+            current: frame numbers.
+            variant: which cached variant each window sees; None is the frames themselves.
+        """
+        current = current.to(self.device).contiguous()
+        episode = torch.searchsorted(self._first, current, right=True) - 1
+        first, last = self._first[episode, None], self._last[episode, None]
         observed = torch.clamp(current[:, None] + self._observed, min=first, max=last)
         wanted = current[:, None] + self._predicted
         predicted = torch.clamp(wanted, min=first, max=last)
-        variant = torch.zeros_like(observed)
-        if random is not None and self._cache.variants > 1:
-            variant += random.integers(self._cache.variants, len(current), 1)
-        observation = {stream.name: self._gather(stream, observed, variant) for stream in self._streams}
+        variants = torch.zeros_like(observed) if variant is None else variant.expand_as(observed)
+        observation = {stream.name: self._gather(stream, observed, variants) for stream in self._streams}
         if self._texts is not None:
-            observation[TASK] = self._texts[self._task[observed]]
+            observation[TASK] = self._texts[self._task[episode][:, None].expand_as(observed)]
         return Batch(
             observation=observation, action=self._action[predicted], action_is_pad=wanted != predicted
         )
@@ -106,17 +127,43 @@ class Windows:
         """Return a stream of some frames, [B, T_obs, *shape]."""
         if (held := self._held.get(stream.name)) is not None:
             return held[frames] if stream.made_by is None else held[frames, variant]
-        rows = self._cache.rows(stream.name, frames.flatten().cpu(), variant.flatten().cpu())
+        rows = self._cache.rows(self._own(stream), frames.flatten().cpu(), variant.flatten().cpu())
         if self.device.type == "cuda":
             rows = rows.pin_memory()
         return rows.to(self.device, non_blocking=True).view(*frames.shape, *rows.shape[1:])
 
+    def _own(self, stream: Stream) -> str:
+        """Return what the cache calls a stream."""
+        return self._calls.get(stream.name, stream.name)
 
-def fits_in_memory(cache: FeatureCache, device: torch.device, max_gib: float) -> bool:
+
+class Numbering:
+    """The windows of some episodes, numbered through; a number becomes a frame without a list of all.
+
+    Args:
+        episodes: of one cache.
+        offset: frames of other caches before it.
+    """
+
+    def __init__(self, episodes: Sequence[Episode], offset: int = 0) -> None:
+        lengths = torch.tensor([episode.length for episode in episodes], dtype=torch.int64)
+        firsts = torch.tensor([episode.first_frame for episode in episodes], dtype=torch.int64)
+        self._ends = lengths.cumsum(0)
+        self._shift = firsts - (self._ends - lengths) + offset
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def frames(self, numbers: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
+        """Return the current frames of windows with these numbers."""
+        return numbers + self._shift[torch.searchsorted(self._ends, numbers.contiguous(), right=True)]
+
+
+def fits_in_memory(cache: AnyCache, device: torch.device, max_gib: float) -> bool:
     """Decide whether a cache is held on the device.
 
     Args:
-        cache: the streams.
+        cache: the streams, or several caches.
         device: where they would go.
         max_gib: largest size [GiB] that is held; 0 allows half of what is available on the device, and
             any size where the system does not say what is.
@@ -127,13 +174,18 @@ def fits_in_memory(cache: FeatureCache, device: torch.device, max_gib: float) ->
     return free is None or cache.nbytes <= FREE_MEMORY_SHARE * free
 
 
-def split_episodes(count: int, held_out: int) -> tuple[list[int], list[int]]:
+def split_episodes(count: int, held_out: int, of: str = "") -> tuple[list[int], list[int]]:
     """Split episode positions into training and validation, the latter spread evenly.
+
+    Args:
+        count: of the cache.
+        held_out: how many are for validation.
+        of: what the message calls the cache.
 
     Raises:
         ConfigError: nothing would be left to train on.
     """
     if held_out >= count:
-        raise ConfigError(f"train.val_episodes = {held_out} leaves none of {count} episodes to train on")
+        raise ConfigError(f"train.val_episodes = {held_out} leaves none of {count} episodes{of} to train on")
     validation = [(2 * i + 1) * count // (2 * held_out) for i in range(held_out)]
     return [i for i in range(count) if i not in set(validation)], validation

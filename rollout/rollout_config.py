@@ -64,6 +64,8 @@ class RolloutConfig(StrictModel):
     """Sampling steps of the action head; 0 takes the head's own: 1 for imf and mlp, 10 for flow and ddpm."""
     task: str = ""
     """What to do, in words, for a policy with language; empty takes the only text it was trained on."""
+    cache: str = ""
+    """Whose actions a policy of several caches answers with, after train.normalise = each: a cache's name."""
     compile: AutoCompile = "auto"
     """Of the action head: off, on (torch.compile), graphs (CUDA graphs too), or auto: graphs where `vla
     serve` has a GPU, else off, because the decisions of a rollout are too few; see `vla.base.compiling`."""

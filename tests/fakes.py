@@ -1,6 +1,7 @@
 """Small real things for tests: datasets, encoder checkpoints, caches."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -162,6 +163,20 @@ def write_cache(root: Path, spec: CacheSpec | None = None) -> FeatureCache:
         writer.write(shard, fake_frames(spec, shard))
     writer.finish()
     return FeatureCache(root)
+
+
+def written(folder: Path, seed: int, content: str, **changes: Any) -> FeatureCache:
+    """Write a cache with an identity of its own; actions and states are seed + 1 times as large."""
+    spec = fake_spec(**{"dim": 4, "state_dim": 3, "action_dim": 2, **changes})
+    spec = replace(spec, dataset=spec.dataset.model_copy(update={"content_sha256": content * 64}))
+    writer = CacheWriter(folder, spec)
+    for shard in writer.missing_shards():
+        arrays = fake_frames(spec, shard, seed)
+        for name in ("state", "action"):
+            arrays[name] *= seed + 1
+        writer.write(shard, arrays)
+    writer.finish()
+    return FeatureCache(folder)
 
 
 def awake_agent(agent: Policy, seed: int = 0) -> Policy:

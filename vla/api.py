@@ -10,7 +10,7 @@
 `./pipeline.toml` is not read. Errors are `vla.VlaError`s of one line.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ def record(
     episodes: int = 50,
     *,
     seed: int = 0,
+    append: bool = False,
     settings: Settings | None = None,
     config: str | Path | None = None,
 ) -> "RecordReport":
@@ -38,14 +39,21 @@ def record(
     Args:
         task: one with a scripted expert.
         out: folder of the dataset.
-        episodes: to keep.
+        episodes: to keep, in all.
         seed: attempt k is reset with seed + k.
+        append: continue the dataset at `out`, if there is one.
         settings: further keys of the configuration.
         config: a configuration file.
     """
     from vla.stages import record as run
 
-    named = {"record.task": task, "record.out": str(out), "record.episodes": episodes, "record.seed": seed}
+    named = {
+        "record.task": task,
+        "record.out": str(out),
+        "record.episodes": episodes,
+        "record.seed": seed,
+        "record.append": append or None,
+    }
     return run(_resolved(config, named, settings))
 
 
@@ -74,9 +82,10 @@ def embed(
 
 
 def train(
-    cache: "FeatureCache | str | Path",
+    cache: "FeatureCache | str | Path | Sequence[FeatureCache | str | Path]",
     out: str | Path,
     *,
+    weights: Sequence[float | int] = (),
     steps: int | None = None,
     per_view_dim: int | None = None,
     env: str | None = None,
@@ -86,11 +95,12 @@ def train(
     settings: Settings | None = None,
     config: str | Path | None = None,
 ) -> "TrainReport":
-    """Train a policy on a cache alone.
+    """Train a policy on a cache alone, or on several.
 
     Args:
-        cache: from `embed`, or its folder.
+        cache: from `embed`, or its folder; or a list of several, which must agree in streams and encoders.
         out: run directory; it must not exist, unless `resume`.
+        weights: how often windows of each of several caches are drawn, such as (2, 1); empty is all alike.
         steps: updates.
         per_view_dim: width that each view is projected to.
         env: Gymnasium id for validation rollouts; None is none.
@@ -103,8 +113,12 @@ def train(
     from vla.saved import run_tables
     from vla.stages import train as run
 
+    several = not hasattr(cache, "folder") and not isinstance(cache, str | Path)
+    folders = [str(getattr(one, "folder", one)) for one in (cache if several else [cache])]  # type: ignore[union-attr]
     named = {
-        "cache.path": str(getattr(cache, "folder", cache)),
+        "cache.path": folders[0],
+        "train.caches": folders if several else [],
+        "train.weights": list(weights) or None,
         "train.out": str(out),
         "train.steps": steps,
         "policy.per_view_dim": per_view_dim,

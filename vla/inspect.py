@@ -10,6 +10,7 @@ from vla.base.errors import VlaError
 
 if TYPE_CHECKING:
     from vla.cache import Statistics
+    from vla.policy.saved_policy import TrainingData
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -152,6 +153,11 @@ def _suite(path: Path) -> dict[str, Any]:
     return {"kind": "suite", "name": status["name"], **states, "next": f"vla report {shlex.quote(str(path))}"}
 
 
+def _share(made: "TrainingData") -> str:
+    own = ", actions by its own standard (rollout.cache)" if made.action else ""
+    return f"{made.cache}: weight {made.weight:g}, {made.num_episodes} episodes of {made.dataset.path}{own}"
+
+
 def _policy(path: Path) -> dict[str, Any]:
     from vla.policy.agents.policy import load_policy
     from vla.policy.training.run import find_policy
@@ -171,5 +177,6 @@ def _policy(path: Path) -> dict[str, Any]:
         "horizons": [saved.policy.obs_horizon, saved.policy.pred_horizon, saved.policy.num_action_steps],
         "encoder": "; ".join(made.describe() for made in saved.encoders.values()) or "none",
         "cache_fingerprint": saved.cache_fingerprint,
+        **({"caches": [_share(made) for made in saved.data]} if len(saved.data) > 1 else {}),
         "next": f"vla rollout {shlex.quote(str(folder))}",
     }

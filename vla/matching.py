@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from vla.base.strict import StrictModel
     from vla.cache import CacheConfig, FeatureCache
     from vla.config import PipelineConfig
+    from vla.policy.mixture import AnyCache
     from vla.policy.policy_config import PolicyConfig
+    from vla.policy.saved_policy import SavedPolicy
 
 PLACES = {"dataset.path", "encoder.id"}
 """Keys whose values name a place, which may be spelled in several ways."""
@@ -24,10 +26,59 @@ OPEN: tuple[object, ...] = ("", "auto", (), None, {})
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def of_cache(settings: "PipelineConfig", cache: "FeatureCache") -> "PipelineConfig":
+def open_caches(settings: "PipelineConfig") -> "AnyCache":
+    """Open the cache that is named, or the mixture of those in `train.caches`.
+
+    Raises:
+        CacheError: one is missing or damaged, or they do not agree.
+        ConfigError: a weight or a name is not valid.
+    """
+    from vla.cache import FeatureCache
+    from vla.policy.mixture import Mixture
+
+    train = settings.train
+    if len(train.caches) > 1:
+        caches = [FeatureCache(Path(path)) for path in train.caches]
+        return Mixture(caches, train.weights, train.rename, settings.policy.streams, train.normalise)
+    for key, given in (("weights", train.weights), ("rename", train.rename)):
+        if given:
+            raise ConfigError(
+                f"train.{key} is for several caches, and there is one; name them all: --cache A --cache B"
+            )
+    if train.normalise == "each":
+        raise ConfigError("train.normalise = each is for several caches, and there is one; leave it out")
+    return FeatureCache(Path(train.caches[0] if train.caches else settings.cache.path))
+
+
+def of_caches(settings: "PipelineConfig", cache: "AnyCache") -> "PipelineConfig":
+    """Return the settings as the opened cache, or caches, have them; see `of_cache`.
+
+    `[dataset]`, `[augment]` and `[cache]` have room for one cache only: of a mixture they are the first
+    one's, and nothing is held against them.
+    """
+    from vla.policy.mixture import Mixture
+
+    if not isinstance(cache, Mixture):
+        named = of_cache(settings, cache)
+        return named.model_copy(update={"train": named.train.model_copy(update={"caches": ()})})
+    folders = tuple(str(member.cache.folder) for member in cache.members)
+    train = settings.train.model_copy(update={"caches": folders})
+    return of_cache(settings, cache.members[0].cache, ("encoder",)).model_copy(update={"train": train})
+
+
+def of_cache(
+    settings: "PipelineConfig",
+    cache: "FeatureCache",
+    held_against: Container[str] = ("dataset", "encoder", "augment", "cache"),
+) -> "PipelineConfig":
     """Return the settings with `dataset`, `encoder`, `augment` and `cache` as the opened cache has them.
 
     What a run saves is true because of this: it never comes from a default.
+
+    Args:
+        settings: as they were given.
+        cache: opened.
+        held_against: tables that may not say otherwise.
 
     Raises:
         ConfigError: a key was given that says otherwise; the message names it, and both values.
@@ -47,7 +98,7 @@ def of_cache(settings: "PipelineConfig", cache: "FeatureCache") -> "PipelineConf
         tables["encoder"] = encoder.model_copy(update={"dtype": dtype})
     for name, made in tables.items():
         asked = getattr(settings, name)
-        for key in _contradictions(name, asked, made):
+        for key in _contradictions(name, asked, made) if name in held_against else ():
             raise ConfigError(
                 f"[{name}] {key} = {spell(getattr(asked, key))}, but {cache.folder} was made with "
                 f"{spell(getattr(made, key, None))}; leave it out, or name another --cache"
@@ -93,20 +144,25 @@ def _same_place(one: str, other: str) -> bool:
     return Path(one).name == Path(other).name and not (Path(one).exists() and Path(other).exists())
 
 
-def require_fit(settings: "PipelineConfig", cache: "FeatureCache") -> None:
+def require_fit(settings: "PipelineConfig", cache: "AnyCache") -> None:
     """Check that a policy can be trained on a cache as the configuration says.
 
     Raises:
         CacheError: the policy takes the task text, and the cache has no features of its texts.
-        ConfigError: validation rollouts could not tell what to do.
+        ConfigError: validation rollouts could not tell what to do, or whose actions are wanted.
     """
     if settings.policy.takes_task:
         cache.text_features()
     if settings.train.rollout_every:
         _require_task(settings, cache)
+        if settings.train.normalise == "each" and not settings.rollout.cache:
+            raise ConfigError(
+                "validation rollouts answer with the actions of one cache where train.normalise = each; "
+                "choose it: --set rollout.cache=NAME, or none at all: --set train.rollout_every=0"
+            )
 
 
-def _require_task(settings: "PipelineConfig", cache: "FeatureCache") -> None:
+def _require_task(settings: "PipelineConfig", cache: "AnyCache") -> None:
     """Hours later is too late: validation rollouts follow one of the tasks that are trained on."""
     from vla.policy.trunks.text import choose_task, name_tasks
 
@@ -124,7 +180,7 @@ def _require_task(settings: "PipelineConfig", cache: "FeatureCache") -> None:
         )
 
 
-def with_rollouts_that_fit(settings: "PipelineConfig", cache: "FeatureCache") -> "PipelineConfig":
+def with_rollouts_that_fit(settings: "PipelineConfig", cache: "AnyCache") -> "PipelineConfig":
     """Try the environment of validation rollouts before hours of training.
 
     Who trains on their own data and names no environment gets none, and is told so.
@@ -147,16 +203,20 @@ def with_rollouts_that_fit(settings: "PipelineConfig", cache: "FeatureCache") ->
     return settings
 
 
-def require_same_cache(checkpoint: Path, cache: "FeatureCache") -> None:
-    """Check that a checkpoint was trained on a cache.
+def require_same_cache(checkpoint: Path, cache: "AnyCache") -> None:
+    """Check that a checkpoint was trained on a cache, or on a mixture.
 
     Raises:
         CacheError: it was trained on another one, or with another text tower's features.
     """
+    from vla.policy.mixture import Mixture
     from vla.policy.saved_policy import read_config
     from vla.policy.training.run import POLICY_FOLDER
 
     trained = read_config(checkpoint / POLICY_FOLDER)
+    if isinstance(cache, Mixture) or len(trained.data) > 1:
+        _require_same_mixture(checkpoint, trained, cache)
+        return
     if trained.cache_fingerprint != cache.metadata.fingerprint:
         raise CacheError(
             f"{checkpoint} was trained on cache {trained.cache_fingerprint}, {cache.folder} is "
@@ -167,6 +227,37 @@ def require_same_cache(checkpoint: Path, cache: "FeatureCache") -> None:
         raise CacheError(
             f"{checkpoint} was trained with another text tower's features than {cache.folder} has; "
             "make those again with that encoder, or start a new run"
+        )
+
+
+def _require_same_mixture(checkpoint: Path, trained: "SavedPolicy", cache: "AnyCache") -> None:
+    """Compare all caches of a run, their order and their weights."""
+    from vla.policy.mixture import Mixture, caches_of
+
+    before = [f"{made.cache or 'cache'} ({made.fingerprint})" for made in trained.data]
+    now = [f"{one.folder.name} ({one.metadata.fingerprint})" for one in caches_of(cache)]
+    if [made.fingerprint for made in trained.data] != [one.metadata.fingerprint for one in caches_of(cache)]:
+        raise CacheError(
+            f"{checkpoint} was trained on {', '.join(before)}, named are {', '.join(now)}; continue with the "
+            "former, in that order (--cache), or start a new run"
+        )
+    assert isinstance(cache, Mixture)  # the fingerprints are those of several
+    weights = [[made.weight for made in trained.data], [float(one.share) for one in cache.members]]
+    if weights[0] != weights[1]:
+        old, new = (",".join(f"{weight:g}" for weight in row) for row in weights)
+        raise CacheError(
+            f"{checkpoint} was trained with weights {old} of {', '.join(before)}, named are {new}; continue "
+            f"with --weights {old}, or start a new run"
+        )
+    if trained.cache_fingerprint != cache.metadata.fingerprint:
+        raise CacheError(
+            f"{checkpoint} was trained with another train.rename or train.normalise on these caches; "
+            "continue with those of its pipeline.toml, or start a new run"
+        )
+    if trained.text_encoder not in (None, cache.metadata.text_encoder):
+        raise CacheError(
+            f"{checkpoint} was trained with another text tower's features than {', '.join(now)} have; make "
+            "those again with that encoder, or start a new run"
         )
 
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 FREE = {
     "out",
+    "caches",
+    "weights",
+    "rename",
+    "normalise",
     "device",
     "accumulate",
     "tracker",
@@ -29,7 +33,8 @@ FREE = {
     "rollout_every",
     "rollout_episodes",
 }
-"""Keys of `[train]` that decide where and how a run computes, and what is looked at; not what it learns."""
+"""Keys of `[train]` that decide where and how a run computes, and what is looked at; not what it learns.
+Caches and what is drawn from them are held against the checkpoint, see `vla.matching.require_same_cache`."""
 
 
 def resumed(settings: PipelineConfig, run: "RunDirectory", *, extend: bool) -> PipelineConfig:

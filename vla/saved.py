@@ -21,6 +21,7 @@ def default_rollout_folder(settings: PipelineConfig, policy: Path) -> Path:
     name += "_raw" if chosen.weights == "raw" else ""
     name += f"_{_label(settings.env.id)}" if settings.env.id != own_env else ""
     name += f"_{_label(chosen.task)}" if chosen.task else ""
+    name += f"_{_label(chosen.cache)}" if chosen.cache else ""
     if run:
         return run / "eval" / f"rollout_{policy.parent.name}_{name}"
     if policy.parent.name == "snapshots":  # downloaded: that folder belongs to the Hub's cache

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from vla.base.errors import CheckpointError, ConfigError
 from vla.base.files import write_atomically, write_json
 from vla.base.horizons import Horizons
-from vla.cache.metadata import CacheMetadata
 from vla.cache.movement import movement
 from vla.cache.stream import Observation, Stream
 from vla.policy.batch import Batch, Draws
+from vla.policy.mixture import AnyMetadata
 from vla.policy.nn.normalize import Standardize
 from vla.policy.policy_config import PolicyConfig
 from vla.policy.random import Random
@@ -75,14 +75,14 @@ class Policy(nn.Module):
     def for_cache(
         cls: type[AnyPolicy],
         config: PolicyConfig,
-        cache: CacheMetadata,
+        cache: AnyMetadata,
         texts: Float[Tensor, "num_tasks text_dim"] | None = None,
     ) -> AnyPolicy:
         """Build an untrained policy that fits a cache and standardises with its statistics.
 
         Args:
             config: what the policy is.
-            cache: the metadata of the cache.
+            cache: the metadata of the cache, or of a mixture.
             texts: `FeatureCache.text_features()`, for a policy that takes the task text.
 
         Raises:
@@ -101,7 +101,7 @@ class Policy(nn.Module):
         return policy
 
     @abstractmethod
-    def fit(self, cache: CacheMetadata, texts: Float[Tensor, "num_tasks text_dim"] | None) -> None:
+    def fit(self, cache: AnyMetadata, texts: Float[Tensor, "num_tasks text_dim"] | None) -> None:
         """Take the statistics of what it sees, and the features of the task texts; see `for_cache`."""
 
     @property

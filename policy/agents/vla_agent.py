@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from vla.base.errors import ConfigError, nearest
 from vla.base.strict import Width
-from vla.cache.metadata import CacheMetadata
 from vla.cache.stream import STATE, TASK, Observation
 from vla.policy.agents.policy import Figures, Policy
 from vla.policy.batch import Batch, Draws
 from vla.policy.fusion.fusion import FUSIONS, FusionConfig, FusionSizes
 from vla.policy.heads.head import HEADS, HeadConfig
+from vla.policy.mixture import AnyMetadata
 from vla.policy.nn.bounds import Bounds
 from vla.policy.nn.normalize import Standardize
 from vla.policy.policy_config import HeadedConfig
@@ -135,7 +135,7 @@ class VLAAgent(Policy):
             "per_step_cond_dim": self.per_step_cond_dim,
         }
 
-    def fit(self, cache: CacheMetadata, texts: Float[Tensor, "num_tasks text_dim"] | None) -> None:
+    def fit(self, cache: AnyMetadata, texts: Float[Tensor, "num_tasks text_dim"] | None) -> None:
         """Take the statistics of what it sees, and the features of the task texts."""
         for name, trunk in self._named_trunks():
             trunk.fit(cache.statistics[name])

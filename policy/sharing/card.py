@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from vla.base.horizons import Horizons
 from vla.base.success import format_success
 from vla.cache.metadata import EncoderIdentity
-from vla.policy.saved_policy import SavedPolicy
+from vla.policy.saved_policy import SavedPolicy, TrainingData
 
 MAX_TASKS = 10
 
@@ -56,13 +56,12 @@ def model_card(name: str, config: SavedPolicy, evaluations: Sequence[Evaluation]
 
 
 def _header(name: str, config: SavedPolicy, evaluations: Sequence[Evaluation]) -> ModelCardData:
-    data = config.data
-    on_hub = data is not None and data.dataset.revision is not None
+    on_hub = [made.dataset.path for made in config.data if made.dataset.revision is not None]
     return ModelCardData(
         library_name="vla",
         pipeline_tag="robotics",
         tags=["robotics", "imitation-learning", "vla", config.policy.type, *_parts(config)],
-        datasets=[data.dataset.path] if data and on_hub else None,
+        datasets=on_hub or None,
         model_name=name,
         eval_results=[
             EvalResult(
@@ -116,20 +115,25 @@ Others, which it was not trained on, need the encoder's text tower
 
 
 def _data(config: SavedPolicy) -> str:
-    rows = {"feature cache": f"`{config.cache_fingerprint}`"}
-    if config.data is not None:
-        dataset = config.data.dataset
-        rows = {
-            "dataset": f"`{_inline(dataset.path)}`"
-            + (f" at `{dataset.revision}`" if dataset.revision else ""),
-            "format": dataset.format,
-            "content": f"SHA-256 `{dataset.content_sha256}`",
-            "episodes": f"{config.data.num_episodes} ({config.data.num_frames} frames)",
-            "tasks": "; ".join(_inline(task) for task in config.data.tasks[:MAX_TASKS]),
-            **rows,
-        }
+    tables = [_table(_demonstrations(made, config)) for made in config.data]
+    tables = tables or [_table({"feature cache": f"`{config.cache_fingerprint}`"})]
     encoders = "".join(f"\n\n## Encoder\n\n{_encoder(one)}" for one in config.encoders.values())
-    return f"## Data\n\n{_table(rows)}{encoders}"
+    return "## Data\n\n" + "\n\n".join(tables) + encoders
+
+
+def _demonstrations(made: TrainingData, config: SavedPolicy) -> dict[str, str]:
+    """Describe the demonstrations of one cache."""
+    dataset, several = made.dataset, len(config.data) > 1
+    return {
+        "dataset": f"`{_inline(dataset.path)}`" + (f" at `{dataset.revision}`" if dataset.revision else ""),
+        "format": dataset.format,
+        "content": f"SHA-256 `{dataset.content_sha256}`",
+        "episodes": f"{made.num_episodes} ({made.num_frames} frames)",
+        "tasks": "; ".join(_inline(task) for task in made.tasks[:MAX_TASKS]),
+        "feature cache": f"`{made.fingerprint or config.cache_fingerprint}`",
+        **({"weight": f"{made.weight:g}", "name": f"`{_inline(made.cache)}`"} if several else {}),
+        **({"actions": "by the standard of this cache: `rollout.cache`"} if made.action else {}),
+    }
 
 
 def _encoder(encoder: EncoderIdentity) -> str:

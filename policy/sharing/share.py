@@ -26,7 +26,7 @@ NOT_SHARED = {
     "cache": ("path",),
     "record": ("out", "workers"),
     "encoder": ("device", "workers", "batch_size"),
-    "train": ("out", "device"),
+    "train": ("out", "device", "caches"),
     "rollout": ("weights",),
 }
 """Where things lay on the machine that trained, what it could do, and weights that are not in the folder."""

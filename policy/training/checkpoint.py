@@ -7,7 +7,7 @@ not save is in no checkpoint, and what is frozen has no optimiser state.
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +18,14 @@ from safetensors.torch import load_file, save
 from vla.base.distributed import World
 from vla.base.errors import CheckpointError
 from vla.base.files import sync_folder, write_atomically, write_json
-from vla.cache import FeatureCache
 from vla.policy.agents.policy import Policy, load_policy
+from vla.policy.mixture import AnyCache, AnyMetadata
 from vla.policy.policy_config import PolicyConfig
 from vla.policy.saved_policy import WEIGHTS_FILE, read_tensors
 from vla.policy.training.checksums import checksum_problem, write_checksums
 from vla.policy.training.meter import Meter
 from vla.policy.training.optimizer import MovingAverage, build_optimizer, trained_parameters
 from vla.policy.training.run import POLICY_FOLDER, STATE_FOLDER, RunDirectory
-from vla.policy.training.statistics import of_episodes
 from vla.policy.training.train_config import TrainConfig
 
 RAW_WEIGHTS_FILE = "model_raw.safetensors"
@@ -62,8 +61,8 @@ class TrainingState:
 def initial_state(
     config: PolicyConfig,
     train: TrainConfig,
-    cache: FeatureCache,
-    episodes: Sequence[int],
+    cache: AnyCache,
+    metadata: AnyMetadata,
     device: torch.device,
     world: World,
 ) -> TrainingState:
@@ -73,14 +72,14 @@ def initial_state(
         config: what the policy is.
         train: the run.
         cache: what it is trained on.
-        episodes: positions of the episodes that are; the others are held out, from normalisation too.
+        metadata: what that says of itself, with the statistics to normalise by.
         device: where it is trained.
         world: the processes.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed)  # weights are drawn on the CPU: the same on every device
         texts = cache.text_features() if config.takes_task else None
-        policy = Policy.for_cache(config, of_episodes(cache, episodes), texts)
+        policy = Policy.for_cache(config, metadata, texts)
     policy = policy.to(device)
     ema, optimizer = MovingAverage(policy, train.ema_decay), build_optimizer(policy, train)
     return TrainingState(policy, ema, optimizer, Meter(train.batch_size, world))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vla.base.distributed import World
 from vla.base.errors import VlaError
-from vla.cache import FeatureCache
+from vla.policy.mixture import AnyCache, caches_of
 from vla.policy.training.run import RunDirectory
 
 
@@ -104,7 +104,7 @@ class Meter:
         return means
 
 
-def explain_not_finite(what: str, run: RunDirectory, cache: FeatureCache) -> str:
+def explain_not_finite(what: str, run: RunDirectory, cache: AnyCache) -> str:
     """Say where a figure that is NaN or infinite comes from, what is kept, and what to do.
 
     Args:
@@ -114,8 +114,8 @@ def explain_not_finite(what: str, run: RunDirectory, cache: FeatureCache) -> str
     """
     last = run.last_step()
     kept = "there is no checkpoint yet" if last is None else f"the last checkpoint, {last:06d}, is kept"
-    cause = cache.not_finite()
-    if cause is not None:
-        verify = f"vla verify {shlex.quote(str(cache.folder))}"
-        return f"{what}; {kept}. The cause: {cause}; look closer: {verify}"
+    for one in caches_of(cache):
+        if (cause := one.not_finite()) is not None:
+            verify = f"vla verify {shlex.quote(str(one.folder))}"
+            return f"{what}; {kept}. The cause: {cause}; look closer: {verify}"
     return f"{what}; {kept}. The cache is finite; begin anew, at a lower rate: --set train.lr=1e-4 --out NEW"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vla.base.distributed import World
 from vla.base.interrupt import deferred
-from vla.cache import FeatureCache
+from vla.policy.mixture import AnyCache
 from vla.policy.policy_config import PolicyConfig
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import RunLog, read_metrics
@@ -38,7 +38,7 @@ class TrainReport:
 
 def train(
     run: RunDirectory,
-    cache: FeatureCache,
+    cache: AnyCache,
     policy: PolicyConfig,
     config: TrainConfig,
     rollout: Rollout | None = None,
@@ -48,7 +48,7 @@ def train(
 
     Args:
         run: where everything goes.
-        cache: the features; the only data that is read.
+        cache: the features, or a mixture of several caches; the only data that is read.
         policy: what the policy is.
         config: the run.
         rollout: validation rollouts, every `rollout_every` steps; None is none.

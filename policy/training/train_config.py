@@ -20,6 +20,15 @@ class TrainConfig(StrictModel):
 
     out: str = "runs/train"
     """The run directory."""
+    caches: tuple[str, ...] = ()
+    """Several feature caches to train on, instead of the one of `[cache]`."""
+    weights: tuple[Positive, ...] = ()
+    """How often windows of each of `caches` are drawn, in any unit: [2, 1]; empty draws from all alike."""
+    rename: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """What one of `caches`, by its name, calls streams of the first: {"demos-ab" = {wrist = "hand_cam"}}."""
+    normalise: Literal["union", "each"] = "union"
+    """Standardise the actions of `caches` by the statistics of all, or by each one's own, for robots that
+    differ; `rollout.cache` then says whose actions are wanted."""
     steps: Count = 50_000
     """Updates in all."""
     extended: tuple[PositiveInt, ...] = ()
@@ -49,7 +58,7 @@ class TrainConfig(StrictModel):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Ramped up from 0 as min(decay, (1 + step) / (10 + step))."""
     val_episodes: Count = 2
-    """Episodes held out, spread over the dataset; 0 trains on everything."""
+    """Episodes held out of each cache, spread over it; 0 trains on everything."""
     past_end: Literal["mask", "hold"] = "mask"
     """Actions past a demonstration's end: not learned, or learned as its last action held. Do not hold
     actions that are differences."""

@@ -14,9 +14,9 @@ from vla.base.distributed import World
 from vla.base.errors import ConfigError, VlaError
 from vla.base.interrupt import Signals
 from vla.base.progress import Progress, say
-from vla.cache import FeatureCache
 from vla.policy.agents.policy import Policy
 from vla.policy.batch import Batch
+from vla.policy.mixture import AnyCache
 from vla.policy.policy_config import PolicyConfig
 from vla.policy.random import RowRandom, generator_for
 from vla.policy.training.best import Judge, Measure, choose_measure
@@ -30,10 +30,11 @@ from vla.policy.training.optimizer import (
 )
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import RunLog, read_metrics
-from vla.policy.training.sampling import EpochSampler, load_ahead
+from vla.policy.training.sampling import load_ahead
+from vla.policy.training.supply import Supply, of_training
 from vla.policy.training.train_config import TrainConfig
-from vla.policy.training.validation import validate
-from vla.policy.windows import Windows, fits_in_memory, split_episodes
+from vla.policy.training.validation import validate_all
+from vla.policy.windows import fits_in_memory
 
 Rollout = Callable[[Policy, int], Mapping[str, float]]
 """Drive the policy live at a step; answers with figures, `avg_reward` among them."""
@@ -53,7 +54,7 @@ class Trainer:
     def __init__(
         self,
         run: RunDirectory,
-        cache: FeatureCache,
+        cache: AnyCache,
         policy: PolicyConfig,
         config: TrainConfig,
         rollout: Rollout | None,
@@ -71,29 +72,23 @@ class Trainer:
         compiling = for_training(config.compile, self._device, config.steps)
         if world.is_main:
             say_compiling(config.compile, compiling, "train.compile")
-        training, held_out = split_episodes(len(cache.metadata.episodes), config.val_episodes)
         resident = fits_in_memory(cache, self._device, config.max_cache_gib)
         if resident and world.is_main:
             # It is read from the disk once in any case: 1.2 GB/s a core. A cache that stays on the disk is
             # checked by header and size alone; `vla verify` reads all of it.
             cache.require_checksums()
-        self.state = initial_state(policy, config, cache, training, self._device, world)
+        cache, metadata = of_training(cache, config.val_episodes)
+        self.state = initial_state(policy, config, cache, metadata, self._device, world)
         trained = self.state.policy
-        self._windows = Windows(
-            cache,
-            trained.horizons,
-            trained.observes,
-            device=self._device,
-            resident=resident,
-            texts=bool(trained.tasks),
-        )
-        self._held_out = self._windows.frames_of(held_out)
+        self._supply = Supply(cache, trained, config, self._device, resident)
         measure: Measure | None = None
         if world.is_main:  # the others have no rollouts
-            measured = {"rollout": rollout is not None and config.rollout_every > 0, "val": bool(held_out)}
+            measured = {
+                "rollout": rollout is not None and config.rollout_every > 0,
+                "val": config.val_episodes > 0,
+            }
             measure = choose_measure(config, measured)
         self._judge = Judge(run, config, world.broadcast((measure,))[0])
-        self._sampler = EpochSampler(self._windows.frames_of(training), config.batch_size, config.seed)
         if world.is_main:
             run.remove_leftovers()
         if (last := run.last_step()) is not None:
@@ -106,7 +101,7 @@ class Trainer:
             # Buffers are not exchanged: those of normalisation do not change, and the main one's are saved.
             self._model = DistributedDataParallel(trained, broadcast_buffers=False)
         self.batches = self.load(range(self.state.step, config.steps))
-        if not self._windows.resident:
+        if not resident:
             self.batches = load_ahead(self.batches, self._device)
 
     def run(self, log: RunLog) -> float:
@@ -131,7 +126,7 @@ class Trainer:
                     log.write("train", state.step, figures)
                     progress.update(0, loss=figures["loss"])
                 progress.update(1)
-                if world.is_main and self._due(config.val_every) and len(self._held_out):
+                if world.is_main and self._due(config.val_every) and config.val_episodes:
                     self._take_in(log, "val", self._validate())
                 if self._due(config.save_every) or self._signals.received is not None:
                     self._save()
@@ -228,8 +223,8 @@ class Trainer:
     def load(self, steps: range) -> Iterator[Batch]:
         """Cut the batches of some steps, one after the other."""
         for step in steps:
-            rows = self._sampler.draw(step)[self._world.rank :: self._world.size]
-            batch = self._windows.batch(rows, self._random("variant", step))
+            rows = self._supply.sampler.draw(step)[self._world.rank :: self._world.size]
+            batch = self._supply.windows.batch(rows, self._random("variant", step))
             yield batch.held() if self._config.past_end == "hold" else batch
 
     def _random(self, purpose: str, step: int) -> RowRandom:
@@ -261,7 +256,7 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         hold = self._config.past_end == "hold"
-        return validate(self.state.ema_policy, self._windows, self._held_out, self._config.seed, hold=hold)
+        return validate_all(self.state.ema_policy, self._supply.held_out, self._config.seed, hold=hold)
 
     def _rollout_if_due(self, log: RunLog) -> None:
         """Drive the averaged weights live, once a due step, and keep the best checkpoint in `best`."""

@@ -1,6 +1,6 @@
 """Loss and action error on held-out episodes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vla.policy.agents.policy import Policy
 from vla.policy.random import RowRandom, generator_for
+from vla.policy.training.supply import HeldOut
 from vla.policy.windows import Windows
 
 MAX_WINDOWS = 512
@@ -26,6 +27,30 @@ def evaluating(policy: Policy) -> Iterator[None]:
         yield
     finally:
         policy.train(was_training)
+
+
+def validate_all(
+    policy: Policy, held_out: Sequence[HeldOut], seed: int, *, hold: bool = False
+) -> dict[str, float]:
+    """Compare a policy with the held-out demonstrations of each cache; see `validate`.
+
+    Returns:
+        The figures of all, by weight; of several caches those of each as well, such as `NAME_loss`.
+    """
+    found = [validate(policy, one.windows, one.current, seed, hold=hold) for one in held_out]
+    if len(found) == 1:
+        return found[0]
+    weights = [one.weight for one in held_out]
+    squares = [figures["action_rmse"] ** 2 for figures in found]
+    return {
+        "loss": float(np.average([figures["loss"] for figures in found], weights=weights)),
+        "action_rmse": float(np.sqrt(np.average(squares, weights=weights))),
+        **{
+            f"{one.cache}_{name}": value
+            for one, figures in zip(held_out, found, strict=True)
+            for name, value in figures.items()
+        },
+    }
 
 
 @torch.no_grad()

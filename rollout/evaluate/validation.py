@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 
 from vla.embed.encoders.encoder import EncoderConfig
+from vla.policy.agents.answering import answer_for
 from vla.policy.agents.policy import Policy
 from vla.policy.saved_policy import SavedPolicy
 from vla.policy.training.run import RunDirectory
@@ -50,7 +51,9 @@ class ValidationRollouts:
         chosen = self._config
         # A copy: it is compiled in place, and the policy goes on to be validated and averaged.
         how = "off" if chosen.compile == "auto" else chosen.compile
-        live = LivePolicy(copy.deepcopy(policy), self._encoder, chosen.num_steps, how, chosen.task)
+        copied = copy.deepcopy(policy)
+        answer_for(copied, chosen.cache)
+        live = LivePolicy(copied, self._encoder, chosen.num_steps, how, chosen.task)
         info = evaluate(live, self._env, self._config, self._run.evaluation(step))
         figures = {"avg_reward": info["avg_reward"]}
         figures |= {name: info["aggregated"][name] for name in ("avg_max_reward", "pc_success", "eval_s")}

@@ -47,7 +47,8 @@ class Recorded:
         if before != now:
             key, old, new = first_difference(before, now)
             raise DatasetError(
-                f"{folder} was recorded with {key} = {old!r}, this one has {new!r}; choose another --out"
+                f"{folder} was recorded with {key} = {old!r}, this one has {new!r}; choose another --out, "
+                "and train on both: vla train --cache A --cache B"
             )
         try:
             success = {int(row["seed"]) - plan.seed: bool(row["success"]) for row in made_by["episodes"]}

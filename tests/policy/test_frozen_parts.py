@@ -14,9 +14,10 @@ from test_train import losses, settings
 from torch import Tensor, nn
 
 from vla.base.errors import CheckpointError
-from vla.cache import CacheMetadata, FeatureCache, Observation
+from vla.cache import FeatureCache, Observation
 from vla.policy.agents.policy import Figures, Policy, load_policy
 from vla.policy.batch import Batch, Draws
+from vla.policy.mixture import AnyMetadata
 from vla.policy.policy_config import PolicyConfig
 from vla.policy.random import Random
 from vla.policy.saved_policy import SavedPolicy
@@ -52,7 +53,7 @@ class AdapterPolicy(Policy):
     def is_saved(self, name: str) -> bool:
         return not name.startswith("large.")
 
-    def fit(self, cache: CacheMetadata, texts: Tensor | None) -> None:
+    def fit(self, cache: AnyMetadata, texts: Tensor | None) -> None:
         """Take nothing."""
 
     def draw(self, batch: Batch, random: Random) -> Draws:

@@ -141,8 +141,7 @@ def test_an_old_configuration_says_the_same_in_the_words_of_today(agent: VLAAgen
     )
     assert found.encoders == agent.config.encoders
     assert found.camera_names == ("r_vis", "top", "front")
-    assert found.data is not None and agent.config.data is not None
-    assert found.data.dataset == agent.config.data.dataset
+    assert found.data[0].dataset == agent.config.data[0].dataset
 
 
 def test_the_settings_of_the_chosen_head_are_its_own_now_and_the_others_are_gone() -> None:

@@ -190,7 +190,7 @@ def test_a_project_that_keeps_policies_is_not_taken_for_their_run(run: Path, tmp
 def test_a_task_cannot_break_the_card(run: Path, tmp_path: Path) -> None:
     folder = find_policy(run)
     config = json.loads((folder / "config.json").read_text())
-    config["data"]["tasks"] = ["a | b\n---\n<script>`x`"]
+    config["data"][0]["tasks"] = ["a | b\n---\n<script>`x`"]
     (folder / "config.json").write_text(json.dumps(config))
     share(run, tmp_path / "shared")
     assert "| tasks | a / b --- &lt;script>'x' |" in card_of(tmp_path / "shared")[1]

@@ -12,11 +12,11 @@ from vla.cache import FeatureCache
 from vla.cache.statistics import vector_statistics
 from vla.policy.agents.policy import load_policy
 from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
+from vla.policy.episode_statistics import of_episodes
 from vla.policy.heads.mlp import MlpConfig
 from vla.policy.training.optimizer import learning_rate
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import read_metrics
-from vla.policy.training.statistics import of_episodes
 from vla.policy.training.train import train
 from vla.policy.windows import Windows
 

@@ -85,7 +85,7 @@ def test_a_kill_while_old_and_new_change_places_loses_nothing(grown: Path, recor
         ({"episodes": 1}, r"has 2 episodes already, 1 are asked for; --episodes counts all"),
         (
             {"noise": 0.5},
-            r"was recorded with noise = 1\.0, this one has 0\.5; choose another --out",
+            r"was recorded with noise = 1\.0, this one has 0\.5; choose another --out, and train on",
         ),
         ({"seed": 7}, r"was recorded with seed = 0, this one has 7"),
     ],

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,7 +10,13 @@ from vla.commands.options import Assign, Config, Device, Encoder, Json, settings
 
 
 def train(
-    cache: Annotated[str | None, typer.Option(help="Feature cache, or the folder that holds one.")] = None,
+    cache: Annotated[
+        list[str] | None,
+        typer.Option(help="Feature cache, or the folder that holds one; several train on all of them."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="How often each of several caches is drawn from, such as 2,1.")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="Run directory to make.")] = None,
     per_view_dim: Annotated[int | None, typer.Option(help="Width that each view is projected to.")] = None,
     steps: Annotated[int | None, typer.Option(help="Updates; 0 saves the untrained policy.")] = None,
@@ -36,10 +42,12 @@ def train(
     validation rollouts (train.rollout_every). A run goes on with its own configuration;
     more steps than it was begun with need --extend.
 
+    Several caches, which must agree in streams and encoders: vla train --cache A --cache B --weights 2,1
+
     Example: vla train --cache data/features --out runs/demo --per-view-dim 192
     """
     named = {
-        "cache.path": cache,
+        **_named_caches(cache, weights),
         "train.out": out,
         "policy.per_view_dim": per_view_dim,
         "train.steps": steps,
@@ -56,3 +64,19 @@ def train(
     if resume:  # the run's own configuration takes the place of ./pipeline.toml
         settings = settings_from(config, named, set_, base=run_tables(Path(settings.train.out)))
     show(asdict(run(settings, resume=resume, extend=extend)), json_)
+
+
+def _named_caches(caches: list[str] | None, weights: str | None) -> dict[str, Any]:
+    """Return the keys that caches and weights are given by; one that is named takes the place of several."""
+    named: dict[str, Any] = {"train.weights": weights.split(",") if weights else None}
+    if not caches:
+        return named
+    if len(caches) > 1:
+        return {**named, "cache.path": caches[0], "train.caches": caches}
+    alone: dict[str, Any] = {
+        "train.caches": [],
+        "train.weights": [],
+        "train.rename": {},
+        "train.normalise": "union",
+    }
+    return {**alone, "cache.path": caches[0], **({} if weights is None else named)}

@@ -14,6 +14,7 @@ from vla.base.errors import VlaError
 from vla.cache import ACTION, Episode, FeatureCache
 from vla.embed.datasets import open_source
 from vla.embed.datasets.dataset_config import dataset_of
+from vla.policy.agents.answering import answer_for
 from vla.policy.agents.policy import load_policy
 from vla.policy.random import RowRandom
 from vla.policy.windows import Windows, split_episodes
@@ -89,6 +90,8 @@ def principal_components(
 def chunks_section(cache: FeatureCache, episode: Episode, folder: Path) -> Section:
     """Draw predicted actions over the demonstrated ones, for the dimensions that move most."""
     policy = load_policy(folder)
+    known = {made.fingerprint: made.cache for made in policy.config.data if made.action is not None}
+    answer_for(policy, known.get(cache.metadata.fingerprint, ""))
     horizons = policy.horizons
     windows = Windows(
         cache,

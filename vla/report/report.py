@@ -105,8 +105,9 @@ def _policy_for(run: RunDirectory, cache: FeatureCache) -> Path:
     from vla.policy.saved_policy import read_config
 
     folder = run.policy_folder()
-    trained = read_config(folder).cache_fingerprint
-    if trained != cache.metadata.fingerprint:
+    config = read_config(folder)
+    trained = config.cache_fingerprint
+    if cache.metadata.fingerprint not in (trained, *(made.fingerprint for made in config.data)):
         raise CheckpointError(
             f"the policy was trained on cache {trained}, {cache.folder} is {cache.metadata.fingerprint}"
         )

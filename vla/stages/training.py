@@ -10,7 +10,8 @@ from vla.base.errors import ConfigError, WriteError
 from vla.base.files import NO_ROOM, cannot_write
 from vla.config import PipelineConfig
 from vla.matching import (
-    of_cache,
+    of_caches,
+    open_caches,
     require_fit,
     require_same_cache,
     require_same_policy,
@@ -20,7 +21,7 @@ from vla.resuming import resumed
 
 if TYPE_CHECKING:
     from vla.base.distributed import World
-    from vla.cache import FeatureCache
+    from vla.policy.mixture import AnyCache
     from vla.policy.training.run import RunDirectory
     from vla.policy.training.train import TrainReport
     from vla.rollout.evaluate.validation import ValidationRollouts
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @advised
 def train(settings: PipelineConfig, *, resume: bool = False, extend: bool = False) -> "TrainReport":
-    """Train a policy on the cache into `train.out`; see `vla.policy.training.train`.
+    """Train a policy on a cache, or several, into `train.out`; see `vla.policy.training.train`.
 
     Args:
         settings: the whole configuration.
@@ -37,7 +38,7 @@ def train(settings: PipelineConfig, *, resume: bool = False, extend: bool = Fals
 
     Raises:
         CacheError: the cache lacks features of its task texts where the policy takes them, or is not the one
-            that a resumed run was trained on.
+            that a resumed run was trained on; or caches do not agree.
         ConfigError: the configuration contradicts the cache, validation rollouts could not tell what to do,
             or a resumed run was begun with another policy or other keys of `[train]`; see `vla.resuming`.
         EnvironmentSetupError: the environment named for validation rollouts is not that of the cache.
@@ -45,15 +46,14 @@ def train(settings: PipelineConfig, *, resume: bool = False, extend: bool = Fals
     """
     from vla.base.distributed import World
     from vla.base.lock import exclusive
-    from vla.cache import FeatureCache
     from vla.policy.training.run import RunDirectory
     from vla.policy.training.trackers import require_tracker
 
     require_tracker(settings.train.tracker)
     if extend and not resume:
         raise ConfigError("--extend goes on with a run that is there, so it needs --resume")
-    cache = FeatureCache(Path(settings.cache.path))
-    settings = of_cache(settings, cache)
+    cache = open_caches(settings)
+    settings = of_caches(settings, cache)
     require_fit(settings, cache)
     world = World.join()
     if world.is_main and settings.train.rollout_every:
@@ -79,7 +79,7 @@ def _resumable(directory: "RunDirectory", resume: bool) -> Iterator[None]:
 
 def _train(
     settings: PipelineConfig,
-    cache: "FeatureCache",
+    cache: "AnyCache",
     directory: "RunDirectory",
     world: "World",
     resume: bool,
@@ -122,7 +122,7 @@ def _train(
 
 
 def _validation_rollouts(
-    settings: PipelineConfig, cache: "FeatureCache", directory: "RunDirectory"
+    settings: PipelineConfig, cache: "AnyCache", directory: "RunDirectory"
 ) -> "ValidationRollouts":
     from vla.policy.saved_policy import SavedPolicy
     from vla.rollout.evaluate.validation import ValidationRollouts
