@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vla.base.strict import Depth, Width
 from vla.policy.batch import Draws
 from vla.policy.heads.head import ActionHead, HeadConfig, Valid, masked_mean
+from vla.policy.nn.layers import Float32Linear, RMSNorm
 from vla.policy.policy_config import HeadedConfig
 from vla.policy.random import Random
 
@@ -31,9 +32,9 @@ class MlpConfig(HeadConfig):
         layers: list[nn.Module] = []
         width = policy.obs_horizon * policy.cond_dim
         for _ in range(self.layers):
-            layers += [nn.Linear(width, self.width), nn.SiLU(), nn.RMSNorm(self.width)]
+            layers += [nn.Linear(width, self.width), nn.SiLU(), RMSNorm(self.width)]
             width = self.width
-        network = nn.Sequential(*layers, nn.Linear(width, policy.pred_horizon * action_dim))
+        network = nn.Sequential(*layers, Float32Linear(width, policy.pred_horizon * action_dim))
         return RegressionHead(network, policy, action_dim, self.loss)
 
 
@@ -51,7 +52,7 @@ class RegressionHead(ActionHead):
 
     def __init__(
         self,
-        network: nn.Sequential,
+        network: nn.Module,
         policy: HeadedConfig,
         action_dim: int,
         loss: Literal["mse", "l1"] = "mse",
@@ -83,7 +84,4 @@ class RegressionHead(ActionHead):
         return self._predict(cond)
 
     def _predict(self, cond: Float[Tensor, "B T_obs C"]) -> Float[Tensor, "B T A"]:
-        """Regress; the layer that gives the actions stays in float32 under autocast."""
-        hidden, last = self.network[:-1](cond.flatten(1)), self.network[-1]
-        with torch.autocast(cond.device.type, enabled=False):
-            return last(hidden.to(last.weight.dtype)).unflatten(1, self.shape)
+        return self.network(cond.flatten(1)).unflatten(1, self.shape)

@@ -41,8 +41,8 @@ class RMSNorm(nn.RMSNorm):
     """`nn.RMSNorm`, for duals too."""
 
     def forward(self, x: Float[Tensor, "*batch D"] | Dual) -> Any:
-        assert self.eps is not None
-        return dual.rms_norm(x, self.weight, self.eps)
+        eps = torch.finfo(torch.float32).eps if self.eps is None else self.eps  # as torch chooses it
+        return dual.rms_norm(x, self.weight, eps)
 
 
 class SiLU(nn.Module):

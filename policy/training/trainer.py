@@ -96,7 +96,7 @@ class Trainer:
         self._parameters = list(trained_parameters(trained).values())
         self._model: nn.Module = trained.train()
         torch.set_float32_matmul_precision(config.matmul_precision)
-        compile_module(trained, compiling)
+        compile_module(trained, compiling, else_eager=config.compile == "auto")
         if world.size > 1:
             # Buffers are not exchanged: those of normalisation do not change, and the main one's are saved.
             self._model = DistributedDataParallel(trained, broadcast_buffers=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vla.base.strict import Width
 from vla.cache.metadata import Statistics
 from vla.cache.stream import Kind, Stream
+from vla.policy.nn.layers import RMSNorm
 from vla.policy.nn.normalize import Standardize
 from vla.policy.trunks.trunk import Trunk, TrunkConfig
 
@@ -43,7 +44,7 @@ class PointNetTrunk(Trunk):
         layers: list[nn.Module] = []
         width = stream.channels
         for wider in config.widths:
-            layers += [nn.Linear(width, wider), nn.RMSNorm(wider), nn.SiLU()]
+            layers += [nn.Linear(width, wider), RMSNorm(wider), nn.SiLU()]
             width = wider
         self.layers = nn.Sequential(*layers)
         self.project = nn.Linear(width, dim)

@@ -166,7 +166,6 @@ def test_state_and_vectors_of_sensors_keep_their_digits_under_autocast(name: str
         assert torch.equal(condition(), exact)
 
 
-@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # RMSNorm, of bfloat16
 def test_regressed_actions_keep_their_digits_under_autocast() -> None:
     sizes = {"cond_dim": 8, "n_emb": 16, "n_head": 2, "n_layer": 1}
     head = MlpConfig(width=16).build(VLAAgentConfig.model_validate(sizes), 3)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import fake_images
+from torch._dynamo.exc import TorchDynamoException
 
 from vla.base.compiling import (
     LONG_TRAINING,
@@ -26,13 +27,36 @@ from vla.embed.frozen_encoder import FrozenEncoder, padded_size
 
 
 def test_a_compiled_module_keeps_its_names_weights_and_copies() -> None:
-    plain = torch.nn.Linear(3, 2)
+    plain = torch.nn.Sequential(Twice(), torch.nn.Linear(3, 2))
     compiled = copy.deepcopy(plain)
     compile_module(compiled, "on", backend="eager")
     x = torch.randn(4, 3)
     assert torch.equal(compiled(x), plain(x))
     assert compiled.state_dict().keys() == plain.state_dict().keys()
     assert torch.equal(copy.deepcopy(compiled)(x), plain(x))
+
+
+class Twice(torch.nn.Module):
+    """Of our own: torch leaves its own layers alone where they are called by themselves."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+def test_what_auto_compiles_goes_on_uncompiled_where_the_compiler_fails(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing(graph: object, inputs: object) -> None:
+        raise TypeError("Expected a number but got Mul")
+
+    asked, chosen, one = Twice(), Twice(), torch.ones(1)
+    compile_module(asked, "on", failing)
+    with pytest.raises(TorchDynamoException, match="got Mul"):
+        asked(one)
+    compile_module(chosen, "on", failing, else_eager=True)
+    assert (chosen(one), chosen(one)) == (2, 2)
+    said = capsys.readouterr().err
+    assert said.count("goes on uncompiled") == 1 and "Expected a number but got Mul" in said
 
 
 def test_the_loss_and_its_gradient_are_one_graph_and_the_same_numbers(tmp_path: Path) -> None:

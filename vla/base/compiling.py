@@ -8,7 +8,8 @@ auto     off on a CPU; on a GPU graphs where they pay for the minutes that compi
          and where a policy is served
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -23,19 +24,44 @@ LONG_TRAINING = 5_000
 many updates save several times the minutes of compiling."""
 
 
-def compile_module(module: nn.Module, how: Compile, backend: str = "inductor") -> None:
+def compile_module(
+    module: nn.Module,
+    how: Compile,
+    backend: str | Callable[..., Any] = "inductor",
+    *,
+    else_eager: bool = False,
+) -> None:
     """Compile a module's forward pass; its weights, their names and their copies stay as they are.
 
     Args:
         module: called with tensors of few different shapes: each is compiled by itself.
         how: off, on or graphs.
-        backend: torch's name of the compiler.
+        backend: torch's name of the compiler, or one.
+        else_eager: where the compiler fails, say so and go on uncompiled: nobody has asked for it.
     """
     if how == "off":
         return
     # Only inductor knows modes.
     mode = "reduce-overhead" if how == "graphs" and backend == "inductor" else None
     module.compile(backend=backend, mode=mode, dynamic=False)
+    if else_eager:
+        module._compiled_call_impl = _or_eager(module, module._compiled_call_impl)
+
+
+def _or_eager(module: nn.Module, compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """Call what is compiled; from the first failure of the compiler on, the module itself."""
+    from torch._dynamo.exc import TorchDynamoException  # seconds, for those who compile alone
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        try:
+            return compiled(*arguments, **named)
+        except TorchDynamoException as error:
+            reason = " ".join(str(error).split())
+            say(f"torch {torch.__version__} cannot compile this ({reason:.200}); it goes on uncompiled")
+            module._compiled_call_impl = None
+            return module(*arguments, **named)
+
+    return call
 
 
 def for_training(asked: AutoCompile, device: torch.device, steps: int) -> Compile:
