@@ -45,12 +45,15 @@ def compile_module(
     mode = "reduce-overhead" if how == "graphs" and backend == "inductor" else None
     module.compile(backend=backend, mode=mode, dynamic=False)
     if else_eager:
-        module._compiled_call_impl = _or_eager(module, module._compiled_call_impl)
+        module._compiled_call_impl = _or_eager(module)
 
 
-def _or_eager(module: nn.Module, compiled: Callable[..., Any]) -> Callable[..., Any]:
+def _or_eager(module: nn.Module) -> Callable[..., Any]:
     """Call what is compiled; from the first failure of the compiler on, the module itself."""
     from torch._dynamo.exc import TorchDynamoException  # seconds, for those who compile alone
+
+    compiled = module._compiled_call_impl
+    assert compiled is not None
 
     def call(*arguments: Any, **named: Any) -> Any:
         try:
