@@ -29,7 +29,7 @@ test: .venv/ready
 	$(BIN)/pytest -n auto --dist loadfile
 
 slow: .venv/ready
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n auto --dist loadfile
 
 demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" python examples/demo.py

@@ -30,7 +30,6 @@ from torch._inductor.scheduler import ExternKernelSchedulerNode, NopKernelSchedu
 
 from vla.policy.agents.vla_agent import VLAAgentConfig
 from vla.policy.heads.imf import ImfConfig, ImfHead
-from vla.policy.nn.residual import AttnResStack
 from vla.policy.random import RowRandom
 
 ACTIONS = 16
@@ -43,12 +42,8 @@ class Counted(Exception):
 def head_for(variant: str, layers: int, width: int) -> ImfHead:
     """Build a head, full-size but for its depth and width."""
     residual, _, block = variant.partition(" ")
-    sizes = {"n_layer": layers, "n_emb": width, "cond_dim": width}
-    head = ImfConfig().build(VLAAgentConfig.model_validate({**sizes, "residual": residual}), ACTIONS)
-    if block:
-        sublayers = list(head.network.get_submodule("stack.sublayers").children())
-        head.network.stack = AttnResStack(sublayers, width, block=int(block))
-    return head
+    sizes = {"n_layer": layers, "n_emb": width, "cond_dim": width, "residual_block": int(block or 1)}
+    return ImfConfig().build(VLAAgentConfig.model_validate({**sizes, "residual": residual}), ACTIONS)
 
 
 def schedule(head: ImfHead, batch: int) -> dict[str, float]:
@@ -74,7 +69,7 @@ def schedule(head: ImfHead, batch: int) -> dict[str, float]:
 
     random = RowRandom(torch.Generator().manual_seed(0))
     cond, action = random.normal(batch, 2, head.cond_dim), random.normal(batch, *head.shape)
-    draws, valid = head.draw(batch, random), torch.ones(batch, 16, dtype=torch.bool)
+    draws, valid = head.draw(batch, random), torch.ones(batch, *head.shape, dtype=torch.bool)
     torch.compiler.reset()
     compiled = torch.compile(head.compute_loss, fullgraph=True, dynamic=False)
     began = time.monotonic()

@@ -4,9 +4,9 @@ The table's `type` names the policy; see `vla.policy.agents`. Nothing here impor
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from vla.base.family import Family
 from vla.base.horizons import Horizons
@@ -70,6 +70,8 @@ class HeadedConfig(PolicyConfig):
     """Width of the condition of one observation step, `head.cond_dim`."""
     residual: Literal["attnres", "plain"] = "attnres"
     """Attention Residuals (arXiv 2603.15031), or the ordinary residual stream."""
+    residual_block: Annotated[int, Field(ge=1, le=8)] = 1
+    """Sublayers whose outputs Attention Residuals read as one sum: 1 is the full variant, more cost less."""
     n_emb: Width = 384
     """Width of the head's transformer."""
     n_layer: Depth = 12
@@ -78,9 +80,14 @@ class HeadedConfig(PolicyConfig):
     """Its attention heads."""
 
     @model_validator(mode="after")
-    def _heads_share_the_width(self) -> "HeadedConfig":
+    def _parts_fit(self) -> "HeadedConfig":
         if self.n_emb % (2 * self.n_head):
             raise ValueError(f"n_emb {self.n_emb} must be a multiple of 2 * n_head = {2 * self.n_head}")
+        if self.residual_block > 1 and self.residual != "attnres":
+            raise ValueError(
+                f"residual_block {self.residual_block} is for Attention Residuals, and residual is "
+                f"{self.residual}; leave it out, or take residual = attnres"
+            )
         return self
 
 

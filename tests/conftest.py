@@ -1,5 +1,6 @@
 """Fixtures: one small dataset, encoder and cache with task texts for the whole session."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from fake_language import Bench, make_bench
 from fakes import write_dataset, write_vision_checkpoint
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # commands that tests start share the cores
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 
 

@@ -125,7 +125,8 @@ class VLAAgent(Policy):
         """Say which members of families it is made of, and how wide its condition is."""
         policy = self._settings
         trunks = {name: type(trunk).__name__ for name, trunk in self._named_trunks()}
-        sizes = f"{policy.residual} residuals, width {policy.n_emb}, {policy.n_layer} layers"
+        blocks = f" in blocks of {policy.residual_block}" if policy.residual_block > 1 else ""
+        sizes = f"{policy.residual} residuals{blocks}, width {policy.n_emb}, {policy.n_layer} layers"
         return {
             "trunks": ", ".join(f"{name} {trunk}" for name, trunk in trunks.items()),
             "fusion": policy.fusion.type,

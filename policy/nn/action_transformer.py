@@ -64,7 +64,10 @@ class ActionTransformer(nn.Module):
         self.time_in = nn.ModuleList(TimeEmbedding(width) for _ in range(num_times))
         # Rotary positions alone do not say which token is a time and which an action.
         self.token_embedding = nn.Parameter(0.02 * torch.randn(num_tokens, width))
-        self.stack = (AttnResStack if config.residual == "attnres" else PlainStack)(sublayers, width)
+        if config.residual == "attnres":
+            self.stack: nn.Module = AttnResStack(sublayers, width, config.residual_block)
+        else:
+            self.stack = PlainStack(sublayers, width)
         self.outputs = nn.ModuleList(Float32Linear(width, action_dim) for _ in range(num_outputs))
         for output in self.outputs:
             assert isinstance(output, nn.Linear)

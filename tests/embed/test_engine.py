@@ -91,6 +91,7 @@ def test_a_lost_shard_alone_is_encoded_again_with_the_same_bytes(
     assert (folder / "shards/00000.safetensors").stat().st_mtime_ns == kept
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
     encoder_dir: Path, tmp_path: Path
 ) -> None:

@@ -45,6 +45,11 @@ def run(trained: tuple[Path, FeatureCache], tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained[0], tmp_path / "run", symlinks=True))
 
 
+def point_best_at(run: Path, step: str) -> None:
+    (run / "checkpoints/best").unlink()
+    (run / "checkpoints/best").symlink_to(step)
+
+
 def without_checksums(run: Path) -> None:
     """Do as somebody who made the checkpoint up: there is nothing to hold its bytes against."""
     (run / STEP / "checksums.json").unlink()
@@ -83,7 +88,7 @@ def test_the_command_that_removes_a_checkpoint_means_that_one_whatever_the_runs_
 ) -> None:
     run = run.rename(run.with_name("all my runs; 2"))
     flip_bit(run / WEIGHTS)
-    (run / "checkpoints/best").symlink_to("000006")
+    point_best_at(run, "000006")
     with pytest.raises(CheckpointError) as caught:
         train(RunDirectory(run), trained[1], POLICY, settings())
     damaged, dangling = run_problems(run)
@@ -115,7 +120,7 @@ def test_weights_that_are_not_finite_are_found(run: Path) -> None:
 def test_lines_that_are_no_figures_and_links_to_nowhere_are_found(run: Path) -> None:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     (run / "metrics.jsonl").write_text("\n".join([lines[0], "###", *lines[1:], '{"step": 9, "lo']))
-    (run / "checkpoints/best").symlink_to("000006")
+    point_best_at(run, "000006")
     problems = run_problems(run)
     assert "has 1 lines that are no figures" in problems[0]  # a torn last line is what a kill leaves
     assert "best leads to a checkpoint that is gone" in problems[1]

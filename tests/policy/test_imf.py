@@ -200,6 +200,7 @@ def test_an_untrained_head_returns_its_noise() -> None:
     assert torch.equal(head.sample(cond, GivenNoise(noise), 1), noise)
 
 
+@pytest.mark.slow
 def test_one_step_samples_have_both_modes_of_a_mixture() -> None:
     torch.manual_seed(0)
     sizes = {"cond_dim": 2, "obs_horizon": 1, "pred_horizon": 1, "num_action_steps": 1}

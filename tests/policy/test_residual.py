@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vla.policy.agents.vla_agent import VLAAgentConfig
+from vla.policy.nn.action_transformer import ActionTransformer
 from vla.policy.nn.dual import Dual
 from vla.policy.nn.layers import Attention, RotaryEmbedding, SwiGLU
 from vla.policy.nn.residual import AttnResStack, PlainStack
@@ -159,3 +161,13 @@ def test_rotary_embedding_makes_scores_depend_on_distance_only() -> None:
     rotated_k = rotary(k.expand(1, 1, 10, 8))[0, 0]
     scores = rotated_q @ rotated_k.T
     torch.testing.assert_close(scores.diagonal(3), scores[0, 3].expand(7))
+
+
+def test_blocks_are_a_setting_and_refused_where_there_is_nothing_to_sum() -> None:
+    config = VLAAgentConfig.model_validate({"n_emb": 16, "n_head": 2, "n_layer": 2, "residual_block": 4})
+    stack = ActionTransformer(config, action_dim=3, num_times=1, num_outputs=1).stack
+    assert isinstance(stack, AttnResStack) and stack.block == 4
+    with pytest.raises(
+        ValueError, match="residual_block 2 is for Attention Residuals, and residual is plain"
+    ):
+        VLAAgentConfig.model_validate({"residual": "plain", "residual_block": 2})

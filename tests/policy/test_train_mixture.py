@@ -110,5 +110,5 @@ def test_actions_are_answered_by_the_standard_of_the_cache_that_is_chosen(
         answer_for(load_policy(folder), "c")
     alone = Policy.for_cache(POLICY, pair[0].metadata)
     answer_for(alone, "")
-    with pytest.raises(ConfigError, match="has one standard for all actions; leave it out"):
+    with pytest.raises(ConfigError, match="all actions have one standard; leave it out"):
         answer_for(alone, "a")

@@ -49,6 +49,7 @@ def exported(policy: LivePolicy, tmp_path_factory: pytest.TempPathFactory) -> tu
     return folder / "out/policy.onnx", json.loads(finished.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_graph_gives_the_live_policys_actions(
     exported: tuple[Path, dict[str, Any]], policy: LivePolicy, batch: int
@@ -72,6 +73,7 @@ def test_the_graph_gives_the_live_policys_actions(
     assert np.abs(changed - actions).max() > 1e-3  # it looks
 
 
+@pytest.mark.slow
 def test_the_command_reports_the_largest_difference(exported: tuple[Path, dict[str, Any]]) -> None:
     report = exported[1]
     assert report["checked"] == 3
@@ -79,6 +81,7 @@ def test_the_command_reports_the_largest_difference(exported: tuple[Path, dict[s
     assert 0 <= report["max_abs_difference"] < 1e-2
 
 
+@pytest.mark.slow
 def test_the_files_beside_the_graph_name_its_tensors(exported: tuple[Path, dict[str, Any]]) -> None:
     path, _ = exported
     described = json.loads(path.with_suffix(".json").read_text())
@@ -92,6 +95,7 @@ def test_the_files_beside_the_graph_name_its_tensors(exported: tuple[Path, dict[
         assert name in page
 
 
+@pytest.mark.slow
 def test_an_existing_file_is_refused(exported: tuple[Path, dict[str, Any]]) -> None:
     with pytest.raises(CheckpointError, match=r"policy\.onnx exists; choose another --onnx, or --force"):
         export(PipelineConfig(), exported[0].parents[1], exported[0])

@@ -82,6 +82,7 @@ def test_nothing_is_left_beside_a_finished_recording(recording: Path) -> None:
     assert [path.name for path in recording.parent.iterdir()] == ["demos"]
 
 
+@pytest.mark.slow
 def test_a_killed_recording_goes_on_to_the_same_bytes(recording: Path, tmp_path: Path) -> None:
     out = tmp_path / "demos"
     code = (
@@ -187,6 +188,7 @@ def test_an_existing_data_set_is_not_overwritten(recording: Path) -> None:
         record(ENV, small_config(recording))
 
 
+@pytest.mark.slow
 def test_a_recording_that_grows_has_the_bytes_of_one_made_at_once(recording: Path, tmp_path: Path) -> None:
     grown, whole = tmp_path / "grown", tmp_path / "whole"
     shutil.copytree(recording, grown)
@@ -245,6 +247,7 @@ def test_cameras_are_not_renamed_while_recording(tmp_path: Path) -> None:
         record(env, small_config(tmp_path / "demos"))
 
 
+@pytest.mark.slow
 def test_a_signal_lets_running_attempts_end_and_says_how_to_go_on(
     recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -366,10 +366,27 @@ def test_a_failing_policy_is_an_answer_not_an_end(
         client.act(observation(1))
 
 
-def test_a_state_that_makes_actions_infinite_gets_none(url: str, policy: LivePolicy) -> None:
+def test_a_state_far_outside_the_demonstrations_is_answered_as_one_at_their_edge(url: str) -> None:
     with PolicyClient(url) as client:
-        with pytest.raises(ServerError, match="actions for this observation are not finite"):
-            client.act({**observation(0), "agent_pos": np.full(16, 3e38, np.float32)})
+        answers = []
+        for state in (3e38, 1e6):
+            client.reset()
+            seen = {**observation(0), "agent_pos": np.full(16, state, np.float32)}
+            answers.append(client.act(seen, seed=1).actions)
+    assert_same(answers[0], answers[1])
+    assert np.isfinite(answers[0]).all()
+
+
+def test_actions_that_are_not_finite_are_not_sent(url: str, policy: LivePolicy) -> None:
+    mean = policy.policy.action_standardize.mean
+    before = mean.clone()
+    with PolicyClient(url) as client:
+        mean.fill_(torch.inf)
+        try:
+            with pytest.raises(ServerError, match="actions for this observation are not finite"):
+                client.act(observation(0))
+        finally:
+            mean.copy_(before)
         client.reset()
         chunk = client.act(observation(1), seed=1)
     np.testing.assert_array_equal(chunk.actions, local(policy, [observation(1)] * 2, 1))

@@ -159,6 +159,7 @@ def test_a_served_policy_without_language_refuses_a_task(bench: Bench) -> None:
         assert client.act(first_observation()).actions.shape == (8, 2)
 
 
+@pytest.mark.slow
 def test_a_graph_is_exported_for_one_task(bench: Bench, trained: tuple[Path, float], tmp_path: Path) -> None:
     path = tmp_path / "policy.onnx"
     with pytest.raises(ConfigError, match="knows 2 tasks and none is chosen"):

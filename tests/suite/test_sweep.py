@@ -215,6 +215,7 @@ def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
     return dict(json.loads(out))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_left_running")
 def test_a_sweep_survives_kills_of_itself_and_of_a_child() -> None:
     Path("base.toml").write_text(BASE.replace("steps = 6", "steps = 90").replace("= 3\n", "= 15\n"))

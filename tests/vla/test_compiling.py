@@ -59,6 +59,7 @@ def test_what_auto_compiles_goes_on_uncompiled_where_the_compiler_fails(
     assert said.count("goes on uncompiled") == 1 and "Expected a number but got Mul" in said
 
 
+@pytest.mark.slow
 def test_the_loss_and_its_gradient_are_one_graph_and_the_same_numbers(tmp_path: Path) -> None:
     tests = Path(__file__).parents[1]
     finished = subprocess.run(

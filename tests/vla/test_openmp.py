@@ -28,6 +28,7 @@ def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="libgomp is what torch has on Linux")
 def test_a_command_sets_it_before_torch_is_loaded() -> None:
     shown = {**os.environ, "OMP_DISPLAY_ENV": "verbose"}  # libgomp prints what it has read

@@ -41,6 +41,7 @@ def test_the_package_is_short() -> None:
     assert sum(len(path.read_text().splitlines()) for path in PLUGIN.iterdir() if path.is_file()) <= 60
 
 
+@pytest.mark.slow
 def test_members_of_a_plugin_go_through_all_commands(environment: dict[str, str], tmp_path: Path) -> None:
     demos = write_dataset(tmp_path / "demos", (6, 5), (32, 32))
     made = run(
