@@ -55,8 +55,8 @@ class ImfConfig(HeadConfig):
     loss_offset: Positive = 1e-3
     """c of the same weight."""
     derivative: Literal["jvp", "finite_difference"] = "jvp"
-    """du/dt by forward-mode differentiation with dual numbers, or by central differences: the same gradient to
-    6e-5, and on a CPU 0.9 of the time."""
+    """du/dt by forward-mode differentiation with dual numbers, or by central differences: the same
+    gradient to 6e-5, and on a CPU 0.9 of the time."""
 
     def build(self, policy: HeadedConfig, action_dim: int) -> "ImfHead":
         network = ActionTransformer(policy, action_dim, num_times=2, num_outputs=2)
