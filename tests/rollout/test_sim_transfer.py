@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 import vla.rollout  # noqa: F401  registers the environment
 from vla.base.errors import ConfigError
 from vla.rollout.worlds.sim_transfer.env import SimTransferEnv
-from vla.rollout.worlds.sim_transfer.world import CAMERAS, ENV_ID, MAX_EPISODE_STEPS, STATE_NAMES
+from vla.rollout.worlds.sim_transfer.world import CAMERAS, ENV_ID, MAX_EPISODE_STEPS, SHAPES, STATE_NAMES
 
 
 @pytest.fixture
@@ -94,6 +94,14 @@ def test_every_camera_sees_the_red_box() -> None:
     env.close()
 
 
+def test_a_cylinder_can_take_the_place_of_the_box() -> None:
+    seen = []
+    for shape in SHAPES:
+        env = SimTransferEnv(render_height=64, render_width=64, cameras=("top",), shape=shape)
+        seen.append(env.reset(seed=0)[0]["pixels"]["top"].astype(int))
+    assert np.abs(seen[0] - seen[1]).max() > 0
+
+
 def test_an_episode_is_truncated_and_never_terminated() -> None:
     env = gymnasium.make(ENV_ID, render_height=32, render_width=32)
     assert isinstance(env.unwrapped, SimTransferEnv)
@@ -112,6 +120,7 @@ def test_an_episode_is_truncated_and_never_terminated() -> None:
         ({"cameras": ()}, "cameras must be different names out of r_vis, top, front"),
         ({"cameras": ("top", "top")}, "cameras must be different"),
         ({"cameras": ("topp",)}, "no camera 'topp'; did you mean 'top'?"),
+        ({"shape": "ball"}, "no shape 'ball'; valid shapes: box, cylinder"),
         ({"render_mode": "human"}, "render_mode must be 'rgb_array' or None, got 'human'"),
     ],
 )

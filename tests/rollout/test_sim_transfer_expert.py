@@ -10,9 +10,9 @@ from vla.rollout.worlds.sim_transfer.transfer_expert import TransferExpert
 from vla.rollout.worlds.sim_transfer.world import CONTROL_HZ, MAX_EPISODE_STEPS
 
 
-def run_episode(seed: int, noise: float) -> tuple[list[Command], list[float], bool]:
+def run_episode(seed: int, noise: float, shape: str = "box") -> tuple[list[Command], list[float], bool]:
     """Return commands, rewards and success of one episode."""
-    env = SimTransferEnv(render_height=32, render_width=32)
+    env = SimTransferEnv(render_height=32, render_width=32, shape=shape)
     env.render_observations = False
     env.reset(seed=seed)
     expert = TransferExpert(env.physics, np.random.default_rng(seed), noise)
@@ -29,6 +29,12 @@ def run_episode(seed: int, noise: float) -> tuple[list[Command], list[float], bo
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_the_expert_hands_the_box_over_and_keeps_it(seed: int, noise: float) -> None:
     _, rewards, success = run_episode(seed, noise)
+    assert success
+    assert rewards[-30:] == [4.0] * 30
+
+
+def test_the_expert_hands_a_cylinder_over_too() -> None:
+    _, rewards, success = run_episode(0, 1.0, "cylinder")
     assert success
     assert rewards[-30:] == [4.0] * 30
 

@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from vla.base.errors import ConfigError, nearest
 from vla.rollout.worlds.cameras import CameraRig
 from vla.rollout.worlds.sim_transfer.physics import ACTION_LIMITS, TransferPhysics
-from vla.rollout.worlds.sim_transfer.world import CAMERAS, CONTROL_HZ, STATE_NAMES
+from vla.rollout.worlds.sim_transfer.world import CAMERAS, CONTROL_HZ, SHAPES, STATE_NAMES
 
 HOLD_STEPS = 10
 """How long stage 4 must last to count: a box can touch the left fingers only in passing."""
@@ -39,6 +39,7 @@ class SimTransferEnv(gymnasium.Env[Observation, np.ndarray]):
         render_width: likewise.
         cameras: which of `r_vis`, `top`, `front` an observation holds, in this order.
         render_mode: `rgb_array` or None; `render` shows the camera `front`.
+        shape: of what is handed over, `box` or `cylinder`.
 
     Attributes:
         render_observations: rendering takes nearly all the time of a step. While this is False, `step`
@@ -58,21 +59,24 @@ class SimTransferEnv(gymnasium.Env[Observation, np.ndarray]):
         render_width: int = 640,
         cameras: Sequence[str] = CAMERAS,
         render_mode: str | None = None,
+        shape: str = "box",
     ) -> None:
         _check_arguments(render_height, render_width, cameras, render_mode)
+        if shape not in SHAPES:
+            raise ConfigError(f"sim_transfer has no shape {shape!r}; valid shapes: {', '.join(SHAPES)}")
         self.render_mode = render_mode
         self.render_observations = True
         self._height, self._width, self._cameras = render_height, render_width, tuple(cameras)
-        self._physics = TransferPhysics(render_height, render_width)
+        self._physics = TransferPhysics(render_height, render_width, shape)
         self._rig: CameraRig | None = None
-        shape = (render_height, render_width, 3)
-        self._pixels = {camera: np.zeros(shape, np.uint8) for camera in self._cameras}
+        image_shape = (render_height, render_width, 3)
+        self._pixels = {camera: np.zeros(image_shape, np.uint8) for camera in self._cameras}
         self._render_s = 0.0
         self._held_steps = self._max_stage = 0
         self._is_success = False
         low, high = ACTION_LIMITS.astype(np.float32)
         self.action_space = spaces.Box(low, high)
-        image_space = spaces.Box(0, 255, shape, np.uint8)
+        image_space = spaces.Box(0, 255, image_shape, np.uint8)
         self.observation_space = spaces.Dict(
             {
                 "pixels": spaces.Dict(dict.fromkeys(self._cameras, image_space)),

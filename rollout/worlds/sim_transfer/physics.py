@@ -32,10 +32,11 @@ class TransferPhysics:
     Args:
         height: of the offscreen buffer that renderers of `model` may use [pixel].
         width: likewise.
+        shape: of what is handed over: a box, or a cylinder of the same width, height and mass.
     """
 
-    def __init__(self, height: int, width: int) -> None:
-        self.model = mujoco.MjModel.from_xml_string(scene_xml(height, width))
+    def __init__(self, height: int, width: int, shape: str = "box") -> None:
+        self.model = mujoco.MjModel.from_xml_string(scene_xml(height, width, shape))
         self.data = mujoco.MjData(self.model)
         self._joints = self._joint_addresses([f"joint_{n + 1}" for n in range(NUM_JOINTS)])
         self._fingers = self._joint_addresses(["finger_1", "finger_2"])

@@ -23,12 +23,13 @@ RENDER_QUALITY = {"shadowsize": 0, "offsamples": 0, "numslices": 16, "numstacks"
 SOFT_CONTACT = 'condim="4" solref="0.01 1" solimp="0.95 0.99 0.001"'
 
 
-def scene_xml(height: int, width: int) -> str:
+def scene_xml(height: int, width: int, shape: str = "box") -> str:
     """Return the whole model.
 
     Args:
         height: of the offscreen buffer [pixel]; a buffer larger than the image costs up to twice the time.
         width: likewise.
+        shape: of what is handed over, one of `SHAPES`.
     """
     return f"""
 <mujoco model="sim_transfer">
@@ -75,7 +76,7 @@ def scene_xml(height: int, width: int) -> str:
   {"".join(arm_body(side) for side in SIDES)}
   <body name="box">
     <freejoint name="box"/>
-    <geom name="box" type="box" size="{BOX_HALF} {BOX_HALF} {BOX_HALF}" mass="0.06" material="red"
+    <geom name="box" type="{shape}" size="{BOX_HALF} {BOX_HALF} {BOX_HALF}" mass="0.06" material="red"
           contype="{BOX_GROUP}" conaffinity="{ALL_GROUPS}" friction="1 0.01 0.0002" {SOFT_CONTACT}/>
   </body>
 </worldbody>

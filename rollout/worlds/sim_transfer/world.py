@@ -11,6 +11,8 @@ from vla.rollout.worlds.expert import Expert, ExpertTask
 ENV_ID = "vla/SimTransfer-v0"
 INSTRUCTION = "Pick the red box with the right arm and hand it over to the left arm."
 CAMERAS = ("r_vis", "top", "front")
+SHAPES = ("box", "cylinder")
+"""Of what is handed over: `env.kwargs.shape`."""
 CONTROL_HZ = 25
 """Actions a second."""
 MAX_EPISODE_STEPS = 200
