@@ -66,7 +66,7 @@ class Embed(Stage):
         return ["embed", *named, "--device", "cpu", "--set", "cache.shard_frames=8"]
 
     def kept(self, out: Path) -> list[Path]:
-        return list(out.glob("*/shards/[0-9]*"))
+        return list(out.glob("*/parts/*/shards/[0-9]*"))
 
 
 class Train(Stage):

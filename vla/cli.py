@@ -17,6 +17,7 @@ import typer
 from vla.base.errors import VlaError
 from vla.base.interrupt import Interrupted, interruptible
 from vla.base.malloc import share_one_arena
+from vla.commands.compact import compact
 from vla.commands.embed import embed
 from vla.commands.export import export
 from vla.commands.inspect import inspect
@@ -59,7 +60,7 @@ def options(
     pass
 
 
-for command in (record, embed, train, rollout, sweep, report, serve, export, share, inspect, verify):
+for command in (record, embed, compact, train, rollout, sweep, report, serve, export, share, inspect, verify):
     app.command()(command)
 
 

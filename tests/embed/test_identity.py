@@ -40,7 +40,8 @@ def fingerprint(settings: Settings) -> str:
     encoder = FrozenEncoder.load(SiglipConfig.model_validate(settings["encoder"]), source.camera_names)
     cache = CacheConfig.model_validate(settings["cache"])
     augmentation = Augmentation.model_validate(settings["augment"])
-    return plan_cache(source, source.identity(), encoder, cache, augmentation).fingerprint
+    contents = source.contents(range(len(source.episodes)))
+    return plan_cache(source, contents, encoder, cache, augmentation).fingerprint
 
 
 def put(table: str, **values: Any) -> Callable[[Settings], object]:

@@ -130,6 +130,12 @@ class Hdf5Episode:
         for image in decoded:
             yield np.ascontiguousarray(image[..., ::-1]) if color == "bgr" else image
 
+    def image_bytes(self, camera: str, frames: range) -> Iterator[bytes]:
+        """Yield what is stored of each frame: encoded images without the zeros behind them, or pixels."""
+        rows = self._rows(f"{IMAGES}/{camera}", frames)
+        for row in rows:
+            yield f"{row.shape}".encode() + row.tobytes() if rows.ndim == 4 else _encoded(row).rstrip(b"\0")
+
     def _rows(self, key: str, frames: range) -> np.ndarray:
         try:
             rows = np.asarray(get_dataset(self._file, key)[frames.start : frames.stop])
