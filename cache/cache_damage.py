@@ -110,7 +110,7 @@ def _old_positions(metadata: CacheMetadata, shard: int) -> tuple[np.ndarray, np.
     frames, table = metadata.parts[0].frame_range(shard), metadata.episodes
     numbers = np.arange(frames.start, frames.stop)
     episode = table.find(numbers)
-    return table.index[episode], (numbers - table.first_frame[episode]).astype(np.int32)
+    return table.number[episode], (numbers - table.first_frame[episode]).astype(np.int32)
 
 
 def _called(
@@ -123,7 +123,7 @@ def _called(
     table = metadata.episodes
     listed = np.flatnonzero((table.part == number) & (table.first_row == spec.firsts[episode]))
     name = (
-        f"episode {table.index[listed[0]]}" if len(listed) else f"episode {episode} of the part, not listed"
+        f"episode {table.number[listed[0]]}" if len(listed) else f"episode {episode} of the part, not listed"
     )
     return f"{name}, frame {frame}"
 

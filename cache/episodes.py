@@ -31,8 +31,8 @@ class Episodes(Sequence[Episode]):
     An item is made when it is asked for.
     """
 
-    index: np.ndarray
-    """int32 [episodes], the dataset's own number."""
+    number: np.ndarray
+    """int32 [episodes], the dataset's own."""
     length: np.ndarray
     """int32 [episodes], frames."""
     task: np.ndarray
@@ -67,7 +67,7 @@ class Episodes(Sequence[Episode]):
         rows = {task: row for row, task in enumerate(tasks)}
         content = np.frombuffer(b"".join(contents or ()), np.uint8)
         return cls(
-            index=np.array([episode.index for episode in episodes], np.int32),
+            number=np.array([episode.index for episode in episodes], np.int32),
             length=np.array([episode.length for episode in episodes], np.int32),
             task=np.array([rows[episode.task] for episode in episodes], np.int32),
             tasks=tasks,
@@ -99,14 +99,14 @@ class Episodes(Sequence[Episode]):
         if isinstance(position, slice):
             return tuple(self[k] for k in range(*position.indices(len(self))))
         return Episode(
-            index=int(self.index[position]),
+            index=int(self.number[position]),
             length=int(self.length[position]),
             first_frame=int(self.first_frame[position]),
             task=self.tasks[self.task[position]],
         )
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.number)
 
     def __iter__(self) -> Iterator[Episode]:
         return (self[position] for position in range(len(self)))
@@ -114,7 +114,7 @@ class Episodes(Sequence[Episode]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Episodes) or self.tasks != other.tasks:
             return False
-        columns = ("index", "length", "task", "part", "first_row", "content")
+        columns = ("number", "length", "task", "part", "first_row", "content")
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in columns)
 
     __hash__ = None  # type: ignore[assignment]  # arrays have none

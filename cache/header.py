@@ -34,20 +34,19 @@ def _name_problems(metadata: CacheMetadata) -> Iterator[str]:
 
 def _episode_problems(metadata: CacheMetadata) -> Iterator[str]:
     table, parts = metadata.episodes, metadata.parts
-    if len(np.unique(table.index)) != len(table) or table.index.min() < 0:
+    if len(np.unique(table.number)) != len(table) or table.number.min() < 0:
         yield "has two episodes of the same number"
     if len({part.id for part in parts}) != len(parts):
         yield "has two parts of the same name"
-    outside = (table.part < 0) | (table.part >= len(parts)) | (table.task < 0)
-    outside |= (table.task >= len(table.tasks)) | (table.length < 1)
+    outside = (table.part < 0) | (table.part >= len(parts)) | (table.length < 1)
     if outside.any():
-        yield f"has no part, task or frames for episode {table.index[outside][0]}"
+        yield f"has no part or no frames for episode {table.number[outside][0]}"
         return
     frames = np.array([part.frames for part in parts], np.int64)[table.part]
     outside = (table.first_row < 0) | (table.first_row + table.length > frames)
     if outside.any():
         part = parts[table.part[outside][0]]
-        yield f"has episode {table.index[outside][0]} end behind the {part.frames} frames of part {part.id}"
+        yield f"has episode {table.number[outside][0]} end behind the {part.frames} frames of part {part.id}"
 
 
 def _stream_problems(metadata: CacheMetadata) -> Iterator[str]:

@@ -7,6 +7,7 @@ The table's name follows from its bytes: the switch to another list of episodes 
 `cache.json`.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,9 @@ class Manifest(StrictModel):
         except OSError as error:
             raise CacheError(f"cannot be read ({error})") from error
         columns, _ = read_table(path, COLUMNS)
-        episodes = Episodes(tasks=self.tasks, **columns)
+        if not np.isin(columns["task"], np.arange(len(self.tasks))).all():
+            raise CacheError("has an episode whose task cache.json does not list")
+        episodes = Episodes(number=columns.pop("index"), tasks=self.tasks, **columns)
         if (len(episodes), episodes.num_frames) != (self.num_episodes, self.num_frames):
             raise CacheError(
                 f"has {len(episodes)} episodes of {episodes.num_frames} frames together, cache.json says "
@@ -155,12 +158,12 @@ def write_manifest(
         part=[number for number, _ in where],
         first_row=[first for _, first in where],
     )
-    content = content_sha256_of(table.content, table.task, table.tasks)
+    sha256 = content_sha256_of(table.content, table.task, table.tasks)
     metadata = CacheMetadata(
         format_version=FORMAT_VERSION,
         recipe=parts[0].recipe,
-        fingerprint=fingerprint_of(parts[0].recipe, content),
-        dataset=dataset.model_copy(update={"content_sha256": content}),
+        fingerprint=fingerprint_of(parts[0].recipe, sha256),
+        dataset=dataset.model_copy(update={"content_sha256": sha256}),
         streams=parts[0].streams,
         encoders=dict(encoders),
         augmentation=augmentation,
@@ -183,7 +186,8 @@ def write_manifest(
 def save_manifest(folder: Path, metadata: CacheMetadata) -> None:
     """Write `cache.json` and its table; what is there already is not touched."""
     table = metadata.episodes
-    data = table_bytes({name: getattr(table, name) for name, _ in COLUMNS})
+    columns = {"index": table.number} | {name: getattr(table, name) for name, _ in COLUMNS[1:]}
+    data = table_bytes(columns)
     sha256 = sha256_bytes(data)
     path = folder / f"episodes-{sha256[:12]}.parquet"
     if not path.is_file() or path.read_bytes() != data:
@@ -200,11 +204,20 @@ def save_manifest(folder: Path, metadata: CacheMetadata) -> None:
             for p in metadata.parts
         ),
     )
-    said: dict[str, Any] = manifest.model_dump(mode="json", exclude=None if metadata.texts else {"texts"})
-    write_json(folder / "cache.json", said)
+    said = manifest.model_dump(mode="json", exclude=None if metadata.texts else {"texts"})
+    if _said(folder / "cache.json") != said:
+        write_json(folder / "cache.json", said)
     for old in folder.glob("episodes-*.parquet"):
         if old != path:
             old.unlink()
+
+
+def _said(path: Path) -> Any:
+    """Return the contents of `cache.json`; None if there are none that can be read."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def listed_statistics(

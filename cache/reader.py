@@ -109,7 +109,7 @@ class FeatureCache:
                 for _, row in not_finite({name: piece}):
                     episode = int(table.find(np.array([first + row]))[0])
                     frame = first + row - int(table.first_frame[episode])
-                    at = f"episode {table.index[episode]}, frame {frame}"
+                    at = f"episode {table.number[episode]}, frame {frame}"
                     return f"{self.folder}: '{name}' is not finite at {at}"
                 first += len(piece)
         return None
@@ -167,6 +167,7 @@ def read_metadata(folder: Path) -> CacheMetadata:
     except (OSError, ValueError, RecursionError) as error:
         raise _bad_header(path, f"cannot be read ({error})") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
+    models: dict[int, type[version1.Header] | type[version2.Header] | type[Manifest]]
     models = {1: version1.Header, 2: version2.Header, FORMAT_VERSION: Manifest}
     model = models.get(version) if isinstance(version, int) else None
     if model is None:

@@ -1,11 +1,11 @@
 """From a dataset to a cache: what is there already, what is new, and the manifest over both.
 
-    open_source        the demonstrations
-    episode_contents   who they are
-    plan_cache         what is to be held of them
-    plan_growth        what is there, here or beside, and what is new
-    encode_shards      what is new
-    _finish            part.json of what was written, then cache.json
+open_source        the demonstrations
+episode_contents   who they are
+plan_cache         what is to be held of them
+plan_growth        what is there, here or beside, and what is new
+encode_shards      what is new
+_finish            part.json of what was written, then cache.json
 """
 
 import shutil
@@ -243,7 +243,7 @@ def _finish(
 def _lists(before: CacheMetadata, spec: CacheSpec, growth: Growth) -> bool:
     """Tell whether a manifest lists these episodes, under their numbers, and these parts."""
     numbers = [episode.index for episode in spec.episodes]
-    return before.episodes.index.tolist() == numbers and before.parts == tuple(p.part for p in growth.parts)
+    return before.episodes.number.tolist() == numbers and before.parts == tuple(p.part for p in growth.parts)
 
 
 def _of_earlier(cache: FeatureCache, encoder: FrozenEncoder, seconds: float, dry_run: bool) -> EmbedReport:
