@@ -4,7 +4,8 @@ A cache is a list of episodes and the immutable parts where they lie. Two names 
 
     recipe        what decides values apart from the demonstrations: of each stream its name, kind, type,
                   shape and origin, that is the dataset's column or the encoder with its weights, arithmetic
-                  and settings; augmentation, frames a second. It stays when a dataset grows; folders end in it
+                  and settings; augmentation, frames a second. It stays when a dataset grows, and
+                  folders end in it
     fingerprint   the recipe and the content of the listed episodes, in order: two caches hold the same values
                   exactly when their fingerprints agree. Policies note it
 

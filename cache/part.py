@@ -95,6 +95,10 @@ class PartSpec:
         """Frames of a shard, counted within the part."""
         return self.part.frame_range(shard)
 
+    def shards_of(self, frames: range) -> range:
+        """Return which shards some of its frames lie in."""
+        return range(frames.start // self.frames_per_shard, (frames.stop - 1) // self.frames_per_shard + 1)
+
     def episodes_of(self, frames: range) -> range:
         """Return which of its episodes some frames belong to."""
         first, last = np.searchsorted(self.firsts, [frames.start, frames.stop - 1], side="right") - 1

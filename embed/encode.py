@@ -44,7 +44,7 @@ class Block:
 
     writer: PartWriter
     shards: range
-    """That are wanted; the block may reach beyond them."""
+    """That are wanted and share frames with it; the block may reach beyond them."""
     frames: range
     """Counted within the part."""
     variants: Sequence[Views]
@@ -95,8 +95,6 @@ def encode_shards(
         for shard in block.shards:
             there = writer.part.frame_range(shard)
             start, stop = max(there.start, frames.start), min(there.stop, frames.stop)
-            if start >= stop:
-                continue
             if shard not in filled:
                 filled[shard] = writer.allocate(shard)
             arrays = filled[shard]
@@ -179,8 +177,10 @@ def _blocks(
                     {camera: augment(v, cut.content, camera, k, augmentation) for camera, v in views.items()}
                     for k in range(part.variants)
                 ]
+                here = part.shards_of(cut.frames)
+                wanted = range(max(here.start, shards.start), min(here.stop, shards.stop))
                 yield Block(
-                    writer=writer, shards=shards, frames=cut.frames, variants=variants, arrays=kept | made
+                    writer=writer, shards=wanted, frames=cut.frames, variants=variants, arrays=kept | made
                 )
 
 

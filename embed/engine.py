@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 from vla.base.distributed import World
@@ -20,12 +19,11 @@ from vla.base.errors import CacheError, EncoderError
 from vla.base.files import remove_leftovers, write_atomically
 from vla.base.interrupt import deferred
 from vla.base.lock import exclusive
-from vla.cache import Augmentation, CacheConfig, CacheMetadata, CacheSpec, FeatureCache, Texts
+from vla.cache import Augmentation, CacheConfig, CacheMetadata, CacheSpec, Texts
 from vla.cache.metadata import digest_of
 from vla.cache.part import read_header
 from vla.cache.part_writer import PartWriter
 from vla.cache.reader import read_metadata
-from vla.cache.shard import ShardHeader, ShardLayout
 from vla.cache.texts import FILE as TEXTS
 from vla.embed.batch_size import for_large_batches, settle_batch_size
 from vla.embed.datasets import FrameSource, open_source
@@ -36,44 +34,8 @@ from vla.embed.encoders.encoder import EncoderConfig
 from vla.embed.frozen_encoder import FrozenEncoder
 from vla.embed.growth import Growth, plan_growth
 from vla.embed.identities import episode_contents
+from vla.embed.report import EmbedReport, report_of, report_of_earlier
 from vla.embed.tasks import NewTexts, embed_tasks, keep_texts
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedReport:
-    """What `embed` did, or would do."""
-
-    cache: str
-    """The cache directory."""
-    fingerprint: str
-    episodes: int
-    frames: int
-    cameras: tuple[str, ...]
-    streams: tuple[str, ...]
-    """All that the cache holds, by name."""
-    parts: int
-    shards: int
-    shards_encoded: int
-    """Shards of this run; the others were there already."""
-    episodes_new: int
-    """Episodes that were in no part; the same one twice counts once."""
-    episodes_kept: int
-    episodes_dropped: int
-    """Episodes that the cache had and the dataset has no more; their features stay in their parts."""
-    frames_encoded: int
-    images_encoded: int
-    hours_encoded: float
-    """Of demonstrations."""
-    mib_encoded: float
-    """Of shards that are written."""
-    encoder: str
-    seconds: float
-    images_per_s: float
-    """Of this run; 0 if there was nothing to do."""
-    texts: int
-    """Different task texts whose features the cache has; 0 without language."""
-    dry_run: bool
-    """Nothing was encoded or written: the figures say what would be."""
 
 
 def embed(
@@ -115,7 +77,7 @@ def embed(
         folder = Path(cache.path) / cache_name(source, encoder, spec.recipe)
         (earlier,) = world.broadcast((earlier_cache(folder, source, spec),) if world.is_main else None)
         if earlier is not None and (earlier.metadata.texts is not None or not encoder.language):
-            return _of_earlier(earlier, frozen, time.monotonic() - started, dry_run)
+            return report_of_earlier(earlier, frozen, time.monotonic() - started, dry_run=dry_run)
         before = _finished(folder, spec)
         if dry_run:
             growth = plan_growth(folder, spec, link=False)
@@ -154,7 +116,7 @@ def embed(
                 world.barrier()
                 if world.is_main:
                     _finish(folder, spec, growth, before, texts, notes or {})
-    return _report(folder, spec, frozen, growth, before, texts, time.monotonic() - started, dry_run)
+    return report_of(folder, spec, frozen, growth, before, texts, time.monotonic() - started, dry_run=dry_run)
 
 
 def plan_cache(
@@ -232,6 +194,8 @@ def _finish(
     )
     if not (same and before is not None and _lists(before, spec, growth)):
         spec.write_manifest(folder, growth.parts, texts)
+    for part_folder in growth.superfluous:
+        shutil.rmtree(part_folder)
     if texts is None:
         (folder / TEXTS).unlink(missing_ok=True)
     for file, data in notes.items():
@@ -244,70 +208,3 @@ def _lists(before: CacheMetadata, spec: CacheSpec, growth: Growth) -> bool:
     """Tell whether a manifest lists these episodes, under their numbers, and these parts."""
     numbers = [episode.index for episode in spec.episodes]
     return before.episodes.number.tolist() == numbers and before.parts == tuple(p.part for p in growth.parts)
-
-
-def _of_earlier(cache: FeatureCache, encoder: FrozenEncoder, seconds: float, dry_run: bool) -> EmbedReport:
-    """Report a cache of an earlier format that holds what was asked for."""
-    made = cache.metadata
-    return EmbedReport(
-        cache=str(cache.folder),
-        fingerprint=made.fingerprint,
-        episodes=len(made.episodes),
-        frames=made.num_frames,
-        cameras=encoder.reads,
-        streams=tuple(stream.name for stream in made.streams),
-        parts=len(made.parts),
-        shards=sum(part.num_shards for part in made.parts),
-        shards_encoded=0,
-        episodes_new=0,
-        episodes_kept=len(made.episodes),
-        episodes_dropped=0,
-        frames_encoded=0,
-        images_encoded=0,
-        hours_encoded=0.0,
-        mib_encoded=0.0,
-        encoder=encoder.identity.describe(),
-        seconds=round(seconds, 3),
-        images_per_s=0.0,
-        texts=len(made.texts.tasks) if made.texts else 0,
-        dry_run=dry_run,
-    )
-
-
-def _report(
-    folder: Path,
-    spec: CacheSpec,
-    encoder: FrozenEncoder,
-    growth: Growth,
-    before: CacheMetadata | None,
-    texts: Texts | NewTexts | None,
-    seconds: float,
-    dry_run: bool,
-) -> EmbedReport:
-    listed = {row.tobytes() for row in before.episodes.content} if before else set()
-    images = growth.frames * len(encoder.reads) * spec.variants
-    one = ShardLayout.planned(ShardHeader(part="", first_frame=0, frames=1), spec.streams, spec.variants)
-    frame_bytes = sum(array.nbytes for array in one.allocate().values())
-    return EmbedReport(
-        cache=str(folder),
-        fingerprint=spec.fingerprint,
-        episodes=len(spec.episodes),
-        frames=spec.num_frames,
-        cameras=encoder.reads,
-        streams=tuple(stream.name for stream in spec.streams),
-        parts=len(growth.parts),
-        shards=sum(part.num_shards for part in growth.parts),
-        shards_encoded=len(growth.missing),
-        episodes_new=growth.new,
-        episodes_kept=len(spec.lengths) - growth.new,
-        episodes_dropped=len(listed - spec.lengths.keys()),
-        frames_encoded=growth.frames,
-        images_encoded=images,
-        hours_encoded=round(growth.frames / spec.dataset.fps / 3600, 4),
-        mib_encoded=round(growth.frames * frame_bytes / 2**20, 3),
-        encoder=encoder.identity.describe(),
-        seconds=round(seconds, 3),
-        images_per_s=0.0 if dry_run else round(images / seconds, 1),
-        texts=len(texts.tasks) if texts else 0,
-        dry_run=dry_run,
-    )

@@ -33,6 +33,8 @@ class Growth:
     """Episodes that are in no part yet; the same one twice counts once."""
     linked: tuple[str, ...]
     """Parts that other caches have."""
+    superfluous: tuple[Path, ...]
+    """Folders of parts that are damaged or were never finished, and hold nothing that the others do not."""
 
     @property
     def frames(self) -> int:
@@ -64,7 +66,7 @@ def plan_growth(folder: Path, spec: CacheSpec, *, link: bool = True) -> Growth:
 
     Shards of these parts are checked: headers and sizes, and all bytes by checksum once a part is finished.
     A part with a damaged shard is mended if the dataset still has all episodes in it, else it is left
-    alone.
+    alone. A part that was begun is finished if no other one has any of its episodes.
 
     Args:
         folder: of the cache.
@@ -72,15 +74,17 @@ def plan_growth(folder: Path, spec: CacheSpec, *, link: bool = True) -> Growth:
         link: link parts of other caches into this one; else only say which.
     """
     wanted = frozenset(spec.lengths)
-    own = [part for part in _known_parts(folder, spec) if part.finished or part.contents <= wanted]
+    own = _known_parts(folder, spec)
     siblings = sorted(path for path in folder.parent.glob(f"*-{spec.recipe}") if path != folder)
     others = [part for path in siblings for part in _known_parts(path, spec) if part.finished]
-    remaining, chosen, linked = set(wanted), {}, []
-    for candidates in (own, others):
+    finished, begun = ([part for part in own if part.finished is which] for which in (True, False))
+    remaining, chosen, linked = set(wanted), dict[str, tuple[PartSpec, list[int]]](), list[str]()
+    for candidates in (finished, others, begun):
         for part in _most_first(candidates, remaining):
+            if not part.finished and not part.contents <= remaining:
+                continue
             missing = PartWriter(part.folder, part.spec).missing_shards()
             if missing and not part.contents <= wanted:
-                own = [other for other in own if other is not part]
                 continue
             if part.folder != folder:
                 linked.append(part.spec.id)
@@ -93,16 +97,20 @@ def plan_growth(folder: Path, spec: CacheSpec, *, link: bool = True) -> Growth:
         chosen[new.id] = (new, _writer(folder, new, spec).missing_shards())
     order = {content: place for place, content in enumerate(spec.lengths)}
     used = sorted(chosen.values(), key=lambda part: min(order[c] for c in part[0].contents if c in order))
-    kept = [
-        part.spec
-        for part in sorted(own, key=lambda part: part.spec.id)
-        if part.finished and part.spec.id not in chosen and not PartWriter(folder, part.spec).missing_shards()
-    ]
+    unused = [part for part in own if part.spec.id not in chosen]
+    kept = [p.spec for p in unused if p.finished and not PartWriter(folder, p.spec).missing_shards()]
+    parts = (*(part for part, _ in used), *kept)
+    held = {content for part in parts for content in part.contents}
     return Growth(
-        parts=(*(part for part, _ in used), *kept),
+        parts=parts,
         missing=tuple((k, shard) for k, (_, missing) in enumerate(used) for shard in missing),
         new=len(remaining),
         linked=tuple(linked),
+        superfluous=tuple(
+            folder / part.spec.part.folder
+            for part in unused
+            if part.spec not in kept and part.contents <= held
+        ),
     )
 
 
@@ -142,7 +150,7 @@ def _most_first(parts: Sequence[_Known], remaining: set[bytes]) -> Iterator[_Kno
     """Yield, again and again, the part that has most of what remains; `remaining` may shrink meanwhile."""
     left = list(parts)
     while left:
-        best = max(left, key=lambda part: (len(part.contents & remaining), part.finished))
+        best = max(left, key=lambda part: len(part.contents & remaining))
         if best.contents.isdisjoint(remaining):
             return
         left.remove(best)

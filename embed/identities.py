@@ -20,6 +20,8 @@ from vla.embed.datasets.content import FileWatch
 FOLDER = ".identities"
 VERSION = 1
 """Of how contents are computed; another one forgets what is remembered."""
+KEPT = 1 << 18
+"""Episodes that are remembered beside those of now: others of the dataset, and files as they were lately."""
 COLUMNS = (("stamp", "digest"), ("content", "digest"))
 
 
@@ -45,9 +47,11 @@ def episode_contents(source: FrameSource, files: FileWatch, beside: Path, world:
     contents = [known[stamp] if stamp in known else found[k] for k, stamp in enumerate(stamps)]
     if unknown and world.is_main:
         files.require_unchanged()
-        known = known | dict(zip(stamps, contents, strict=True))
-        columns = {"stamp": digest_rows(list(known)), "content": digest_rows(list(known.values()))}
-        write_atomically(path, table_bytes(columns))
+        now = dict(zip(stamps, contents, strict=True))
+        others = [pair for pair in known.items() if pair[0] not in now]
+        rows = [*others[-KEPT:], *now.items()]
+        columns = {"stamp": [stamp for stamp, _ in rows], "content": [content for _, content in rows]}
+        write_atomically(path, table_bytes({name: digest_rows(column) for name, column in columns.items()}))
     return tuple(contents)
 
 

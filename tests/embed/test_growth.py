@@ -1,72 +1,27 @@
 """A dataset that grows, shrinks and is packed otherwise: what is encoded, and the cache afterwards."""
 
-import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fake_datasets import write_hdf5
-from fake_faults import digests, flip_bit
-from fakes import write_dataset
+from fake_datasets import write_dataset, write_hdf5
+from fake_faults import digests
+from fake_growth import LENGTHS, count_images, demos, frames_of, run, same_values
 
-from vla.cache import Augmentation, CacheConfig, FeatureCache
+from vla.cache import FeatureCache
 from vla.cache.cache_damage import cache_problems
 from vla.cache.compact import compact
-from vla.cache.part_writer import PartWriter
-from vla.embed import DatasetConfig, EmbedReport, FrozenEncoder, PixelsConfig, SiglipConfig, embed
-from vla.policy.agents.vla_agent import VLAAgentConfig
-from vla.policy.training.run import RunDirectory
-from vla.policy.training.run_log import read_metrics
-from vla.policy.training.train import train
-from vla.policy.training.train_config import TrainConfig
+from vla.embed import EmbedReport
 
-LENGTHS = (3, 20, 4, 2, 5, 3, 4, 2, 3, 4, 6, 2)
-"""Frames of twelve episodes; one is longer than a block of the encoder, most are shorter than a shard."""
 NUMBERS = np.cumsum(LENGTHS) - LENGTHS
-
-
-def demos(root: Path, episodes: Sequence[int], per_file: int = 4, **options: Any) -> Path:
-    """Write some of the twelve episodes, in this order, in place of what was there."""
-    shutil.rmtree(root, ignore_errors=True)
-    lengths = [LENGTHS[k] for k in episodes]
-    options = {"cameras": {"top": "image", "front": "image"}, **options}
-    return write_dataset(root, lengths, (16, 16), 3, episodes_per_file=per_file, shows=episodes, **options)
-
-
-def run(
-    dataset: Path, out: Path, *, dry_run: bool = False, variants: int = 1, **settings: Any
-) -> EmbedReport:
-    return embed(
-        DatasetConfig.model_validate({"path": str(dataset), **settings}),
-        PixelsConfig(image_size=(8, 8), device="cpu"),
-        CacheConfig(path=str(out), shard_frames=5),
-        Augmentation(variants=variants),
-        dry_run=dry_run,
-    )
+"""Of the first frame of each of the twelve episodes."""
 
 
 @pytest.fixture
 def images(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that gets the number of images of each forward pass."""
-    forward, counted = FrozenEncoder.forward, list[int]()
-
-    def counting(self: FrozenEncoder, views: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        counted.append(sum(map(len, views.values())))
-        return forward(self, views)
-
-    monkeypatch.setattr(FrozenEncoder, "forward", counting)
-    return counted
-
-
-def frames_of(episodes: Sequence[int]) -> int:
-    return sum(LENGTHS[k] for k in episodes)
-
-
-def same_values(cache: FeatureCache, other: FeatureCache) -> bool:
-    return all(torch.equal(cache.all(name), other.all(name)) for name in other.streams)
+    """Return the images of each forward pass."""
+    return count_images(monkeypatch)
 
 
 def test_of_a_dataset_that_has_grown_the_new_episodes_are_encoded_and_no_others(
@@ -131,6 +86,35 @@ def test_a_copy_that_is_packed_and_numbered_otherwise_is_linked_and_not_encoded(
     assert all(path.samefile(ours[path.name]) for path in FeatureCache(other.cache).files())
 
 
+def test_two_datasets_that_are_merged_are_linked_and_not_encoded(tmp_path: Path, images: list[int]) -> None:
+    run(demos(tmp_path / "monday", range(4)), tmp_path / "out")
+    run(demos(tmp_path / "tuesday", range(4, 9)), tmp_path / "out")
+    images.clear()
+    merged = run(demos(tmp_path / "week", [*range(4, 9), *range(4)], per_file=9), tmp_path / "out")
+    assert (images, merged.parts, merged.episodes_new) == ([], 2, 0)
+    once = FeatureCache(run(tmp_path / "week", tmp_path / "once").cache)
+    cache = FeatureCache(merged.cache)
+    assert same_values(cache, once) and cache.metadata.fingerprint == once.metadata.fingerprint
+    compact(cache.folder)
+    assert digests(cache.folder) == digests(once.folder)
+
+
+def test_of_a_hundred_episodes_and_ten_more_the_ten_are_encoded(tmp_path: Path, images: list[int]) -> None:
+    def embedded(shows: Sequence[int]) -> EmbedReport:
+        shutil.rmtree(tmp_path / "demos", ignore_errors=True)
+        lengths = [2 + k % 3 for k in shows]
+        sizes = {"episodes_per_file": 10, "cameras": {"top": "image"}}
+        write_dataset(tmp_path / "demos", lengths, (16, 16), 3, shows=shows, **sizes)  # type: ignore[arg-type]
+        images.clear()
+        return run(tmp_path / "demos", tmp_path / "out", variants=0)
+
+    assert sum(2 + k % 3 for k in range(100)) == embedded(range(100)).images_encoded == sum(images)
+    grown = embedded(range(110))
+    assert sum(2 + k % 3 for k in range(100, 110)) == grown.images_encoded == sum(images)
+    shrunk = embedded(range(10, 110))
+    assert (shrunk.episodes_dropped, shrunk.images_encoded, images) == (10, 0, [])
+
+
 def test_chosen_episodes_are_a_cache_of_their_own_and_not_encoded(tmp_path: Path, images: list[int]) -> None:
     whole = run(demos(tmp_path / "demos", range(6)), tmp_path / "out")
     images.clear()
@@ -138,78 +122,6 @@ def test_chosen_episodes_are_a_cache_of_their_own_and_not_encoded(tmp_path: Path
     assert images == [] and some.cache != whole.cache
     assert [episode.index for episode in FeatureCache(some.cache).metadata.episodes] == [1, 4]
     assert FeatureCache(whole.cache).metadata.fingerprint == whole.fingerprint
-
-
-def test_what_has_grown_and_is_compacted_has_the_bytes_of_what_was_made_at_once(tmp_path: Path) -> None:
-    for count in (3, 7, 12):
-        run(demos(tmp_path / "demos", range(count)), tmp_path / "grown")
-    run(demos(tmp_path / "demos", [11, *range(9)]), tmp_path / "grown")
-    grown = Path(run(demos(tmp_path / "demos", [2, 11, *range(3, 10)]), tmp_path / "grown").cache)
-    once = Path(run(tmp_path / "demos", tmp_path / "once").cache)
-    assert digests(grown) != digests(once)
-    compact(grown)
-    assert digests(grown) == digests(once)
-    before = {path: path.stat().st_mtime_ns for path in grown.rglob("*")}
-    compact(grown)
-    run(tmp_path / "demos", tmp_path / "grown")
-    assert {path: path.stat().st_mtime_ns for path in grown.rglob("*")} == before
-
-
-def test_compacting_goes_on_where_it_was_killed_and_refuses_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for count in (4, 6):
-        cache = Path(run(demos(tmp_path / "demos", range(count)), tmp_path / "grown").cache)
-    write, before = PartWriter.write, digests(cache)
-
-    def killed(self: PartWriter, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
-        if shard == 2:
-            raise KeyboardInterrupt
-        write(self, shard, arrays)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(PartWriter, "write", killed)
-        compact(cache)
-    assert before.items() <= digests(cache).items()
-    kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
-    compact(cache)
-    assert digests(cache) == digests(Path(run(tmp_path / "demos", tmp_path / "once").cache))
-    assert sum(path.is_file() and path.stat().st_mtime_ns == stamp for path, stamp in kept.items()) == 2
-
-
-def test_a_policy_trained_on_a_grown_cache_has_the_losses_of_one_made_at_once(
-    tmp_path: Path, encoder_dir: Path
-) -> None:
-    def embedded(count: int, out: str) -> FeatureCache:
-        report = embed(
-            DatasetConfig(path=str(demos(tmp_path / "demos", range(count), cameras={"top": "image"}))),
-            SiglipConfig(id=str(encoder_dir), device="cpu"),
-            CacheConfig(path=str(tmp_path / out), shard_frames=5),
-        )
-        return FeatureCache(report.cache)
-
-    def losses(cache: FeatureCache, out: str) -> list[float]:
-        run = RunDirectory.create(tmp_path / out)
-        small = {
-            "steps": 5,
-            "batch_size": 8,
-            "device": "cpu",
-            "val_episodes": 1,
-            "log_every": 1,
-            "rollout_every": 0,
-        }
-        policy = VLAAgentConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
-        train(run, cache, policy, TrainConfig.model_validate(small))
-        return [row["loss"] for row in read_metrics(run, "train")]
-
-    embedded(4, "grown")
-    grown, once = embedded(6, "grown"), embedded(6, "once")
-    assert len(grown.metadata.parts) == 2 and same_values(grown, once)
-    assert grown.metadata.fingerprint == once.metadata.fingerprint
-    expected = losses(once, "run-once")
-    assert losses(grown, "run-grown") == pytest.approx(expected, rel=1e-6)
-    compact(grown.folder)
-    assert losses(FeatureCache(grown.folder), "run-compact") == expected
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path, images: list[int]) -> None:
@@ -224,49 +136,6 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path, imag
     assert (planned.episodes_new, planned.episodes_kept, planned.episodes_dropped) == (1, 3, 3)
     assert (planned.frames_encoded, images) == (LENGTHS[8], [])
     assert digests(Path(made.cache)) == before
-
-
-def test_a_part_that_a_kill_left_unfinished_is_finished_though_the_dataset_has_grown_on(
-    tmp_path: Path, images: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(demos(tmp_path / "demos", range(4)), tmp_path / "out")
-    write = PartWriter.write
-
-    def killed(self: PartWriter, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
-        if shard == 1:
-            raise KeyboardInterrupt
-        write(self, shard, arrays)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(PartWriter, "write", killed)
-        run(demos(tmp_path / "demos", range(7)), tmp_path / "out")
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    report = run(demos(tmp_path / "demos", range(9)), tmp_path / "out")
-    assert (report.parts, report.episodes_new) == (3, 2)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert cache_problems(Path(report.cache)) == []
-    once = run(tmp_path / "demos", tmp_path / "once")
-    assert same_values(FeatureCache(report.cache), FeatureCache(once.cache))
-
-
-def test_a_damaged_shard_of_a_part_is_mended_and_nothing_else_is_touched(tmp_path: Path) -> None:
-    run(demos(tmp_path / "demos", range(5)), tmp_path / "out")
-    cache = Path(run(demos(tmp_path / "demos", range(8)), tmp_path / "out").cache)
-    before, shard = digests(cache), FeatureCache(cache).files()[-1]
-    stamps = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
-    flip_bit(shard)
-    assert run(tmp_path / "demos", tmp_path / "out").shards_encoded == 1
-    assert digests(cache) == before
-    assert {path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp} == {shard}
-
-
-def test_damage_that_the_dataset_cannot_mend_costs_the_episodes_of_that_part(tmp_path: Path) -> None:
-    cache = run(demos(tmp_path / "demos", range(4)), tmp_path / "out").cache
-    flip_bit(FeatureCache(cache).files()[0])  # of episodes 0 and 1
-    report = run(demos(tmp_path / "demos", [1, 2, 3]), tmp_path / "out")
-    assert report.episodes_new == 3
-    once = run(tmp_path / "demos", tmp_path / "once")
-    assert same_values(FeatureCache(report.cache), FeatureCache(once.cache))
 
 
 def test_an_episode_that_is_there_twice_is_encoded_once(tmp_path: Path, images: list[int]) -> None:

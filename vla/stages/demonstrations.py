@@ -8,7 +8,7 @@ from vla.advice import advised
 from vla.config import PipelineConfig
 
 if TYPE_CHECKING:
-    from vla.embed.engine import EmbedReport
+    from vla.embed.report import EmbedReport
     from vla.rollout.record.record import RecordReport
 
 
