@@ -2,7 +2,8 @@
 
 A frame needs the packets from the last keyframe before it up to its own, in the order in which they are
 decoded. Those of an episode stay the same when its video is cut out at keyframes or joined to others
-without encoding it again, as LeRobot's own tools do; file, place in it and times may change.
+without encoding it again, as LeRobot's own tools do; file, place in it and times may change. FFmpeg, when it
+joins H.264, repeats parts of the file's header before keyframes; such repetitions are passed over.
 """
 
 import hashlib
@@ -71,13 +72,18 @@ def read_packets(path: Path) -> Packets:
                 raise FrameError("has no video stream")
             stream = container.streams.video[0]
             codec = stream.codec_context
-            told = f"{codec.name} {codec.width}x{codec.height} ".encode() + (codec.extradata or b"")
+            header = codec.extradata or b""
+            name = codec.codec.canonical_name  # not of the decoder, which may be another one elsewhere
+            told = f"{name} {codec.width}x{codec.height} ".encode() + header
+            known = parameter_sets(header) if name == "h264" else frozenset()
+            size = header[4] % 4 + 1 if known else 0
             for packet in container.demux(stream):
                 if packet.pts is None or not packet.size:  # the end
                     continue
                 times.append(float(packet.pts * packet.time_base))
                 keys.append(packet.is_keyframe)
-                digests.append(hashlib.sha256(bytes(packet)).digest())
+                data = without(known, bytes(packet), size) if known else bytes(packet)
+                digests.append(hashlib.sha256(data).digest())
     except (av.FFmpegError, OSError) as error:
         raise FrameError(f"is no mp4 video that can be read ({str(error).splitlines()[0]})") from error
     return Packets(
@@ -86,3 +92,40 @@ def read_packets(path: Path) -> Packets:
         key=np.array(keys, bool),
         digests=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32),
     )
+
+
+def parameter_sets(header: bytes) -> frozenset[bytes]:
+    """Return the parameter sets in the header of H.264 in mp4 (avcC); none if it has another form."""
+    found, place = [], 5
+    try:
+        if header[0] != 1:
+            return frozenset()
+        for mask in (31, 255):  # of sequences, then of pictures
+            count, place = header[place] & mask, place + 1
+            for _ in range(count):
+                size, place = int.from_bytes(header[place : place + 2]), place + 2
+                found.append(header[place : place + size])
+                place += size
+    except IndexError:
+        return frozenset()
+    return frozenset(found)
+
+
+def without(known: frozenset[bytes], packet: bytes, size: int) -> bytes:
+    """Return a packet of H.264 in mp4 without those of its units that are known.
+
+    Args:
+        known: the units to leave out.
+        packet: units, each behind its length.
+        size: bytes of a length.
+    """
+    kept, place = [], 0
+    while place < len(packet):
+        start = place + size
+        stop = start + int.from_bytes(packet[place:start])
+        if stop > len(packet):
+            return packet
+        if packet[start:stop] not in known:
+            kept.append(packet[place:stop])
+        place = stop
+    return b"".join(kept)

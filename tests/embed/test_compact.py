@@ -102,6 +102,6 @@ def test_a_damaged_cache_is_not_compacted_and_not_changed(tmp_path: Path) -> Non
         cache = Path(run(demos(tmp_path / "demos", range(count)), tmp_path / "grown").cache)
     flip_bit(FeatureCache(cache).files()[-1])
     before = digests(cache)
-    with pytest.raises(CacheError, match="has other bytes than cache.json promises"):
+    with pytest.raises(CacheError, match=r"has other bytes than cache\.json promises"):
         compact(cache)
     assert digests(cache) == before

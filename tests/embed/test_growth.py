@@ -1,5 +1,7 @@
 """A dataset that grows, shrinks and is packed otherwise: what is encoded, and the cache afterwards."""
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
