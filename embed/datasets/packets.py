@@ -72,6 +72,8 @@ def read_packets(path: Path) -> Packets:
                 raise FrameError("has no video stream")
             stream = container.streams.video[0]
             codec = stream.codec_context
+            if codec is None:
+                raise FrameError("has a video in a format that is not known here")
             header = codec.extradata or b""
             name = codec.codec.canonical_name  # not of the decoder, which may be another one elsewhere
             told = f"{name} {codec.width}x{codec.height} ".encode() + header
