@@ -88,12 +88,9 @@ def test_what_lerobot_deletes_and_splits_is_not_encoded_unless_lerobot_encodes_v
     run(dataset.root, tmp_path / "out")
     less = delete_episodes(dataset, [1], tmp_path / "less", "someone/less")
     halves = split_dataset(dataset, {"first": [0, 1], "second": [2, 3]}, tmp_path / "halves")
-    for root, kept in (
-        (less.root, (0, 2, 3)),
-        (halves["first"].root, (0, 1)),
-        (halves["second"].root, (2, 3)),
-    ):
+    kept = {less.root: [0, 2, 3], halves["first"].root: [0, 1], halves["second"].root: [2, 3]}
+    for root, episodes in kept.items():
         report = run(root, tmp_path / "out")
         # lerobot decodes and encodes a video of which it takes a part: those are other episodes.
-        assert report.images_encoded == (0 if coding == "png" else images(*kept))
-        assert coding == "h264" or indices(report) == list(kept)
+        assert (report.images_encoded > 0) == (coding != "png")
+        assert indices(report) == episodes
