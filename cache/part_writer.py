@@ -9,7 +9,7 @@ for shard in writer.missing_shards():
 writer.finish()                        # checksums and moments; part.json comes last
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from vla.cache.part import HEADER, SHARDS, PartHeader, PartSpec, header_of, read
 from vla.cache.shard import POSITIONS, damage, map_shard, not_finite, write_shard, wrong_checksums
 from vla.cache.statistics import has_moments, moments_of
 from vla.cache.tables import digest_rows, table_bytes
+
+WrongOf = Callable[[Sequence[tuple[Path, str]]], list[int]]
 
 
 class PartWriter:
@@ -45,18 +47,21 @@ class PartWriter:
         for place in (self.folder, self._root, self._root / "shards"):
             remove_leftovers(place)
 
-    def missing_shards(self) -> list[int]:
+    def missing_shards(self, wrong_of: WrongOf = wrong_checksums) -> list[int]:
         """Shards that are not there yet, or are damaged.
 
         Headers and sizes are held against the plan. A finished part has a checksum of every shard, and all
         bytes are held against it.
+
+        Args:
+            wrong_of: which of some shards, given with their checksums, have other bytes.
         """
         planned = range(self.part.num_shards)
         wrong = {k for k in planned if damage(self.path(k), self.part.layout(k)) is not None}
         if read_header(self.folder, self.part) is not None:
             sums = read_checksums(self.folder, self.part.part)
             whole = [k for k in planned if k not in wrong]
-            wrong |= {whole[k] for k in wrong_checksums([(self.path(k), sums[k]) for k in whole])}
+            wrong |= {whole[k] for k in wrong_of([(self.path(k), sums[k]) for k in whole])}
         return sorted(wrong)
 
     def allocate(self, shard: int) -> dict[str, np.ndarray]:
@@ -109,6 +114,11 @@ class PartWriter:
     def path(self, shard: int) -> Path:
         """Return where a shard lies."""
         return self.folder / self.part.part.file(shard)
+
+    def checksums(self) -> list[tuple[Path, str]]:
+        """Return each shard of the finished part with its SHA-256."""
+        sums = read_checksums(self.folder, self.part.part)
+        return [(self.path(shard), sha256) for shard, sha256 in enumerate(sums)]
 
     @property
     def _root(self) -> Path:

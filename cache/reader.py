@@ -12,6 +12,7 @@ from torch import Tensor
 from vla.base.errors import CacheError
 from vla.base.strict import explain
 from vla.cache import version1, version2
+from vla.cache.checked import forget_checks
 from vla.cache.frames import Frames
 from vla.cache.header import header_problems
 from vla.cache.manifest import Manifest
@@ -208,4 +209,6 @@ def checksum_damage(
     """
     sums = {part: read_checksums(folder, metadata.parts[part]) for part in {part for part, _ in shards}}
     files = [(folder / metadata.parts[part].file(number), sums[part][number]) for part, number in shards]
-    return [shards[k] for k in wrong_checksums(files)]
+    if wrong := wrong_checksums(files):
+        forget_checks(folder)
+    return [shards[k] for k in wrong]

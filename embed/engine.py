@@ -20,6 +20,7 @@ from vla.base.files import remove_leftovers, write_atomically
 from vla.base.interrupt import deferred
 from vla.base.lock import exclusive
 from vla.cache import Augmentation, CacheConfig, CacheMetadata, CacheSpec, Texts
+from vla.cache.checked import CheckedShards
 from vla.cache.metadata import digest_of
 from vla.cache.part import read_header
 from vla.cache.part_writer import PartWriter
@@ -79,8 +80,9 @@ def embed(
         if earlier is not None and (earlier.metadata.texts is not None or not encoder.language):
             return report_of_earlier(earlier, frozen, time.monotonic() - started, dry_run=dry_run)
         before = _finished(folder, spec)
+        checked = CheckedShards(folder.parent)
         if dry_run:
-            growth = plan_growth(folder, spec, link=False)
+            growth = plan_growth(folder, spec, checked, link=False)
             texts: Texts | NewTexts | None = before.texts if before else None
         else:
             with exclusive(folder) if world.is_main else nullcontext():
@@ -97,7 +99,7 @@ def embed(
                     texts = keep_texts(folder, tasks, there)
                 if world.is_main and earlier is not None:
                     copy_cache(earlier, folder, spec)  # it lacks texts, and cannot be given any
-                growth = world.broadcast(plan_growth(folder, spec) if world.is_main else None)
+                growth = world.broadcast(plan_growth(folder, spec, checked) if world.is_main else None)
                 images = growth.frames * len(frozen.reads) * spec.variants
                 frozen.batch_size = world.broadcast(
                     settle_batch_size(frozen, encoder, images, folder) if world.is_main else None
@@ -116,6 +118,9 @@ def embed(
                 world.barrier()
                 if world.is_main:
                     _finish(folder, spec, growth, before, texts, notes or {})
+                    for writer in writers.values():
+                        checked.note(writer.checksums())
+                    checked.save()
     return report_of(folder, spec, frozen, growth, before, texts, time.monotonic() - started, dry_run=dry_run)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from vla.base.files import sync_folder, writing
 from vla.cache import CacheSpec
+from vla.cache.checked import CheckedShards
 from vla.cache.part import PARTS, PartSpec, read_header, read_plan
 from vla.cache.part_writer import PartWriter
 
@@ -61,16 +62,18 @@ class _Known:
         return frozenset(self.spec.contents)
 
 
-def plan_growth(folder: Path, spec: CacheSpec, *, link: bool = True) -> Growth:
+def plan_growth(folder: Path, spec: CacheSpec, checked: CheckedShards, *, link: bool = True) -> Growth:
     """Compare the parts that are there with what a cache is going to hold.
 
-    Shards of these parts are checked: headers and sizes, and all bytes by checksum once a part is finished.
+    Shards of these parts are checked: headers and sizes, and all bytes by checksum once a part is finished,
+    unless their files are as they were when that was done before.
     A part with a damaged shard is mended if the dataset still has all episodes in it, else it is left
     alone. A part that was begun is finished if no other one has any of its episodes.
 
     Args:
         folder: of the cache.
         spec: what it is going to hold.
+        checked: shards that are known to be right.
         link: link parts of other caches into this one; else only say which.
     """
     wanted = frozenset(spec.lengths)
@@ -83,7 +86,7 @@ def plan_growth(folder: Path, spec: CacheSpec, *, link: bool = True) -> Growth:
         for part in _most_first(candidates, remaining):
             if not part.finished and not part.contents <= remaining:
                 continue
-            missing = PartWriter(part.folder, part.spec).missing_shards()
+            missing = PartWriter(part.folder, part.spec).missing_shards(checked.wrong)
             if missing and not part.contents <= wanted:
                 continue
             if part.folder != folder:
@@ -98,7 +101,9 @@ def plan_growth(folder: Path, spec: CacheSpec, *, link: bool = True) -> Growth:
     order = {content: place for place, content in enumerate(spec.lengths)}
     used = sorted(chosen.values(), key=lambda part: min(order[c] for c in part[0].contents if c in order))
     unused = [part for part in own if part.spec.id not in chosen]
-    kept = [p.spec for p in unused if p.finished and not PartWriter(folder, p.spec).missing_shards()]
+    kept = [
+        p.spec for p in unused if p.finished and not PartWriter(folder, p.spec).missing_shards(checked.wrong)
+    ]
     parts = (*(part for part, _ in used), *kept)
     held = {content for part in parts for content in part.contents}
     return Growth(

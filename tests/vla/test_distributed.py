@@ -32,7 +32,8 @@ def run(how: list[str], folder: Path, *arguments: object) -> subprocess.Complete
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    # What is remembered of files, by their times, is not part of a cache.
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and ".identities" not in path.parts)
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
