@@ -36,6 +36,9 @@ def test_of_a_dataset_that_has_grown_the_new_episodes_are_encoded_and_no_others(
     assert sum(images) == frames_of([10, 11]) * 4 == grown.images_encoded
     assert (grown.cache, grown.parts, grown.episodes_new, grown.episodes_kept) == (first.cache, 2, 2, 10)
     assert grown.fingerprint != first.fingerprint
+    images.clear()
+    as_it_was = run(tmp_path / "demos", tmp_path / "out", episodes=list(range(10)))
+    assert (images, as_it_was.fingerprint) == ([], first.fingerprint)
     assert cache_problems(Path(grown.cache)) == []
     assert same_values(
         FeatureCache(grown.cache), FeatureCache(run(tmp_path / "demos", tmp_path / "once").cache)
