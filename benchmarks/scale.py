@@ -90,7 +90,7 @@ def opened(folder: Path) -> dict[str, float]:
         frames = torch.randint(cache.num_frames, (256,), generator=torch.Generator().manual_seed(0))
         began = time.perf_counter()
         cache.rows("top", frames)
-        figures["first_256_random_frames_s"] = time.perf_counter() - began
+        figures["first_256_frames_s"] = time.perf_counter() - began
     return figures
 
 

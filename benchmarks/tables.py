@@ -217,9 +217,7 @@ def sizes_table(results: Results) -> str:
             row("table of episodes", lambda size: f"{size['table_mib']:.2g} MiB"),
             row("**open**", lambda size: f"{size['open']['open_s']:.2g} s"),
             row("memory of its own", lambda size: f"{size['open']['memory_mib']:.2g} MiB"),
-            row(
-                "256 frames from all over", lambda size: f"{size['open']['first_256_random_frames_s']:.2g} s"
-            ),
+            row("256 frames from all over", lambda size: f"{size['open']['first_256_frames_s']:.2g} s"),
             row("**train, cache in memory**", lambda _: ""),
             *training("train_in_memory"),
             row("**train, cache on disk**", lambda _: ""),

@@ -1,8 +1,9 @@
 """Episodes, and the numbering of frames through them: frame 0, 1, 2, … of the first, then of the second."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, overload
 
 import numpy as np
@@ -124,8 +125,10 @@ def positions(
     episodes: Sequence[Episode], frames: range
 ) -> tuple[Int32[np.ndarray, "frames"], Int32[np.ndarray, "frames"]]:
     """Return each frame's episode, by the dataset's own number, and its number within the episode."""
-    firsts = np.array([episode.first_frame for episode in episodes])
-    indices = np.array([episode.index for episode in episodes], np.int32)
+    place = partial(bisect_right, episodes, key=lambda episode: episode.first_frame)
+    here = episodes[max(0, place(frames.start) - 1) : place(frames.stop - 1)]
+    firsts = np.array([episode.first_frame for episode in here])
+    indices = np.array([episode.index for episode in here], np.int32)
     numbers = np.arange(frames.start, frames.stop)
     position = np.searchsorted(firsts, numbers, side="right") - 1
     return indices[position], (numbers - firsts[position]).astype(np.int32)
