@@ -96,6 +96,8 @@ def _take_rows(
                         _take(table.take(pa.array(inside)), content, streams, folder.name)
                 while waiting and found[0] >= waiting[0][0].length:
                     del waiting[0], found[0]
+                if not waiting:
+                    break
     except TABLE_ERRORS as error:
         raise DatasetError(f"{path} cannot be read ({first_line(error)})") from error
     for (episode, _), count in zip(waiting, found, strict=True):
