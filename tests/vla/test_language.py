@@ -147,7 +147,7 @@ def test_a_run_goes_on_with_the_texts_that_it_began_with(copy: Bench, tmp_path: 
     copy.train("run", **changes)
     moved = cache_of(copy).folder
     other = Bench(copy.root, copy.dataset, with_other_text_tower(copy.encoder, tmp_path / "siglip2-other"))
-    moved.rename(moved.with_name(f"demos-siglip2-other-{cache_of(copy).metadata.fingerprint}"))
+    moved.rename(moved.with_name(f"demos-siglip2-other-{cache_of(copy).metadata.recipe}"))
     other.embed()
     again = {
         **changes,
