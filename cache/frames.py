@@ -5,6 +5,7 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -112,19 +113,24 @@ class Frames:
         self, stream: Stream, frames: Int64[Tensor, "n"], variants: Int64[Tensor, "n"] | None = None
     ) -> Tensor:
         """Return a stream of frames with these numbers, in any order, [n, *shape]."""
-        gathered = torch.empty((len(frames), *stream.shape), dtype=stream.torch_dtype)
         parts, rows = self.places(frames.numpy())
         sizes = np.array([part.frames_per_shard for part in self._metadata.parts], np.int64)[parts]
-        shards, within = rows // sizes, torch.from_numpy(rows % sizes)
-        key = parts.astype(np.int64) << 32 | shards
-        for value in np.unique(key).tolist():
-            here = torch.from_numpy(key == value)
+        within = rows % sizes
+        if stream.made_by is not None:  # rows of all variants, one frame after the other
+            within = within * self._metadata.variants + (0 if variants is None else variants.numpy())
+        # Shard after shard: a large cache has a batch's rows in nearly as many of them.
+        key = parts.astype(np.int64) << 32 | rows // sizes
+        order = np.argsort(key, kind="stable")
+        key, picked = key[order], torch.from_numpy(within[order])
+        borders = [0, *(np.flatnonzero(np.diff(key)) + 1).tolist(), len(key)]
+        found = torch.empty((len(frames), *stream.shape), dtype=stream.torch_dtype)
+        for first, stop in pairwise(borders) if len(key) else ():
+            value = int(key[first])
             source = self.shard(value >> 32, value & 0xFFFFFFFF)[self._tensors[stream.name]]
-            if stream.made_by is None:
-                gathered[here] = source[within[here]]
-            else:
-                variant = 0 if variants is None else variants[here]
-                gathered[here] = source[within[here], variant]
+            every = source if stream.made_by is None else source.flatten(0, 1)
+            torch.index_select(every, 0, picked[first:stop], out=found[first:stop])
+        gathered = torch.empty_like(found)
+        gathered[torch.from_numpy(order)] = found
         return gathered
 
     def places(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
