@@ -226,3 +226,22 @@ def test_a_variant_is_read_by_its_number(tmp_path: Path) -> None:
     frames, variants = torch.tensor([20, 3, 3]), torch.tensor([0, 2, 1])
     assert np.array_equal(cache.rows("top", frames, variants), stored[frames, variants])
     assert np.array_equal(cache.all("top"), stored)
+
+
+def test_cache_json_has_one_size_for_few_episodes_and_many(tmp_path: Path) -> None:
+    few = write_cache(tmp_path / "few", fake_spec(lengths=(2,) * 3))
+    many = write_cache(tmp_path / "many", fake_spec(lengths=(2,) * 300, shard_frames=200))
+    sizes = [(cache.folder / "cache.json").stat().st_size for cache in (few, many)]
+    assert abs(sizes[1] - sizes[0]) < 0.05 * sizes[0]
+    table = sum(path.stat().st_size for path in many.folder.glob("episodes-*.parquet"))
+    assert table < 300 * 100 + 4000
+
+
+def test_rows_come_in_the_order_that_was_asked_for_from_any_shard(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path, fake_spec(lengths=(7, 6), shard_frames=2))
+    frames = torch.tensor([12, 0, 5, 5, 11, 3])
+    for name in cache.streams:
+        expected = cache.all(name)[frames]
+        found = cache.rows(name, frames)
+        assert torch.equal(found, expected if cache.streams[name].made_by is None else expected[:, 0])
+    assert cache.rows("state", frames[:0]).shape == (0, 16)
