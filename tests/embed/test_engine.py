@@ -1,6 +1,5 @@
 """The encode loop: whole path, resuming, identity of stage-one and live features."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_faults import digests
 from fakes import fake_images, shard_file, write_dataset
 
 from vla.base.errors import VlaError
@@ -28,14 +28,6 @@ def run(dataset: Path, encoder: Path, out: Path, shard_frames: int = 4, **settin
         CacheConfig(path=str(out), shard_frames=shard_frames),
     )
     return FeatureCache(Path(report.cache))
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_cached_features_are_the_live_features_of_the_same_frames(
