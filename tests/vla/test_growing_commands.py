@@ -1,6 +1,7 @@
 """`vla embed` again, `--dry-run` and `vla compact` from the command line."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_parts_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert said["next"] == f"vla train --cache {grown.cache}"
 
 
-def test_there_is_nothing_to_join_in_an_old_cache(capsys: pytest.CaptureFixture[str]) -> None:
-    old = Path(__file__).parents[1] / "cache/format2"
+def test_there_is_nothing_to_join_in_an_old_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = shutil.copytree(Path(__file__).parents[1] / "cache/format2", tmp_path / "old")
     code, said = vla(capsys, "compact", old)
     assert code == 1 and "is of format 2, which has no parts; nothing to do" in said["error"]
