@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from vla.base.distributed import World
@@ -80,6 +81,8 @@ def embed(
         if earlier is not None and (earlier.metadata.texts is not None or not encoder.language):
             return report_of_earlier(earlier, frozen, time.monotonic() - started, dry_run=dry_run)
         before = _finished(folder, spec)
+        if before is not None:  # the same encoder, wherever it lay when it made most of the cache
+            spec = replace(spec, encoders=before.encoders)
         checked = CheckedShards(folder.parent)
         if dry_run:
             growth = plan_growth(folder, spec, checked, link=False)
