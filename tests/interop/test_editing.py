@@ -1,5 +1,6 @@
 """Datasets that lerobot's own tools edit: what they leave as it was is not encoded again. make interop."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ from vla.embed import DatasetConfig, EmbedReport, PixelsConfig, embed
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
 
 CODINGS = ("png", "libsvtav1", "h264")
+
+
+@pytest.fixture(scope="session")
+def lerobot_dataset() -> Any:
+    """Return the class `LeRobotDataset` of the installed lerobot, offline."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from lerobot_here import import_lerobot_dataset
+
+    return import_lerobot_dataset()
 
 
 @pytest.fixture(params=CODINGS)

@@ -1,6 +1,7 @@
 """lerobot writes, vla reads; vla writes, lerobot reads. In an environment of its own: make interop."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,15 @@ FPS = 30
 SIZE = (96, 128)
 TASKS = ("stack the cups", "open the drawer")
 VIEWS = ("top", "wrist")
+
+
+@pytest.fixture(scope="session")
+def lerobot_dataset() -> Any:
+    """Return the class `LeRobotDataset` of the installed lerobot, offline."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from lerobot_here import import_lerobot_dataset
+
+    return import_lerobot_dataset()
 
 
 def frame_number(episode: int, frame: int) -> int:
