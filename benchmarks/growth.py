@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from demonstrations import SIGLIP2_BASE, write_dataset
+from demonstrations import SIGLIP2_BASE
+from fake_datasets import write_dataset
 from measure import parser, rounded, save
 from PIL import Image
 from transformers import SiglipVisionConfig, SiglipVisionModel

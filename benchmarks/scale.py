@@ -18,8 +18,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -103,7 +104,8 @@ def trained(folder: Path, mapped: bool) -> dict[str, float]:
         "tracker": "none",
         "max_cache_gib": 1e-6 if mapped else 100,
     }
-    config, meter = TrainConfig.model_validate(settings), Meter()
+    config = TrainConfig.model_validate(settings)
+    meter = Meter(config.batch_size, World())
     with tempfile.TemporaryDirectory() as out, memory() as figures:
         began = time.perf_counter()
         run = RunDirectory.create(Path(out) / "run")
@@ -150,10 +152,10 @@ def resident() -> dict[str, float]:
     return {line[0][:-1]: int(line[1]) / 1024 for line in lines if line and line[0].startswith("Rss")}
 
 
-JOBS = {
+JOBS: dict[str, Callable[[Path], dict[str, float]]] = {
     "open": opened,
-    "train_in_memory": lambda folder: trained(folder, mapped=False),
-    "train_from_disk": lambda folder: trained(folder, mapped=True),
+    "train_in_memory": partial(trained, mapped=False),
+    "train_from_disk": partial(trained, mapped=True),
 }
 
 

@@ -9,6 +9,7 @@ from fake_faults import flip_bit
 from fakes import fake_spec, write_cache
 
 from vla.base.errors import CacheError
+from vla.base.files import sha256_of
 from vla.cache import FeatureCache
 from vla.cache.checked import CheckedShards
 from vla.cache.part_writer import PartWriter
@@ -19,15 +20,13 @@ SPEC = fake_spec(lengths=(5, 4), shard_frames=3)
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are hashed from now on."""
-    from vla.cache import shard
-
-    known, hashed = shard.sha256_of, list[str]()
+    hashed = list[str]()
 
     def noted(path: Path) -> str:
         hashed.append(path.name)
-        return known(path)
+        return sha256_of(path)
 
-    monkeypatch.setattr(shard, "sha256_of", noted)
+    monkeypatch.setattr("vla.cache.shard.sha256_of", noted)
     return hashed
 
 
