@@ -22,16 +22,9 @@ def test_a_dry_run_says_what_the_command_then_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command: list[object] = [
-        "embed",
-        "--encoder",
-        "pixels",
-        "--set",
-        "encoder.image_size=[8, 8]",
-        "--device",
-        "cpu",
-    ]
+    command: list[object] = ["embed", "--encoder", "pixels", "--set", "encoder.image_size=[8, 8]"]
     command += ["--dataset", demos(tmp_path / "demos", range(4)), "--out", tmp_path / "out"]
+    command += ["--device", "cpu"]
     assert vla(capsys, *command)[0] == 0
     demos(tmp_path / "demos", [1, 2, 3, 6])
     planned, done = (vla(capsys, *command, *more)[1] for more in (["--dry-run"], []))
