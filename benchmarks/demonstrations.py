@@ -3,7 +3,7 @@
 import copy
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from vla.cache import (
     CacheConfig,
     CacheSpec,
     CacheWriter,
-    DatasetIdentity,
     EncoderIdentity,
     Episode,
     FeatureCache,
@@ -164,14 +163,22 @@ class MemorySource(FrameSource):
     def watch(self) -> FileWatch:
         return FileWatch("memory", Path(), [])
 
-    def identity(self) -> DatasetIdentity:
-        return DatasetIdentity(
-            path="memory",
-            format=self.format,
-            content_sha256="0" * 64,
-            fps=self.fps,
-            keys=self.keys,
-        )
+    @property
+    def path(self) -> str:
+        return "memory"
+
+    @property
+    def chosen(self) -> tuple[int, ...] | None:
+        return None
+
+    def contents(self, positions: Sequence[int]) -> list[bytes]:
+        return [position.to_bytes(32, "little") for position in positions]
+
+    def place(self, position: int) -> tuple[tuple[str, ...], str]:
+        return (), str(position)
+
+    def files_sha256(self) -> str:
+        return "0" * 64
 
     def read(self, frames: range, block: int, size: tuple[int, int] | None = None) -> Iterator[FrameBlock]:
         assert size in (None, self._images.shape[1:3])  # nothing is to be done to them
@@ -189,7 +196,8 @@ class MemorySource(FrameSource):
 
 def cache_spec(source: FrameSource, encoder: FrozenEncoder) -> CacheSpec:
     """Describe the cache of a source."""
-    return plan_cache(source, source.identity(), encoder, CacheConfig(), Augmentation())
+    contents = source.contents(range(len(source.episodes)))
+    return plan_cache(source, contents, encoder, CacheConfig(), Augmentation())
 
 
 def write_images(root: Path, frames: int, size: tuple[int, int] = (256, 256)) -> Path:
@@ -223,6 +231,7 @@ def write_random_cache(folder: Path, frames: int, dim: int = WIDTH, tokens: int 
         streams=(*features(encoder, dim, tokens), *VECTORS),
         encoders={encoder.digest: encoder},
         episodes=source.episodes,
+        contents=tuple(source.contents(range(len(source.episodes)))),
         shard_frames=4096,
     )
     writer = CacheWriter(folder, spec)

@@ -44,12 +44,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from vla.base.compiling import Compile
 from vla.base.interrupt import Signals
 from vla.base.prefetch import prefetch
-from vla.cache import CacheSpec, CacheWriter
+from vla.cache import CacheSpec
+from vla.cache.part_writer import PartWriter
 from vla.cli import main as main_of_vla
 from vla.embed import DatasetConfig, FrozenEncoder
 from vla.embed.batch_size import best_batch_size, block_frames, measured_rate
 from vla.embed.datasets import FrameBlock, FrameSource, open_source
-from vla.embed.engine import encode_shards
+from vla.embed.encode import encode_shards
 
 LARGE = (480, 640)
 REDUCED = "fewer images; batches of at most 16; the full-size encoder's end to end from few frames"
@@ -183,15 +184,16 @@ def engine_figures(
 def encode_to_disk(source: FrameSource, encoder: FrozenEncoder, spec: CacheSpec) -> float:
     """Encode a whole source into a new cache; return seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        writer = CacheWriter(Path(folder), spec)
+        writer = PartWriter(Path(folder), spec.part)
         began = time.perf_counter()
         encode_shards(
             source,
+            spec.contents,
             encoder,
-            writer,
-            range(spec.num_shards),
+            [(writer, shard) for shard in range(spec.num_shards)],
             source.watch(),
             Signals(),
+            spec.augmentation,
             quiet=True,
         )
         return time.perf_counter() - began

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ class Stage(ABC):
     @abstractmethod
     def command(self, out: Path) -> list[str]:
         """Return the arguments that start the work in `out`, or go on with it."""
+
+    def prepare(self, out: Path) -> None:
+        """Make the folder around `out`, and in it what is there before the first start."""
+        out.parent.mkdir()
+
+    def is_usable(self, out: Path, log: Path) -> bool:
+        """Tell whether what has to stay usable all the time is, after a kill."""
+        return True
 
     @abstractmethod
     def kept(self, out: Path) -> list[Path]:
@@ -65,8 +74,11 @@ class Embed(Stage):
         named = ["--dataset", str(self._demos), "--encoder", "siglip2-tiny-random", "--out", str(out)]
         return ["embed", *named, "--device", "cpu", "--set", "cache.shard_frames=8"]
 
+    def is_left_out(self, name: str) -> bool:
+        return name.endswith(".identities/shards.parquet")  # holds times
+
     def kept(self, out: Path) -> list[Path]:
-        return list(out.glob("*/shards/[0-9]*"))
+        return list(out.glob("*/parts/*/shards/[0-9]*"))
 
 
 class Train(Stage):
@@ -168,12 +180,18 @@ class Sweep(Train):
 STAGES: tuple[type[Embed] | type[Train] | type[Record] | type[Sweep], ...] = (Embed, Train, Record, Sweep)
 
 
-def write_demonstrations(root: Path, log: Path) -> None:
-    """Write a LeRobotDataset of random images and smooth motions, in a fork."""
-    require(wait(fork(lambda: _write_demonstrations(root), log), PATIENCE_S) == 0, log)
+def write_demonstrations(root: Path, log: Path, episodes: Sequence[int] = range(3)) -> None:
+    """Write a LeRobotDataset of random images and smooth motions, in a fork.
+
+    Args:
+        root: its directory.
+        log: of the fork.
+        episodes: which of endless episodes it has.
+    """
+    require(wait(fork(lambda: _write_demonstrations(root, episodes), log), PATIENCE_S) == 0, log)
 
 
-def _write_demonstrations(root: Path) -> None:
+def _write_demonstrations(root: Path, episodes: Sequence[int]) -> None:
     import pyarrow as pa
 
     from vla.embed.datasets.lerobot.writer import EpisodeTable, make_features, write_dataset
@@ -199,4 +217,6 @@ def _write_demonstrations(root: Path) -> None:
             frames=pa.table(columns), histograms={"observation.images.top": np.asarray(counts)}
         )
 
-    write_dataset(root, make_features(["top"], size, names), 25, "Move.", [episode() for _ in range(3)])
+    all_of_them = [episode() for _ in range(max(episodes) + 1)]
+    chosen = [all_of_them[number] for number in episodes]
+    write_dataset(root, make_features(["top"], size, names), 25, "Move.", chosen)

@@ -1,14 +1,16 @@
 """Kill vla at random moments, fill its disk, start it again, and compare with a run that was left alone.
 
-    python benchmarks/faults.py                      50 kills of embed, 20 each of train, record and sweep;
+    python benchmarks/faults.py                      50 kills of embed, 20 each of train, record and sweep, 50
+                                                     of embed over a cache that is there, 20 of compact;
                                                      4 full disks each for embed, train and record
-    python benchmarks/faults.py --embed 5 --train 0 --record 2 --sweep 0 --disk 0 --seed 7
+    python benchmarks/faults.py --embed 5 --train 0 --record 2 --sweep 0 --grow 0 --compact 0 --disk 0
 
 In a cycle a command is killed (SIGKILL) one to four times and then left to finish. A kill comes a random
 moment after a random number of files were kept (shards, checkpoints, attempts), which may be none; of a
 sweep either its children train on, or they are killed with it. Caches, datasets and checkpoints must have
 the bytes of the undisturbed run, training its losses too, a suite its status, manifest and table; nothing
-else may lie beside them, no process may be left, and no file that was kept may be made again.
+else may lie beside them, no process may be left, and no file that was kept may be made again. A cache that
+was there before must be readable after each kill.
 
 A stage's results take the place of its earlier ones in benchmarks/results/faults.json; the exit code is 1
 if anything differed.
@@ -27,10 +29,11 @@ import numpy as np
 from fault_stages import STAGES, Stage
 from forked import finish, left_alive, require, start, wait
 from full_disk import CannotMountError, fill_disks
+from growing_stages import GROWING
 
 RESULTS = Path(__file__).parent / "results/faults.json"
 MOST_KILLS_A_CYCLE = 4
-KILLS = {"embed": 50, "train": 20, "record": 20, "sweep": 20}
+KILLS = {"embed": 50, "train": 20, "record": 20, "sweep": 20, "grow": 50, "compact": 20}
 
 
 class Cycle:
@@ -39,9 +42,10 @@ class Cycle:
     def __init__(self, stage: Stage, work: Path, undisturbed: float) -> None:
         self.stage, self.out, self.log = stage, work / "cycle/out", work / "log"
         self.undisturbed = undisturbed
-        self.out.parent.mkdir()
+        stage.prepare(self.out)
         self.stamps: dict[Path, int] = {}
-        self.redone = 0
+        self.redone, self.unusable = 0, 0
+        self.look()
 
     @property
     def is_done(self) -> bool:
@@ -57,6 +61,7 @@ class Cycle:
         stands_still = self.stage.kill(pid, rng)
         now, before = time.time(), len(self.stamps)
         self.look()
+        self.unusable += not self.stage.is_usable(self.out, self.log)
         newest = max((stamp / 1e9 for stamp in self.stamps.values()), default=0.0)
         return {
             "kept": len(self.stamps) - before,
@@ -93,11 +98,12 @@ def torture(stage: Stage, work: Path, kills: int, rng: np.random.Generator) -> d
     """Kill a stage so often; return what came of it."""
     began = time.monotonic()
     whole = work / "whole/out"
-    whole.parent.mkdir()
+    stage.prepare(whole)
+    started = time.monotonic()
     require(finish(stage.command(whole), work / "log") == 0, work / "log")
-    undisturbed = time.monotonic() - began
+    undisturbed = time.monotonic() - started
     expected = stage.result(whole)
-    cycles, mismatches, failed_starts, redone, left = 0, 0, 0, 0, 0
+    cycles, mismatches, failed_starts, redone, left, unusable = 0, 0, 0, 0, 0, 0
     killed: list[dict[str, float]] = []
     while len(killed) < kills:
         cycle = Cycle(stage, work, undisturbed)
@@ -114,6 +120,7 @@ def torture(stage: Stage, work: Path, kills: int, rng: np.random.Generator) -> d
         mismatches += not same(stage, expected, stage.result(cycle.out) if code == 0 else {}, work / "log")
         left += left_alive(seconds=10)
         redone += cycle.redone
+        unusable += cycle.unusable
         cycles += 1
         shutil.rmtree(cycle.out.parent)
         print(f"{stage.name}: {len(killed)}/{kills} kills, {mismatches} mismatches", flush=True)
@@ -128,6 +135,7 @@ def torture(stage: Stage, work: Path, kills: int, rng: np.random.Generator) -> d
         "processes_left": left,
         "files_kept": sum(kill["kept"] for kill in killed),
         "files_kept_and_made_again": redone,
+        "caches_not_readable_after_a_kill": unusable,
         "undisturbed_s": round(undisturbed, 2),
         "work_kept_s": round(sum(kill["kept_s"] for kill in killed), 1),
         "work_lost_s": {
@@ -155,6 +163,7 @@ def is_bad(row: dict[str, Any]) -> bool:
         "processes_left",
         "files_kept_and_made_again",
         "bad_messages",
+        "caches_not_readable_after_a_kill",
     )
     return any(row.get(key) for key in faults)
 
@@ -172,7 +181,7 @@ def main() -> None:
 
     import_everything()
     rows: dict[str, dict[str, Any]] = {}
-    for number, make in enumerate(STAGES):
+    for number, make in enumerate((*STAGES, *GROWING)):
         if chosen[make.name]:
             with tempfile.TemporaryDirectory(prefix="vla-faults-") as folder:
                 rng = np.random.default_rng([chosen["seed"], number])
@@ -228,6 +237,7 @@ def import_everything() -> None:
     import torch.utils.tensorboard
     import transformers.models.siglip.modeling_siglip
 
+    import vla.cache.compact
     import vla.config
     import vla.embed.encoders.siglip_checkpoint
     import vla.embed.engine

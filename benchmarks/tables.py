@@ -189,6 +189,62 @@ def cores_table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def sizes_table(results: Results) -> str:
+    """Return what caches of some sizes cost to open and to train on."""
+    measured = results.get("scale-cpu", {})
+    sizes = sorted(int(key) for key in measured if key.isdigit())
+    if not sizes:
+        return "not measured yet"
+    found = [measured[str(size)] for size in sizes]
+
+    def row(what: str, cell: Callable[[Mapping[str, Any]], str]) -> str:
+        return f"| {what} | {' | '.join(map(cell, found))} |"
+
+    def training(job: str) -> list[str]:
+        return [
+            row("until the first step is done", lambda size: f"{size[job]['until_the_first_step_s']:.3g} s"),
+            row("memory of its own, at most", lambda size: f"{size[job]['memory_mib']:,.0f} MiB"),
+            row("mapped pages, at most", lambda size: f"{size[job]['mapped_mib']:,.0f} MiB"),
+            row("cutting a batch of 256", lambda size: f"{size[job]['batch_ms']:.2g} ms"),
+        ]
+
+    return "\n".join(
+        [
+            "| frames | " + " | ".join(f"{size:,}" for size in sizes) + " |",
+            "|---|" + "---|" * len(sizes),
+            row("episodes, shards", lambda size: f"{size['episodes']:,}, {size['shards']:,}"),
+            row("shards on disk", lambda size: f"{size['shards_mib']:,.0f} MiB"),
+            row("`cache.json`", lambda size: f"{size['cache_json_kib']:.3g} KiB"),
+            row("table of episodes", lambda size: f"{size['table_mib']:.2g} MiB"),
+            row("**open**", lambda size: f"{size['open']['open_s']:.2g} s"),
+            row("memory of its own", lambda size: f"{size['open']['memory_mib']:.2g} MiB"),
+            row("256 frames from all over", lambda size: f"{size['open']['first_256_frames_s']:.2g} s"),
+            row("**train, cache in memory**", lambda _: ""),
+            *training("train_in_memory"),
+            row("**train, cache on disk**", lambda _: ""),
+            *training("train_from_disk"),
+        ]
+    )
+
+
+def growth_table(results: Results) -> str:
+    """Return what each change of a dataset costs."""
+    measured = results.get("growth-cpu", {})
+    if not measured:
+        return "not measured yet"
+    lines = ["| what was done to the dataset | images encoded | seconds |", "|---|---|---|"]
+    for what, found in measured["growing"].items():
+        if isinstance(found, dict) and "images_encoded" in found:
+            lines.append(f"| {what} | {found['images_encoded']:,} | {found['seconds']:,.3g} |")
+    count = measured["many"]["episodes"]
+    for what, found in measured["many"].items():
+        if isinstance(found, dict):
+            lines.append(
+                f"| {count:,} tiny episodes, {what} | {found['images_encoded']:,} | {found['seconds']:,.3g} |"
+            )
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "headline": headline,
     "speed": speed_table,
@@ -197,6 +253,8 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "hours": hours_table,
     "cores": cores_table,
     "H100": estimate_table,
+    "sizes": sizes_table,
+    "growth": growth_table,
 }
 
 

@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vla.base.distributed import World
 from vla.base.interrupt import Signals
 from vla.cache import FeatureCache
-from vla.cache.reader import advise_range
+from vla.cache.frames import advise_range
 from vla.embed.datasets.images import decode_image
 from vla.policy.agents.vla_agent import VLAAgentConfig
 from vla.policy.training.meter import Meter

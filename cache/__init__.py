@@ -3,7 +3,7 @@
 docs/cache-format.md describes the format, well enough to write a reader in another language.
 """
 
-from vla.cache.episodes import Episode
+from vla.cache.episodes import Episode, Episodes
 from vla.cache.metadata import (
     Augmentation,
     CacheMetadata,
@@ -29,6 +29,7 @@ __all__ = [
     "DatasetIdentity",
     "EncoderIdentity",
     "Episode",
+    "Episodes",
     "FeatureCache",
     "Observation",
     "Statistics",

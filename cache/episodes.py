@@ -1,7 +1,10 @@
 """Episodes, and the numbering of frames through them: frame 0, 1, 2, … of the first, then of the second."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Annotated, overload
 
 import numpy as np
 from jaxtyping import Int32
@@ -22,12 +25,110 @@ class Episode(StrictModel):
     task: str
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Episodes(Sequence[Episode]):
+    """The episodes of a cache, as columns: millions of them cost no objects.
+
+    An item is made when it is asked for.
+    """
+
+    number: np.ndarray
+    """int32 [episodes], the dataset's own."""
+    length: np.ndarray
+    """int32 [episodes], frames."""
+    task: np.ndarray
+    """int32 [episodes], row in `tasks`."""
+    tasks: tuple[str, ...]
+    """The different texts, in order of appearance."""
+    part: np.ndarray
+    """int32 [episodes], which part of the cache holds it."""
+    first_row: np.ndarray
+    """int64 [episodes], its first frame, counted within the part."""
+    content: np.ndarray
+    """uint8 [episodes, 32], the identity of its content; [episodes, 0] in formats 1 and 2, which had none."""
+
+    @classmethod
+    def of(
+        cls,
+        episodes: Sequence[Episode],
+        *,
+        contents: Sequence[bytes] | None = None,
+        part: Sequence[int] | None = None,
+        first_row: Sequence[int] | None = None,
+    ) -> "Episodes":
+        """Make columns of rows.
+
+        Args:
+            episodes: in order.
+            contents: their identities.
+            part: which part holds each; None is one for all.
+            first_row: where in it; None is one after the other.
+        """
+        tasks = tuple(dict.fromkeys(episode.task for episode in episodes))
+        rows = {task: row for row, task in enumerate(tasks)}
+        content = np.frombuffer(b"".join(contents or ()), np.uint8)
+        return cls(
+            number=np.array([episode.index for episode in episodes], np.int32),
+            length=np.array([episode.length for episode in episodes], np.int32),
+            task=np.array([rows[episode.task] for episode in episodes], np.int32),
+            tasks=tasks,
+            part=np.zeros(len(episodes), np.int32) if part is None else np.array(part, np.int32),
+            first_row=np.array(
+                [episode.first_frame for episode in episodes] if first_row is None else first_row, np.int64
+            ),
+            content=content.reshape(len(episodes), -1),
+        )
+
+    @cached_property
+    def first_frame(self) -> np.ndarray:
+        """int64 [episodes], numbered through all of them."""
+        return np.cumsum(self.length, dtype=np.int64) - self.length
+
+    @property
+    def num_frames(self) -> int:
+        return int(self.length.sum(dtype=np.int64))
+
+    def find(self, frames: np.ndarray) -> np.ndarray:
+        """Return the position of the episode that each frame lies in."""
+        return np.searchsorted(self.first_frame, frames, side="right") - 1
+
+    @overload
+    def __getitem__(self, position: int) -> Episode: ...
+    @overload
+    def __getitem__(self, position: slice) -> tuple[Episode, ...]: ...
+    def __getitem__(self, position: int | slice) -> Episode | tuple[Episode, ...]:
+        if isinstance(position, slice):
+            return tuple(self[k] for k in range(*position.indices(len(self))))
+        return Episode(
+            index=int(self.number[position]),
+            length=int(self.length[position]),
+            first_frame=int(self.first_frame[position]),
+            task=self.tasks[self.task[position]],
+        )
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self[position] for position in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Episodes) or self.tasks != other.tasks:
+            return False
+        columns = ("number", "length", "task", "part", "first_row", "content")
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in columns)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
+
+
 def positions(
     episodes: Sequence[Episode], frames: range
 ) -> tuple[Int32[np.ndarray, "frames"], Int32[np.ndarray, "frames"]]:
     """Return each frame's episode, by the dataset's own number, and its number within the episode."""
-    firsts = np.array([episode.first_frame for episode in episodes])
-    indices = np.array([episode.index for episode in episodes], np.int32)
+    place = partial(bisect_right, episodes, key=lambda episode: episode.first_frame)
+    here = episodes[max(0, place(frames.start) - 1) : place(frames.stop - 1)]
+    firsts = np.array([episode.first_frame for episode in here])
+    indices = np.array([episode.index for episode in here], np.int32)
     numbers = np.arange(frames.start, frames.stop)
     position = np.searchsorted(firsts, numbers, side="right") - 1
     return indices[position], (numbers - firsts[position]).astype(np.int32)

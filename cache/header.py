@@ -1,36 +1,52 @@
-"""Does `cache.json` agree with itself? A header may be exchanged, edited, or made up."""
+"""Does a cache's manifest agree with itself? It may be exchanged, edited, or made up."""
 
 from collections.abc import Iterator
 
-from vla.cache.metadata import CacheMetadata
+import numpy as np
+
+from vla.cache.metadata import CacheMetadata, content_sha256_of, fingerprint_of, recipe_of
 from vla.cache.shard import POSITIONS
 from vla.cache.stream import ACTION
 
 
-def header_problems(metadata: CacheMetadata, due_fingerprint: str) -> Iterator[str]:
-    """Say in words where a header contradicts itself.
-
-    Args:
-        metadata: what it says.
-        due_fingerprint: that follows from what it says.
-    """
-    if metadata.fingerprint != due_fingerprint:
-        yield f"has fingerprint {metadata.fingerprint}, what it says of itself gives {due_fingerprint}"
-    first = 0
-    for episode in metadata.episodes:
-        if episode.first_frame != first:
-            yield f"starts episode {episode.index} at frame {episode.first_frame}, not {first}"
-            break
-        first += episode.length
-    else:
-        if first != metadata.num_frames:
-            yield f"has episodes of {first} frames together, num_frames says {metadata.num_frames}"
-    if len({episode.index for episode in metadata.episodes}) != len(metadata.episodes):
-        yield "has two episodes of the same number"
+def header_problems(metadata: CacheMetadata) -> Iterator[str]:
+    """Say in words where a manifest contradicts itself, whatever its format."""
+    if metadata.format_version >= 3:
+        yield from _name_problems(metadata)
+    yield from _episode_problems(metadata)
     if metadata.texts is not None and metadata.texts.tasks != metadata.tasks:
         yield "has features of other task texts than its episodes have"
     yield from _stream_problems(metadata)
-    yield from _shard_problems(metadata)
+
+
+def _name_problems(metadata: CacheMetadata) -> Iterator[str]:
+    recipe = recipe_of(metadata.dataset, metadata.streams, metadata.augmentation)
+    if metadata.recipe != recipe:
+        yield f"has recipe {metadata.recipe}, what it says of itself gives {recipe}"
+    table = metadata.episodes
+    content = content_sha256_of(table.content, table.task, table.tasks)
+    if metadata.dataset.content_sha256 != content:
+        yield "has another content than its episodes have"
+    due = fingerprint_of(recipe, content)
+    if metadata.fingerprint != due:
+        yield f"has fingerprint {metadata.fingerprint}, what it says of itself gives {due}"
+
+
+def _episode_problems(metadata: CacheMetadata) -> Iterator[str]:
+    table, parts = metadata.episodes, metadata.parts
+    if len(np.unique(table.number)) != len(table) or table.number.min() < 0:
+        yield "has two episodes of the same number"
+    if len({part.id for part in parts}) != len(parts):
+        yield "has two parts of the same name"
+    outside = (table.part < 0) | (table.part >= len(parts)) | (table.length < 1)
+    if outside.any():
+        yield f"has no part or no frames for episode {table.number[outside][0]}"
+        return
+    frames = np.array([part.frames for part in parts], np.int64)[table.part]
+    outside = (table.first_row < 0) | (table.first_row + table.length > frames)
+    if outside.any():
+        part = parts[table.part[outside][0]]
+        yield f"has episode {table.number[outside][0]} end behind the {part.frames} frames of part {part.id}"
 
 
 def _stream_problems(metadata: CacheMetadata) -> Iterator[str]:
@@ -54,17 +70,3 @@ def _stream_problems(metadata: CacheMetadata) -> Iterator[str]:
             if values is not None and len(values) != stream.channels:
                 yield (f"has {len(values)} values in statistics.{stream.name}.{key}, not {stream.channels}")
                 return
-
-
-def _shard_problems(metadata: CacheMetadata) -> Iterator[str]:
-    """Shards are numbered through, and all are full but the last."""
-    count = -(-metadata.num_frames // metadata.frames_per_shard)
-    if len(metadata.shards) != count:
-        yield f"lists {len(metadata.shards)} shards, {metadata.num_frames} frames make {count}"
-        return
-    for number, shard in enumerate(metadata.shards):
-        first = number * metadata.frames_per_shard
-        frames = min(metadata.frames_per_shard, metadata.num_frames - first)
-        if (shard.file, shard.frames) != (f"shards/{number:05d}.safetensors", frames):
-            yield f"lists shard {number} as {shard.file} with {shard.frames} frames, not {frames}"
-            return

@@ -1,23 +1,33 @@
-"""What a feature cache says of itself: the contents of `cache.json`, format 2.
+"""What a feature cache says of itself: the contents of `cache.json`, format 3, and of its table of episodes.
 
-Two caches hold the same values exactly when their fingerprints agree. The fingerprint covers what decides
-them: the dataset's content, and of each stream its name, kind, type, shape and origin, that is the dataset's
-column or the encoder with its weights, arithmetic and settings. It leaves out what does not: paths, names,
-machine, batch and shard size.
+A cache is a list of episodes and the immutable parts where they lie. Two names tell caches apart:
+
+    recipe        what decides values apart from the demonstrations: of each stream its name, kind, type,
+                  shape and origin, that is the dataset's column or the encoder with its weights, arithmetic
+                  and settings; augmentation, frames a second. It stays when a dataset grows, and
+                  folders end in it
+    fingerprint   the recipe and the content of the listed episodes, in order: two caches hold the same values
+                  exactly when their fingerprints agree. Policies note it
+
+Neither covers what changes no value: paths, names, machine, batch and shard size, how episodes are
+numbered, which files and parts they lie in.
 """
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
+import numpy as np
 from pydantic import Field, JsonValue
 
 from vla.base.strict import StrictModel, Width
-from vla.cache.episodes import Count, Episode
+from vla.cache.episodes import Count, Episodes
 from vla.cache.shard import ShardHeader, ShardLayout
 from vla.cache.stream import ACTION, STATE, Stream
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -49,7 +59,8 @@ class DatasetIdentity(StrictModel):
     format: str
     """For example `lerobot-v3.0`."""
     content_sha256: Sha256
-    """Over the relative names and bytes of the files that were read."""
+    """Over what the episodes hold and their task texts, in order; in formats 1 and 2 over names and bytes of
+    files."""
     episodes: tuple[Count, ...] | None = None
     """The episodes that were chosen, by the dataset's own numbers; None is all of them."""
     fps: Annotated[float, Field(gt=0)]
@@ -78,7 +89,7 @@ class EncoderIdentity(StrictModel):
     @property
     def digest(self) -> str:
         """Name it by what decides its numbers, 12 hexadecimal digits."""
-        return _digest(self.model_dump(mode="json", exclude={"id", "revision"}))
+        return digest_of(self.model_dump(mode="json", exclude={"id", "revision"}))
 
     def same_as(self, other: "EncoderIdentity", *, arithmetic: bool = False) -> bool:
         """Tell whether another one writes the same streams.
@@ -122,14 +133,6 @@ class Statistics(StrictModel):
     q99: Floats | None = None
 
 
-class Shard(StrictModel):
-    """One file of consecutive frames."""
-
-    file: Annotated[str, Field(pattern=r"^shards/[0-9]{5,}\.safetensors$")]
-    frames: PositiveInt
-    sha256: Sha256
-
-
 class Texts(StrictModel):
     """The features of the task texts, in a file of their own; see `vla.cache.texts`."""
 
@@ -140,27 +143,60 @@ class Texts(StrictModel):
     """Of the file's bytes."""
 
 
-class CacheMetadata(StrictModel):
-    """The whole of `cache.json`."""
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Episodes that were written together, and never change."""
 
-    format_version: Literal[1, 2]
-    """1 was read by `vla.cache.version1`; what is written is 2."""
-    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    id: str
+    """12 hexadecimal digits over the recipe and the contents of its episodes; shards name it."""
+    folder: str
+    """Relative to the cache."""
+    frames: int
+    episodes: int
+    frames_per_shard: int
+    checksums: tuple[str, ...] | None = None
+    """Of each shard, in formats 1 and 2; format 3 has them in a table beside the shards."""
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.frames // self.frames_per_shard)
+
+    def frame_range(self, shard: int) -> range:
+        """Frames of a shard, counted within the part."""
+        first = shard * self.frames_per_shard
+        return range(first, min(first + self.frames_per_shard, self.frames))
+
+    def file(self, shard: int) -> str:
+        """Name the file of a shard, relative to the cache."""
+        name = f"shards/{shard:05d}.safetensors"
+        return name if self.folder == "." else f"{self.folder}/{name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheMetadata:
+    """What a cache holds, whatever format it is in."""
+
+    format_version: int
+    """1 and 2 are read by `vla.cache.version1` and `version2`; what is written is 3."""
+    recipe: str
+    fingerprint: str
     dataset: DatasetIdentity
-    streams: Annotated[tuple[Stream, ...], Field(min_length=1)]
+    streams: tuple[Stream, ...]
     """In the order in which a policy concatenates them: what encoders wrote, sensors, state, action."""
     encoders: dict[str, EncoderIdentity]
     """By their digests, which streams name."""
     augmentation: Augmentation
     """What encoders wrote has 1 + `augmentation.variants` variants a frame; the first is the frame itself."""
-    num_frames: PositiveInt
-    frames_per_shard: PositiveInt
-    episodes: Annotated[tuple[Episode, ...], Field(min_length=1)]
+    episodes: Episodes
+    parts: tuple[Part, ...]
     statistics: dict[str, Statistics]
-    """Of each stream."""
-    shards: tuple[Shard, ...]
+    """Of each stream, over the frames of the listed episodes."""
     texts: Texts | None = None
     """Only where it was asked for. Not part of the fingerprint: it changes no stream."""
+
+    @property
+    def num_frames(self) -> int:
+        return self.episodes.num_frames
 
     @property
     def variants(self) -> int:
@@ -170,7 +206,7 @@ class CacheMetadata(StrictModel):
     @property
     def tasks(self) -> tuple[str, ...]:
         """The different task texts of the episodes, in order of appearance."""
-        return tuple(dict.fromkeys(episode.task for episode in self.episodes))
+        return self.episodes.tasks
 
     @property
     def encoder(self) -> EncoderIdentity | None:
@@ -200,15 +236,11 @@ class CacheMetadata(StrictModel):
         """Return the stream of a name; raises KeyError where there is none."""
         return {stream.name: stream for stream in self.streams}[name]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the contents of `cache.json`; `texts` only where there are some."""
-        return self.model_dump(mode="json", exclude=None if self.texts else {"texts"})
-
-    def layout(self, shard: int) -> ShardLayout:
+    def layout(self, part: int, shard: int) -> ShardLayout:
         """Return what the file of a shard must hold."""
-        first = shard * self.frames_per_shard
-        frames = min(self.frames_per_shard, self.num_frames - first)
-        header = ShardHeader(fingerprint=self.fingerprint, first_frame=first, frames=frames)
+        there = self.parts[part]
+        frames = there.frame_range(shard)
+        header = ShardHeader(part=there.id, first_frame=frames.start, frames=len(frames))
         layout = ShardLayout.planned(header, self.streams, self.variants)
         return layout.renamed(self.tensor_names) if self.format_version == 1 else layout
 
@@ -219,18 +251,39 @@ class CacheMetadata(StrictModel):
         return {s.name: f"{prefix if s.made_by else ''}{s.name}" for s in self.streams}
 
 
-def fingerprint(dataset: DatasetIdentity, streams: tuple[Stream, ...], augmentation: Augmentation) -> str:
-    """Identify a cache by what decides its values."""
-    return _digest(
+def recipe_of(dataset: DatasetIdentity, streams: tuple[Stream, ...], augmentation: Augmentation) -> str:
+    """Identify what decides a cache's values, apart from the demonstrations."""
+    return digest_of(
         {
             "format_version": FORMAT_VERSION,
-            "dataset": [dataset.content_sha256, dataset.episodes, dataset.keys],
+            "fps": dataset.fps,
+            "keys": dataset.keys,
             "streams": [stream.model_dump(mode="json") for stream in streams],
             "augmentation": augmentation.model_dump(mode="json") if augmentation.variants else None,
         }
     )
 
 
-def _digest(value: Any) -> str:
+def fingerprint_of(recipe: str, content_sha256: str) -> str:
+    """Identify a cache by its recipe and its episodes."""
+    return digest_of([recipe, content_sha256])
+
+
+def content_sha256_of(contents: np.ndarray, task: np.ndarray, tasks: Sequence[str]) -> str:
+    """Identify demonstrations by what they hold.
+
+    Args:
+        contents: uint8 [episodes, 32], their identities in order.
+        task: [episodes], the row of each in `tasks`.
+        tasks: the different texts in order of appearance.
+    """
+    whole = hashlib.sha256(np.ascontiguousarray(contents, np.uint8).tobytes())
+    whole.update(np.ascontiguousarray(task, "<i4").tobytes())
+    whole.update(json.dumps(list(tasks)).encode())
+    return whole.hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """Return 12 hexadecimal digits that name a JSON value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,35 +1,34 @@
-"""Read a feature cache. Shards are memory-mapped: opening is instant, and pages come as they are touched."""
+"""Read a feature cache. Shards are mapped as they are touched: opening takes no time and little memory."""
 
-import ctypes
 import json
-import mmap
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from pydantic import ValidationError
 from torch import Tensor
 
 from vla.base.errors import CacheError
-from vla.base.files import sha256_of
 from vla.base.strict import explain
-from vla.cache import version1
+from vla.cache import version1, version2
+from vla.cache.checked import forget_checks
+from vla.cache.frames import Frames
 from vla.cache.header import header_problems
-from vla.cache.metadata import FORMAT_VERSION, CacheMetadata, fingerprint
-from vla.cache.shard import map_shard, not_finite
+from vla.cache.manifest import Manifest
+from vla.cache.metadata import FORMAT_VERSION, CacheMetadata
+from vla.cache.part import read_checksums
+from vla.cache.shard import not_finite, wrong_checksums
 from vla.cache.stream import Stream
 from vla.cache.texts import read_texts
 
 MAX_HEADER_BYTES = 256 << 20
-"""Of `cache.json`; a million episodes take 100 MB."""
+"""Of `cache.json`; in formats 1 and 2 a million episodes took 100 MB."""
 OTHER_BYTES = "has other bytes than cache.json promises (sha256 differs): a flipped bit, or it was exchanged"
 
 
 class FeatureCache:
-    """A finished feature cache, of format 2 or 1.
+    """A finished feature cache, of format 3, 2 or 1.
 
     Args:
         folder: a cache directory, or a folder that holds exactly one.
@@ -47,7 +46,7 @@ class FeatureCache:
         self.folder = find_cache(Path(folder))
         self.metadata = read_metadata(self.folder)
         self.streams: dict[str, Stream] = {stream.name: stream for stream in self.metadata.streams}
-        self._tensors = self.metadata.tensor_names
+        self._frames = Frames(self.folder, self.metadata)
 
     @property
     def num_frames(self) -> int:
@@ -58,15 +57,18 @@ class FeatureCache:
         """Variants of each frame; number 0 is the frame itself."""
         return self.metadata.variants
 
-    @cached_property
+    @property
     def nbytes(self) -> int:
-        """Bytes of all tensors, that is memory needed to hold the cache."""
-        return sum(tensor.nbytes for shard in self._shards for tensor in shard.values())
+        """Bytes of all streams, that is memory needed to hold the cache."""
+        return self.num_frames * sum(
+            stream.nbytes * (1 if stream.made_by is None else self.variants)
+            for stream in self.streams.values()
+        )
 
-    @cached_property
-    def _shards(self) -> list[dict[str, Tensor]]:
-        files = [self.folder / shard.file for shard in self.metadata.shards]
-        return [map_shard(path, self.metadata.layout(k)) for k, path in enumerate(files)]
+    def files(self) -> list[Path]:
+        """Return the shards that hold its frames."""
+        parts = self.metadata.parts
+        return [self.folder / parts[part].file(number) for part, number in self._frames.shards()]
 
     def rows(
         self, name: str, frames: Int64[Tensor, "n"], variants: Int64[Tensor, "n"] | None = None
@@ -78,27 +80,18 @@ class FeatureCache:
             frames: numbers, in any order.
             variants: which variant of each, of what an encoder wrote; None takes the frames themselves.
         """
-        stream, tensor = self.streams[name], self._tensors[name]
-        gathered = torch.empty((len(frames), *stream.shape), dtype=stream.torch_dtype)
-        shard_of = frames // self.metadata.frames_per_shard
-        row = frames % self.metadata.frames_per_shard
-        for shard in sorted(set(shard_of.tolist())):
-            here, source = shard_of == shard, self._shards[shard][tensor]
-            if stream.made_by is None:
-                gathered[here] = source[row[here]]
-            else:
-                variant = 0 if variants is None else variants[here]
-                gathered[here] = source[row[here], variant]
-        return gathered
+        return self._frames.rows(self.streams[name], frames, variants)
 
     def all(self, name: str) -> Tensor:
         """Return one stream of all frames, [frames, *shape] or [frames, variants, *shape], in memory."""
-        return torch.cat([shard[self._tensors[name]] for shard in self._shards])
+        return torch.cat(list(self._frames.pieces(name, self._frames.runs)))
 
     def frame(self, number: int) -> dict[str, Tensor]:
         """Return all streams of one frame, [*shape] or [variants, *shape]."""
-        shard, row = divmod(number, self.metadata.frames_per_shard)
-        return {name: self._shards[shard][tensor][row] for name, tensor in self._tensors.items()}
+        (part,), (row,) = self._frames.places(np.array([number]))
+        shard, row = divmod(int(row), self.metadata.parts[part].frames_per_shard)
+        tensors = self._frames.shard(int(part), shard)
+        return {name: tensors[tensor][row] for name, tensor in self.metadata.tensor_names.items()}
 
     def text_features(self) -> Float32[Tensor, "tasks dim"]:
         """Return the features of the task texts, in the order of `metadata.tasks`; read and checked now.
@@ -110,40 +103,33 @@ class FeatureCache:
 
     def not_finite(self) -> str | None:
         """Name the first value that is NaN or infinite; None if there is none. Reads everything."""
-        for number, shard in enumerate(self._shards):
-            for name, episode, frame in not_finite(shard):
-                where = f"'{name}' is not finite at episode {episode}, frame {frame}"
-                return f"{self.folder / self.metadata.shards[number].file}: {where}"
+        table, runs = self.metadata.episodes, self._frames.runs
+        for name in self.streams:
+            first = 0
+            for piece in self._frames.pieces(name, runs):
+                for _, row in not_finite({name: piece}):
+                    episode = int(table.find(np.array([first + row]))[0])
+                    frame = first + row - int(table.first_frame[episode])
+                    at = f"episode {table.number[episode]}, frame {frame}"
+                    return f"{self.folder}: '{name}' is not finite at {at}"
+                first += len(piece)
         return None
 
     def require_checksums(self) -> None:
-        """Read every shard once and compare it with its checksum.
+        """Read every shard that holds its frames once and compare it with its checksum.
 
         Raises:
             CacheError: a shard's bytes are not those that were written; the message names it.
         """
-        wrong = checksum_damage(self.folder, self.metadata, range(len(self.metadata.shards)))
+        wrong = checksum_damage(self.folder, self.metadata, self._frames.shards())
         if wrong:
-            path = self.folder / self.metadata.shards[wrong[0]].file
+            part, number = wrong[0]
+            path = self.folder / self.metadata.parts[part].file(number)
             raise CacheError(f"shard {path} {OTHER_BYTES}", folder=self.folder, remedy="mend")
 
     def expect_random_reads(self) -> None:
-        """Prepare for `rows` of frames all over the cache; reading from start to end becomes slower.
-
-        By default every touched row of a mapped file brings its neighbours along, up to 128 KiB for 1.5.
-        """
-        if not hasattr(mmap, "MADV_RANDOM"):
-            return
-        for shard in self._shards:
-            for tensor in shard.values():
-                advise_range(tensor.data_ptr(), tensor.nbytes, mmap.MADV_RANDOM)
-
-
-def advise_range(start: int, length: int, advice: int) -> None:
-    """Give advice about the pages that some addresses lie in; it may be ignored, so failing is no error."""
-    first = start // mmap.PAGESIZE * mmap.PAGESIZE
-    size = ctypes.c_size_t(start + length - first)
-    ctypes.CDLL(None).madvise(ctypes.c_void_p(first), size, ctypes.c_int(advice))
+        """Prepare for `rows` of frames all over the cache; reading from start to end becomes slower."""
+        self._frames.expect_random_reads()
 
 
 def find_cache(folder: Path) -> Path:
@@ -162,13 +148,13 @@ def find_cache(folder: Path) -> Path:
     if found:
         names = ", ".join(path.name for path in found)
         raise CacheError(f"{folder} holds {len(found)} caches ({names})", folder=found[0], remedy="choose")
-    if (folder / "shards").is_dir() or list(folder.glob("*/shards")):
+    if any((folder / name).is_dir() or list(folder.glob(f"*/{name}")) for name in ("parts", "shards")):
         raise CacheError(f"the cache in {folder} is not finished", folder=folder, remedy="finish")
     raise CacheError(f"no feature cache in {folder}", folder=folder, remedy="make")
 
 
 def read_metadata(folder: Path) -> CacheMetadata:
-    """Read and check `cache.json`, of format 2 or 1.
+    """Read and check `cache.json` and the table of episodes, of format 3, 2 or 1.
 
     Raises:
         CacheError: it is not JSON, of another format version, or not of the right form.
@@ -177,47 +163,52 @@ def read_metadata(folder: Path) -> CacheMetadata:
     try:
         if path.stat().st_size > MAX_HEADER_BYTES:
             raise _bad_header(path, f"has more than {MAX_HEADER_BYTES >> 20} MiB")
-        raw = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        raw = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise _bad_header(path, f"cannot be read ({error})") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
-    if version not in (1, FORMAT_VERSION):
-        found = f"has format version {str(version)[:20]}, this vla reads {FORMAT_VERSION} and 1"
+    models: dict[int, type[version1.Header] | type[version2.Header] | type[Manifest]]
+    models = {1: version1.Header, 2: version2.Header, FORMAT_VERSION: Manifest}
+    model = models.get(version) if isinstance(version, int) else None
+    if model is None:
+        found = f"has format version {str(version)[:20]}, this vla reads {FORMAT_VERSION}, 2 and 1"
         raise _bad_header(path, f"{found}; install the vla that wrote it")
-    model: type[version1.Header] | type[CacheMetadata] = version1.Header if version == 1 else CacheMetadata
     try:
         header = model.model_validate(raw)
-        metadata = header.metadata() if isinstance(header, version1.Header) else header
     except ValidationError as error:
         raise _bad_header(path, explain(error, model)[:300]) from error
-    if wrong := next(header_problems(metadata, _due_fingerprint(metadata)), None):
+    if isinstance(header, Manifest):
+        try:
+            metadata = header.metadata(folder)
+        except CacheError as error:
+            if path.read_bytes() != text:  # another list of episodes has just taken its place
+                return read_metadata(folder)
+            raise _bad_header(folder / header.episodes.file, str(error)) from error
+    else:
+        assert isinstance(header, version1.Header | version2.Header)
+        metadata = header.metadata()
+        if wrong := next(header.problems(metadata), None):
+            raise _bad_header(path, wrong)
+    if wrong := next(header_problems(metadata), None):
         raise _bad_header(path, wrong)
     return metadata
-
-
-def _due_fingerprint(metadata: CacheMetadata) -> str:
-    if metadata.format_version == 1 and metadata.encoder is not None:
-        return version1.fingerprint(
-            metadata.dataset, metadata.encoder, metadata.encoded, metadata.augmentation
-        )
-    return fingerprint(metadata.dataset, metadata.streams, metadata.augmentation)
 
 
 def _bad_header(path: Path, what: str) -> CacheError:
     return CacheError(f"{path} {what}", folder=path.parent, remedy="rewrite")
 
 
-def checksum_damage(folder: Path, metadata: CacheMetadata, shards: Iterable[int]) -> list[int]:
-    """Return which of some shards are missing, or have other bytes than `cache.json` promises."""
-    numbers = list(shards)
+def checksum_damage(
+    folder: Path, metadata: CacheMetadata, shards: list[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Return which of some shards, by part and number, are missing or have other bytes than was written.
 
-    def is_wrong(number: int) -> bool:
-        shard = metadata.shards[number]
-        try:
-            return sha256_of(folder / shard.file) != shard.sha256
-        except OSError:
-            return True
-
-    with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter lock
-        wrong = pool.map(is_wrong, numbers)
-        return [number for number, bad in zip(numbers, wrong, strict=True) if bad]
+    Raises:
+        CacheError: a part's checksums cannot be read.
+    """
+    sums = {part: read_checksums(folder, metadata.parts[part]) for part in {part for part, _ in shards}}
+    files = [(folder / metadata.parts[part].file(number), sums[part][number]) for part, number in shards]
+    if wrong := wrong_checksums(files):
+        forget_checks(folder)
+    return [shards[k] for k in wrong]

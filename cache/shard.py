@@ -1,16 +1,17 @@
 """One shard: a safetensors file of consecutive frames.
 
     <stream>        [frames, *shape], or [frames, variants, *shape] of what an encoder wrote
-    episode_index   int32 [frames]
+    episode_index   int32 [frames]   counted within the part
     frame_index     int32 [frames]   counted within the episode
 
-The header's metadata has one entry, `shard`, a JSON object {fingerprint, first_frame, frames}. One
+The header's metadata has one entry, `shard`, a JSON object {part, first_frame, frames}. One
 entry only: safetensors writes several in an order that changes from run to run, and the same frames
 must give the same bytes.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from vla.base.errors import CacheError
-from vla.base.files import write_atomically
+from vla.base.files import sha256_of, write_atomically
 from vla.cache.stream import Stream
 
 POSITIONS = ("episode_index", "frame_index")
@@ -31,9 +32,10 @@ DTYPES = {"uint8": "U8", "float16": "F16", "float32": "F32", "int32": "I32"}
 
 @dataclass(frozen=True, kw_only=True)
 class ShardHeader:
-    """Which frames of which cache a shard holds."""
+    """Which frames of which part a shard holds."""
 
-    fingerprint: str
+    part: str
+    """In formats 1 and 2 the fingerprint of the cache, whose only part it was."""
     first_frame: int
     frames: int
 
@@ -68,8 +70,8 @@ class ShardLayout:
     def difference(self, planned: "ShardLayout") -> str | None:
         """Say in words how this layout differs from the planned one; None if it does not."""
         found, due = self.header, planned.header
-        if found.fingerprint != due.fingerprint:
-            return f"belongs to cache {found.fingerprint}, this one is {due.fingerprint}"
+        if found.part != due.part:
+            return f"belongs to part {found.part}, this one is {due.part}"
         if found != due:
             return (
                 f"holds {found.frames} frames from frame {found.first_frame} on, "
@@ -100,7 +102,7 @@ def read_layout(path: Path) -> ShardLayout:
         raise CacheError("is missing")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = ShardHeader(**json.loads(file.metadata()["shard"]))
+            header = _header(json.loads(file.metadata()["shard"]))
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 not a dict
             tensors = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except (OSError, SafetensorError) as error:
@@ -109,6 +111,11 @@ def read_layout(path: Path) -> ShardLayout:
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CacheError("has no entry 'shard' in its header that says what it holds") from error
     return ShardLayout(header=header, tensors=tensors)
+
+
+def _header(said: dict[str, Any]) -> ShardHeader:
+    part = said.pop("fingerprint") if "fingerprint" in said else said.pop("part")
+    return ShardHeader(part=part, **said)
 
 
 def damage(path: Path, planned: ShardLayout) -> str | None:
@@ -132,14 +139,20 @@ def map_shard(path: Path, planned: ShardLayout) -> dict[str, torch.Tensor]:
                 return {name: file.get_tensor(name) for name in planned.tensors}
         except (OSError, SafetensorError) as error:
             wrong = f"cannot be read ({error})"
-    raise CacheError(f"shard {path} {wrong}", folder=path.parents[1], remedy="mend")
+    raise CacheError(f"shard {path} {wrong}", folder=cache_of(path), remedy="mend")
 
 
-def not_finite(shard: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
-    """Name stream, episode and frame of the first value of each stream that is NaN or infinite.
+def cache_of(shard: Path) -> Path:
+    """Return the cache of a shard: `<cache>/parts/<id>/shards/…`, before format 3 `<cache>/shards/…`."""
+    part = shard.parents[1]
+    return part.parents[1] if part.parent.name == "parts" else part
+
+
+def not_finite(shard: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Name stream and row of the first value of each stream that is NaN or infinite.
 
     Args:
-        shard: arrays or tensors by name, the positions among them.
+        shard: arrays or tensors by name.
     """
     for name, values in shard.items():
         array = np.asarray(values)
@@ -147,5 +160,18 @@ def not_finite(shard: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
             continue
         finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
         if not finite.all():
-            row = int(finite.argmin())
-            yield name, int(shard["episode_index"][row]), int(shard["frame_index"][row])
+            yield name, int(finite.argmin())
+
+
+def wrong_checksums(shards: Sequence[tuple[Path, str]]) -> list[int]:
+    """Return which of some shards, given with their SHA-256, are missing or have other bytes."""
+
+    def is_wrong(shard: tuple[Path, str]) -> bool:
+        path, due = shard
+        try:
+            return sha256_of(path) != due
+        except OSError:
+            return True
+
+    with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter lock
+        return [number for number, wrong in enumerate(pool.map(is_wrong, shards)) if wrong]

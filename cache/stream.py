@@ -15,6 +15,7 @@ Arrays have leading axes: [frames] in a shard, [frames, variants] where a stream
 [batch, obs_horizon] in a training batch and for a live policy.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -59,6 +60,11 @@ class Stream(StrictModel):
     def channels(self) -> int:
         """Length of the last axis: what statistics are kept of."""
         return self.shape[-1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one frame."""
+        return math.prod(self.shape) * self.numpy_dtype.itemsize
 
     def describe(self) -> str:
         """Name it for people: `lidar (points, float32 [64, 4])`."""

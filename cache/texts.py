@@ -19,7 +19,8 @@ from vla.base.errors import CacheError
 from vla.base.files import sha256_bytes, write_atomically
 from vla.cache.metadata import CacheMetadata, TextIdentity, Texts
 
-FILES = {1: "language.safetensors", 2: "texts.safetensors"}
+FILE = "texts.safetensors"
+FILES = {1: "language.safetensors", 2: FILE, 3: FILE}
 """By format version of the cache."""
 
 

@@ -1,30 +1,30 @@
 """Read the header of a cache of format 1, which knew SigLIP features of RGB cameras and nothing else.
 
-Its shards are read as they are, its header becomes one of format 2 in memory: features are streams of kind
+Its shards are read as they are, its header becomes one of format 3 in memory: features are streams of kind
 tokens, written by a SigLIP encoder. Nothing is encoded, and no file is changed.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from vla.base.strict import StrictModel, Width
-from vla.cache.episodes import Count, Episode
+from vla.cache.episodes import Count, Episodes
 from vla.cache.metadata import (
     Augmentation,
     CacheMetadata,
     DatasetIdentity,
     EncoderIdentity,
     Floats,
-    PositiveInt,
     Sha256,
-    Shard,
     Statistics,
     Texts,
 )
 from vla.cache.stream import ACTION, STATE, Stream
+from vla.cache.version2 import Listing, old_header_problems, the_only_part
 
 IMAGES = {"hdf5-act": "observations/images/"}
 """Where a camera lies in the dataset, by its format; else as LeRobot has it."""
@@ -74,29 +74,23 @@ class _Features(StrictModel):
     std: Floats
 
 
-class Header(StrictModel):
+class Header(Listing):
     """The whole of `cache.json`, format 1."""
 
     format_version: Literal[1]
-    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
     dataset: _Dataset
     encoder: _Encoder
     preprocessing: _Preprocessing
     camera_names: Annotated[tuple[str, ...], Field(min_length=1)]
-    augmentation: Augmentation
     state_dim: Width
     action_dim: Width
-    num_frames: PositiveInt
-    frames_per_shard: PositiveInt
-    episodes: Annotated[tuple[Episode, ...], Field(min_length=1)]
     state_statistics: _Vector
     action_statistics: _Vector
     feature_statistics: dict[str, _Features]
-    shards: tuple[Shard, ...]
     language: Texts | None = None
 
     def metadata(self) -> CacheMetadata:
-        """Say the same in the words of format 2."""
+        """Say the same in the words of format 3."""
         encoder = encoder_identity(self.encoder.model_dump(), self.preprocessing.model_dump(mode="json"))
         shape = (self.encoder.tokens, self.encoder.feature_dim)
         values = self.num_frames * (1 + self.augmentation.variants) * self.encoder.tokens
@@ -106,6 +100,7 @@ class Header(StrictModel):
         dataset = made.model_dump(exclude={"state_key", "action_key"})
         return CacheMetadata(
             format_version=1,
+            recipe="",
             fingerprint=self.fingerprint,
             dataset=DatasetIdentity(**dataset, keys=keys),
             streams=(
@@ -128,15 +123,20 @@ class Header(StrictModel):
                 ACTION: Statistics(**self.action_statistics.model_dump()),
             },
             texts=self.language,
-            **{
-                name: getattr(self, name)
-                for name in ("augmentation", "num_frames", "frames_per_shard", "episodes", "shards")
-            },
+            augmentation=self.augmentation,
+            episodes=Episodes.of(self.episodes),
+            parts=(the_only_part(self.fingerprint, self.num_frames, self.frames_per_shard, self.shards),),
         )
+
+    def problems(self, metadata: CacheMetadata) -> Iterator[str]:
+        """Say in words where the header contradicts itself."""
+        assert metadata.encoder is not None
+        due = fingerprint(metadata.dataset, metadata.encoder, metadata.encoded, metadata.augmentation)
+        yield from old_header_problems(self, due)
 
 
 def encoder_identity(encoder: dict[str, Any], preprocessing: dict[str, Any]) -> EncoderIdentity:
-    """Say in the words of format 2 which SigLIP encoder a cache or a policy of format 1 names."""
+    """Say in today's words which SigLIP encoder a cache or a policy of format 1 names."""
     return EncoderIdentity(
         type="siglip",
         id=encoder["id"],

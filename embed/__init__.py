@@ -11,8 +11,9 @@ from vla.embed.datasets.dataset_config import DatasetConfig
 from vla.embed.encoders.encoder import ENCODERS, Encoder, EncoderConfig, encoder_config
 from vla.embed.encoders.pixels import PixelsConfig
 from vla.embed.encoders.siglip import SiglipConfig
-from vla.embed.engine import EmbedReport, embed
+from vla.embed.engine import embed
 from vla.embed.frozen_encoder import FrozenEncoder
+from vla.embed.report import EmbedReport
 
 __all__ = [
     "ENCODERS",

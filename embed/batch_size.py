@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from vla.base.files import write_json
-from vla.cache import CacheSpec
 from vla.embed.encoders.encoder import EncoderConfig
 from vla.embed.frozen_encoder import FrozenEncoder
 
@@ -39,21 +38,22 @@ def block_frames(batch_size: int, cameras: int) -> int:
     return max(BLOCK_FRAMES, batch_size // cameras)
 
 
-def settle_batch_size(encoder: FrozenEncoder, config: EncoderConfig, spec: CacheSpec, folder: Path) -> int:
+def settle_batch_size(encoder: FrozenEncoder, config: EncoderConfig, images: int, folder: Path) -> int:
     """Return the batch size of a cache: as configured, as written down, or measured now.
 
     Args:
         encoder: loaded.
         config: 0 images a pass lets this function choose.
-        spec: of the cache.
+        images: that are going to be encoded.
         folder: the cache directory.
     """
-    images = spec.num_frames * len(encoder.reads) * spec.variants
-    if config.batch_size or encoder.device.type != "cuda" or images < FEWEST_IMAGES:
+    if config.batch_size or encoder.device.type != "cuda":
         return encoder.batch_size
     path = folder / FILE
     if path.is_file():
         return int(json.loads(path.read_bytes())["batch_size"])
+    if images < FEWEST_IMAGES:
+        return encoder.batch_size
     with torch.compiler.set_stance("force_eager"):  # compiling five sizes would take minutes
         chosen = best_batch_size(lambda size: measured_rate(encoder, size))
     encoder.forget_passes()  # none of them has compiled anything

@@ -1,79 +1,44 @@
-"""The encode loop: every frame of every camera through the frozen encoder, once.
+"""From a dataset to a cache: what is there already, what is new, and the manifest over both.
 
-    FrameSource.read ─> augment ──(a thread, some blocks ahead)──> FrozenEncoder.encode_into
-     decode, resize                                                 several passes at a time │
-     (its own threads)                                              (vla.base.threads)       │
-            │ state, action, sensors                                                         │
-            └──────────> the arrays of a shard, from CacheWriter.allocate <──────────────────┘
-                            │ CacheWriter.write, when the last pass has ended
-                            shards/00000.safetensors
-
-Blocks are cut from the start of each shard, so a shard's bytes do not depend on where an earlier run was
-interrupted.
+open_source        the demonstrations
+episode_contents   who they are
+plan_cache         what is to be held of them
+plan_growth        what is there, here or beside, and what is new
+encode_shards      what is new
+_finish            part.json of what was written, then cache.json
 """
 
+import shutil
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from vla.base.distributed import World
-from vla.base.errors import DatasetError, EncoderError
-from vla.base.files import write_atomically
-from vla.base.interrupt import Signals, deferred
+from vla.base.errors import CacheError, EncoderError
+from vla.base.files import remove_leftovers, write_atomically
+from vla.base.interrupt import deferred
 from vla.base.lock import exclusive
-from vla.base.prefetch import prefetch
-from vla.base.progress import Progress
-from vla.base.threads import compute_threads, num_workers
-from vla.cache import (
-    Augmentation,
-    CacheConfig,
-    CacheSpec,
-    CacheWriter,
-    DatasetIdentity,
-    Texts,
-)
-from vla.embed.batch_size import block_frames, for_large_batches, settle_batch_size
+from vla.cache import Augmentation, CacheConfig, CacheMetadata, CacheSpec, Texts
+from vla.cache.checked import CheckedShards
+from vla.cache.metadata import digest_of
+from vla.cache.part import read_header
+from vla.cache.part_writer import PartWriter
+from vla.cache.reader import read_metadata
+from vla.cache.texts import FILE as TEXTS
+from vla.embed.batch_size import for_large_batches, settle_batch_size
 from vla.embed.datasets import FrameSource, open_source
-from vla.embed.datasets.content import FileWatch
 from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.embed.earlier_formats import copy_cache, earlier_cache
+from vla.embed.encode import encode_shards
 from vla.embed.encoders.encoder import EncoderConfig
-from vla.embed.format_1 import cache_of_format_1, copy_cache
-from vla.embed.frozen_encoder import FrozenEncoder, Views
+from vla.embed.frozen_encoder import FrozenEncoder
+from vla.embed.growth import Growth, plan_growth
+from vla.embed.identities import episode_contents
+from vla.embed.report import EmbedReport, report_of, report_of_earlier
 from vla.embed.resting import say_what_rests
-from vla.embed.tasks import embed_tasks
-from vla.embed.transforms import augment
-
-FRAMES_AHEAD = 128
-"""Frames that wait for the encoder, of all variants together; 75 MB of three cameras at 256 x 256. The
-decoder is a block or two further."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedReport:
-    """What `embed` did."""
-
-    cache: str
-    """The cache directory."""
-    fingerprint: str
-    frames: int
-    cameras: tuple[str, ...]
-    streams: tuple[str, ...]
-    """All that the cache holds, by name."""
-    shards: int
-    shards_encoded: int
-    """Shards of this run; the others were there already."""
-    encoder: str
-    seconds: float
-    images_per_s: float
-    """Of this run; 0 if there was nothing to do."""
-    texts: int
-    """Different task texts whose features the cache has; 0 without language."""
+from vla.embed.tasks import NewTexts, embed_tasks, keep_texts
 
 
 def embed(
@@ -82,10 +47,13 @@ def embed(
     cache: CacheConfig,
     augmentation: Augmentation | None = None,
     notes: Mapping[str, bytes] | None = None,
+    *,
+    dry_run: bool = False,
 ) -> EmbedReport:
-    """Encode a dataset into a feature cache below `cache.path`, or finish one that was interrupted.
+    """Encode into a feature cache below `cache.path` what is new in a dataset, and leave out what is gone.
 
-    A finished cache of format 1 that holds the same is left as it is, and named.
+    Interrupted work goes on. A finished cache of format 1 or 2 that holds the same is left as it is, and
+    named.
 
     Args:
         dataset: the demonstrations.
@@ -93,6 +61,7 @@ def embed(
         cache: where it goes.
         augmentation: further variants of each frame; None is none.
         notes: further files of the cache, by name.
+        dry_run: only say what would be done.
 
     Raises:
         DatasetError: the demonstrations cannot be read, or change while they are.
@@ -104,62 +73,71 @@ def embed(
     started = time.monotonic()
     with World.join() as world, deferred() as signals:
         source = open_source(dataset, encoder.workers)
-        files = source.watch()  # before they are hashed: whatever changes from here on is noticed
+        files = source.watch()  # before they are read: whatever changes from here on is noticed
         frozen = FrozenEncoder.load(for_large_batches(encoder), source.camera_names)
-        identity = world.broadcast(source.identity() if world.is_main else None)
-        spec = plan_cache(source, identity, frozen, cache, augmentation or Augmentation())
-        name = f"{Path(dataset.path).resolve().name}-{Path(encoder.id).name}"
-        folder = Path(cache.path) / f"{name}-{spec.fingerprint}"
-        (earlier,) = world.broadcast((cache_of_format_1(folder.parent, spec),) if world.is_main else None)
-        missing: Sequence[int] = ()
+        contents = episode_contents(source, files, Path(cache.path), world)
+        spec = plan_cache(source, contents, frozen, cache, augmentation or Augmentation())
+        folder = Path(cache.path) / cache_name(source, encoder, spec.recipe)
+        (earlier,) = world.broadcast((earlier_cache(folder, source, spec),) if world.is_main else None)
         if earlier is not None and (earlier.metadata.texts is not None or not encoder.language):
-            folder, texts = earlier.folder, earlier.metadata.texts
+            return report_of_earlier(earlier, frozen, time.monotonic() - started, dry_run=dry_run)
+        before = _finished(folder, spec)
+        if before is not None:  # the same encoder, wherever it lay when it made most of the cache
+            spec = replace(spec, encoders=before.encoders)
+        checked = CheckedShards(folder.parent)
+        if dry_run:
+            growth = plan_growth(folder, spec, checked, link=False)
+            texts: Texts | NewTexts | None = before.texts if before else None
         else:
-            writer = CacheWriter(folder, spec)
             with exclusive(folder) if world.is_main else nullcontext():
                 if world.is_main:
-                    writer.remove_leftovers()
+                    _remove_leftovers(folder)
                 # Before the frames: a checkpoint without text tower is found out before hours of work.
-                texts = embed_tasks(encoder, writer) if world.is_main and encoder.language else None
+                tasks = tuple(dict.fromkeys(episode.task for episode in spec.episodes))
+                there = before.texts if before else None
+                if not world.is_main:
+                    texts = None
+                elif encoder.language:
+                    texts = embed_tasks(encoder, dataset.path, folder, tasks, there)
+                else:
+                    texts = keep_texts(folder, tasks, there)
                 if world.is_main and earlier is not None:
-                    copy_cache(earlier, writer)  # it lacks texts, and cannot be given any
-                missing = world.broadcast(writer.missing_shards() if world.is_main else None)
+                    copy_cache(earlier, folder, spec)  # it lacks texts, and cannot be given any
+                growth = world.broadcast(plan_growth(folder, spec, checked) if world.is_main else None)
+                images = growth.frames * len(frozen.reads) * spec.variants
                 frozen.batch_size = world.broadcast(
-                    settle_batch_size(frozen, encoder, spec, folder) if world.is_main else None
+                    settle_batch_size(frozen, encoder, images, folder) if world.is_main else None
                 )
+                writers = growth.writers(folder, spec)
+                if world.is_main:
+                    for writer in writers.values():
+                        writer.remove_leftovers()
+                        writer.begin()
+                world.barrier()
                 # A run of neighbouring shards each: files are then read in order, mostly by one rank.
-                mine = world.share(missing)
-                encode_shards(source, frozen, writer, mine, files, signals, quiet=not world.is_main)
+                mine = [(writers[part], shard) for part, shard in world.share(growth.missing)]
+                encode_shards(
+                    source, contents, frozen, mine, files, signals, spec.augmentation, quiet=not world.is_main
+                )
                 world.barrier()
                 if world.is_main:
-                    _finish(writer, texts, notes or {}, changed=bool(missing))
-        if world.is_main:
+                    _finish(folder, spec, growth, before, texts, notes or {})
+                    for writer in writers.values():
+                        checked.note(writer.checksums())
+                    checked.save()
+        if world.is_main and not dry_run:
             say_what_rests(folder)
-    seconds = time.monotonic() - started
-    images = sum(len(spec.frame_range(shard)) for shard in missing) * len(frozen.reads) * spec.variants
-    return EmbedReport(
-        cache=str(folder),
-        fingerprint=folder.name.rpartition("-")[2],
-        frames=spec.num_frames,
-        cameras=frozen.reads,
-        streams=tuple(stream.name for stream in spec.streams),
-        shards=spec.num_shards,
-        shards_encoded=len(missing),
-        encoder=frozen.identity.describe(),
-        seconds=round(seconds, 3),
-        images_per_s=round(images / seconds, 1),
-        texts=len(texts.tasks) if texts else 0,
-    )
+    return report_of(folder, spec, frozen, growth, before, texts, time.monotonic() - started, dry_run=dry_run)
 
 
 def plan_cache(
     source: FrameSource,
-    dataset: DatasetIdentity,
+    contents: Sequence[bytes],
     encoder: FrozenEncoder,
     cache: CacheConfig,
     augmentation: Augmentation,
 ) -> CacheSpec:
-    """Say what a cache is going to hold; its fingerprint follows from that.
+    """Say what a cache is going to hold; its names follow from that.
 
     Raises:
         EncoderError: the encoder writes a stream that is called as one of the dataset.
@@ -171,126 +149,73 @@ def plan_cache(
             "too; call the sensor otherwise: dataset.streams"
         )
     return CacheSpec(
-        dataset=dataset,
+        dataset=source.identity(contents),
         streams=(*encoder.writes, *kept),
         encoders={encoder.identity.digest: encoder.identity},
         episodes=source.episodes,
+        contents=tuple(contents),
         shard_frames=cache.shard_frames,
         augmentation=augmentation,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """Frames on their way to the encoder, with the places where their results go."""
+def cache_name(source: FrameSource, encoder: EncoderConfig, recipe: str) -> str:
+    """Name a cache's directory: `<dataset>-<encoder>-<recipe>`, the same when the dataset grows.
 
-    shard: int
-    arrays: dict[str, np.ndarray]
-    """Of the shard; what needs no encoder is filled in."""
-    rows: range
-    """Of the shard."""
-    variants: Sequence[Views]
-    """The frames themselves and their augmented variants, at the encoder's size."""
-
-    @property
-    def here(self) -> slice:
-        return slice(self.rows.start, self.rows.stop)
-
-
-def encode_shards(
-    source: FrameSource,
-    encoder: FrozenEncoder,
-    writer: CacheWriter,
-    shards: Sequence[int],
-    files: FileWatch,
-    signals: Signals,
-    *,
-    quiet: bool = False,
-) -> None:
-    """Encode and write the given shards, decoding ahead of the encoder across shard borders.
-
-    Args:
-        source: the demonstrations.
-        encoder: the frozen encoder; called from several threads.
-        writer: of the cache.
-        shards: numbers of those to encode.
-        files: the dataset's; no shard is written once one of them has changed.
-        signals: looked at between shards.
-        quiet: show no progress.
+    Chosen episodes are a cache of their own, beside that of all.
     """
-    spec, workers, written = writer.spec, num_workers(encoder.device), [s.name for s in encoder.writes]
-    size = block_frames(encoder.batch_size, len(encoder.reads))
-    blocks = prefetch(
-        _blocks(source, encoder, writer, shards, size), max(2, FRAMES_AHEAD // (size * spec.variants))
+    chosen = source.chosen
+    some = "" if chosen is None else f".{len(chosen)}-{digest_of(chosen)[:6]}"
+    return f"{Path(source.path).resolve().name}{some}-{Path(encoder.id).name}-{recipe}"
+
+
+def _finished(folder: Path, spec: CacheSpec) -> CacheMetadata | None:
+    """Return what the cache said of itself until now; None if it said nothing that can be read."""
+    try:
+        found = read_metadata(folder)
+    except CacheError:
+        return None
+    return found if found.recipe == spec.recipe else None
+
+
+def _remove_leftovers(folder: Path) -> None:
+    remove_leftovers(folder)
+    for begun in folder.glob("parts/*.linking"):
+        shutil.rmtree(begun)
+
+
+def _finish(
+    folder: Path,
+    spec: CacheSpec,
+    growth: Growth,
+    before: CacheMetadata | None,
+    texts: Texts | NewTexts | None,
+    notes: Mapping[str, bytes],
+) -> None:
+    """Finish the parts that were written, and write the manifest if it changes."""
+    writers = growth.writers(folder, spec)
+    for writer in writers.values():
+        writer.finish()
+    for part in growth.parts:
+        if read_header(folder, part) is None:  # all shards were there, and a kill came before this
+            PartWriter(folder, part).finish()
+    texts = texts.write(folder) if isinstance(texts, NewTexts) else texts
+    same = (
+        before is not None and not writers and (before.fingerprint, before.texts) == (spec.fingerprint, texts)
     )
-    begun: deque[tuple[Block, list[Future[None]]]] = deque()
-    done = 0
-    total = sum(len(spec.frame_range(shard)) for shard in shards)
-    signals.stop_if_asked("nothing is encoded yet")
-
-    def finish(block: Block, passes: list[Future[None]]) -> None:
-        nonlocal done
-        for encoded in passes:
-            encoded.result()
-        progress.update(len(block.rows))
-        if block.rows.stop == len(spec.frame_range(block.shard)):
-            files.require_unchanged()
-            writer.write(block.shard, block.arrays)
-            done += 1
-            signals.stop_if_asked(f"{done} shards of this run are kept, and all before it")
-
-    with (
-        Progress("embed", total, unit="frames", quiet=quiet) as progress,
-        compute_threads(encoder.device, workers) as pool,
-    ):
-        try:
-            for block in blocks:
-                passes = []
-                whole = dict.fromkeys(encoder.reads, range(len(block.rows)))
-                for variant, views in enumerate(block.variants):
-                    out = {name: block.arrays[name][block.here, variant] for name in written}
-                    passes += [
-                        pool.submit(encoder.encode_into, views, rows, out) for rows in encoder.passes(whole)
-                    ]
-                begun.append((block, passes))
-                # Enough to do for all while the oldest is waited for.
-                while sum(len(later) for _, later in list(begun)[1:]) >= workers:
-                    finish(*begun.popleft())
-            while begun:
-                finish(*begun.popleft())
-        except DatasetError:
-            files.require_unchanged()  # if a file has changed, that is what is wrong
-            raise
-
-
-def _blocks(
-    source: FrameSource, encoder: FrozenEncoder, writer: CacheWriter, shards: Sequence[int], size: int
-) -> Iterator[Block]:
-    """Decode and prepare frames, shard after shard; they come at the encoder's size."""
-    spec, image_size = writer.spec, encoder.encoder.image_size
-    for shard in shards:
-        arrays, first = writer.allocate(shard), 0
-        for block in source.read(spec.frame_range(shard), size, image_size):
-            rows = range(first, first + len(block))
-            for stream in spec.streams:
-                if stream.made_by is None:
-                    arrays[stream.name][rows.start : rows.stop] = block.streams[stream.name]
-            views = {name: block.streams[name] for name in encoder.reads}
-            variants = [
-                {
-                    camera: augment(frames, block.episode_index, camera, variant, spec.augmentation)
-                    for camera, frames in views.items()
-                }
-                for variant in range(spec.variants)
-            ]
-            yield Block(shard=shard, arrays=arrays, rows=rows, variants=variants)
-            first = rows.stop
-
-
-def _finish(writer: CacheWriter, texts: Texts | None, notes: Mapping[str, bytes], *, changed: bool) -> None:
-    if changed or writer.finished() is None:
-        writer.finish(texts)
-    elif texts is not None:
-        writer.add_texts(texts)
+    if not (same and before is not None and _lists(before, spec, growth)):
+        spec.write_manifest(folder, growth.parts, texts)
+    for part_folder in growth.superfluous:
+        shutil.rmtree(part_folder)
+    if texts is None:
+        (folder / TEXTS).unlink(missing_ok=True)
     for file, data in notes.items():
-        write_atomically(writer.folder / file, data)
+        path = folder / file
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomically(path, data)
+
+
+def _lists(before: CacheMetadata, spec: CacheSpec, growth: Growth) -> bool:
+    """Tell whether a manifest lists these episodes, under their numbers, and these parts."""
+    numbers = [episode.index for episode in spec.episodes]
+    return before.episodes.number.tolist() == numbers and before.parts == tuple(p.part for p in growth.parts)

@@ -70,7 +70,8 @@ def reencode_problems(
     """
     made = cache.metadata
     source = open_source(dataset)
-    if source.identity().content_sha256 != made.dataset.content_sha256:
+    whole = source.identity().content_sha256 if made.format_version > 2 else source.files_sha256()
+    if whole != made.dataset.content_sha256:
         raise CacheError(
             f"{dataset.path} is not what {cache.folder} was made from, its content differs; "
             "name the one that is: --dataset DIR"
@@ -107,10 +108,12 @@ def _differences(
     made = cache.metadata
     block = next(source.read(range(frame, frame + 1), 1, encoder.encoder.image_size))
     views = {name: block.streams[name] for name in encoder.reads}
+    episode = int(made.episodes.find(np.array([frame]))[0])
+    # In formats 1 and 2 an episode had its variants by its number.
+    number = int(block.episode_index[0]).to_bytes(8, "little")
+    content = made.episodes.content[episode].tobytes() or number
     variants = [
-        encoder.encode(
-            {name: augment(v, block.episode_index, name, k, made.augmentation) for name, v in views.items()}
-        )
+        encoder.encode({name: augment(v, content, name, k, made.augmentation) for name, v in views.items()})
         for k in range(made.variants)
     ]
     stored = {name: tensor.numpy() for name, tensor in cache.frame(frame).items()}

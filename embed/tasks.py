@@ -1,20 +1,43 @@
 """The task texts of a cache through the text tower, once each."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load
+
 from vla.base.errors import DatasetError
-from vla.cache import CacheWriter, Texts
-from vla.cache.texts import FILES, texts_damage, write_texts
+from vla.base.progress import say
+from vla.cache import TextIdentity, Texts
+from vla.cache.texts import FILE, texts_damage, write_texts
 from vla.embed.encoders.encoder import EncoderConfig
 
 
-def embed_tasks(encoder: EncoderConfig, writer: CacheWriter) -> Texts:
-    """Write the features of a cache's task texts, unless the same text tower has written them before.
+@dataclass(frozen=True)
+class NewTexts:
+    """Features of task texts that are written when the cache's episodes are."""
+
+    encoder: TextIdentity
+    tasks: tuple[str, ...]
+    features: np.ndarray
+    """float32 [tasks, dim]"""
+
+    def write(self, folder: Path) -> Texts:
+        """Write the file; return what `cache.json` shall say of it."""
+        return write_texts(folder / FILE, self.encoder, self.tasks, self.features)
+
+
+def embed_tasks(
+    encoder: EncoderConfig, dataset: str, folder: Path, tasks: tuple[str, ...], there: Texts | None
+) -> Texts | NewTexts:
+    """Encode a cache's task texts, unless the same text tower has done so before.
 
     Args:
         encoder: the checkpoint of the cache; its text tower is used.
-        writer: of the cache, which need not be finished.
-
-    Returns:
-        What `cache.json` shall say of them.
+        dataset: its name, for messages.
+        folder: of the cache.
+        tasks: the different texts in order of appearance.
+        there: what the cache has until now.
 
     Raises:
         DatasetError: no episode has a task text.
@@ -22,12 +45,32 @@ def embed_tasks(encoder: EncoderConfig, writer: CacheWriter) -> Texts:
     """
     from vla.embed.encoders.text import FrozenTextEncoder
 
-    spec, path = writer.spec, writer.folder / FILES[2]
-    tasks = tuple(dict.fromkeys(episode.task for episode in spec.episodes))
     if not any(tasks):
-        raise DatasetError(f"no episode of {spec.dataset.path} has a task text; leave --language out")
-    tower, finished = FrozenTextEncoder.load(encoder), writer.finished()
-    there = finished.texts if finished else None
-    if there and there.encoder == tower.identity and texts_damage(path, there) is None:
+        raise DatasetError(f"no episode of {dataset} has a task text; leave --language out")
+    tower = FrozenTextEncoder.load(encoder)
+    same = there is not None and (there.encoder, there.tasks) == (tower.identity, tasks)
+    if same and there is not None and texts_damage(folder / FILE, there) is None:
         return there
-    return write_texts(path, tower.identity, tasks, tower.encode(tasks))
+    return NewTexts(tower.identity, tasks, tower.encode(tasks))
+
+
+def keep_texts(folder: Path, tasks: tuple[str, ...], there: Texts | None) -> Texts | NewTexts | None:
+    """Keep the features that a cache has, for the texts that its episodes have now; nothing is encoded.
+
+    Args:
+        folder: of the cache.
+        tasks: the different texts in order of appearance.
+        there: what the cache has until now.
+
+    Returns:
+        None if there are none, or if one is missing.
+    """
+    if there is None or there.tasks == tasks:
+        return there
+    rows = {task: row for row, task in enumerate(there.tasks)}
+    new = [task for task in tasks if task not in rows]
+    if new or texts_damage(folder / FILE, there) is not None:
+        say("the cache has no features of its task texts any more (there are others now); add --language")
+        return None
+    features = load((folder / FILE).read_bytes())["features"][[rows[task] for task in tasks]]
+    return NewTexts(there.encoder, tasks, np.ascontiguousarray(features))

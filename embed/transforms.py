@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -82,32 +82,26 @@ def normalise(frames: UInt8[Tensor, "n H W 3"], spec: Preprocessing) -> Float[Te
 
 
 def augment(
-    frames: UInt8[np.ndarray, "n h w 3"],
-    episode_index: Int32[np.ndarray, "n"],
-    camera: str,
-    variant: int,
-    spec: Augmentation,
+    frames: UInt8[np.ndarray, "n h w 3"], content: bytes, camera: str, variant: int, spec: Augmentation
 ) -> UInt8[np.ndarray, "n h w 3"]:
-    """Return one variant of some frames.
+    """Return one variant of some frames of an episode.
 
     It is the same for all frames of an episode and camera: a policy sees two frames of it at a time, and the
-    world does not jump between them. Its parameters are functions of (seed, variant, episode, camera).
+    world does not jump between them. Its parameters are functions of (seed, variant, episode, camera), the
+    episode by its content: it keeps its variants when it gets another number.
 
     Args:
         frames: of one camera.
-        episode_index: the episode of each.
+        content: the identity of their episode.
         camera: its name.
         variant: 0 is the frames themselves.
         spec: ranges and seed.
     """
     if variant == 0:
         return frames
-    augmented = np.empty_like(frames)
-    for episode in np.unique(episode_index):
-        rows = episode_index == episode
-        rng = np.random.default_rng([spec.seed, variant, int(episode), zlib.crc32(camera.encode())])
-        augmented[rows] = _colour(_shift(frames[rows], rng, spec), rng, spec)
-    return augmented
+    episode = int.from_bytes(content[:8], "little")
+    rng = np.random.default_rng([spec.seed, variant, episode, zlib.crc32(camera.encode())])
+    return _colour(_shift(frames, rng, spec), rng, spec)
 
 
 def _shift(frames: np.ndarray, rng: np.random.Generator, spec: Augmentation) -> np.ndarray:

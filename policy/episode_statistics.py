@@ -4,7 +4,9 @@ See docs/decisions/0017-statistics-of-the-training-episodes.md.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -24,7 +26,7 @@ def of_episodes(cache: FeatureCache, episodes: Sequence[int]) -> CacheMetadata:
     """
     vectors = vectors_of(cache, episodes)
     header = cache.metadata
-    return header.model_copy(update={"statistics": {**header.statistics, **vectors}}) if vectors else header
+    return replace(header, statistics={**header.statistics, **vectors}) if vectors else header
 
 
 def vectors_of(cache: FeatureCache, episodes: Sequence[int]) -> dict[str, Statistics]:
@@ -33,7 +35,7 @@ def vectors_of(cache: FeatureCache, episodes: Sequence[int]) -> dict[str, Statis
         return {}
     frames = frames_of(cache, episodes)
     return {
-        stream.name: vector_statistics(cache.all(stream.name)[frames].numpy())
+        stream.name: vector_statistics([cache.all(stream.name)[frames].numpy()])
         for stream in cache.metadata.streams
         if stream.kind == "vector" and stream.made_by is None
     }
@@ -41,5 +43,7 @@ def vectors_of(cache: FeatureCache, episodes: Sequence[int]) -> dict[str, Statis
 
 def frames_of(cache: FeatureCache, episodes: Sequence[int]) -> Int64[Tensor, "frames"]:
     """Return the numbers of all frames of some episodes, given by position."""
-    chosen = [cache.metadata.episodes[position] for position in episodes]
-    return torch.cat([torch.arange(e.first_frame, e.first_frame + e.length) for e in chosen])
+    known, chosen = cache.metadata.episodes, np.asarray(episodes)
+    lengths = known.length[chosen].astype(np.int64)
+    starts = known.first_frame[chosen] - (lengths.cumsum() - lengths)
+    return torch.from_numpy(np.arange(lengths.sum()) + np.repeat(starts, lengths))

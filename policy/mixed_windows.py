@@ -65,7 +65,7 @@ class MixedWindows:
     def numbering(self, member: int, episodes: Sequence[int]) -> Numbering:
         """Number the windows of some episodes of a cache, given by position in it."""
         known = self._mixture.members[member].cache.metadata.episodes
-        return Numbering([known[position] for position in episodes], int(self._starts[member]))
+        return Numbering(known, episodes, int(self._starts[member]))
 
     def batch(self, current: Int64[Tensor, "B"], random: Random | None = None) -> Batch:
         """Cut the windows with these current frames, in this order.

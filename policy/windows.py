@@ -6,6 +6,7 @@ no window is ever copied or stored: the whole data path of a training step is a 
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from vla.base.errors import ConfigError
 from vla.base.horizons import Horizons
 from vla.base.memory import available_memory
-from vla.cache import ACTION, TASK, Episode, FeatureCache, Stream
+from vla.cache import ACTION, TASK, Episodes, FeatureCache, Stream
 from vla.policy.batch import Batch
 from vla.policy.mixture import AnyCache
 from vla.policy.nn.normalize import Standardize
@@ -68,12 +69,10 @@ class Windows:
         if not resident:
             cache.expect_random_reads()
         episodes = cache.metadata.episodes
-        self._first = torch.tensor([episode.first_frame for episode in episodes], device=device)
-        lengths = torch.tensor([episode.length for episode in episodes], device=device)
-        self._last = self._first + lengths - 1
+        self._first = torch.from_numpy(episodes.first_frame).to(device)
+        self._last = self._first + torch.from_numpy(episodes.length).to(device) - 1
         self._texts = cache.text_features().to(device) if texts else None
-        rows = {task: row for row, task in enumerate(cache.metadata.tasks)}
-        self._task = torch.tensor([rows[episode.task] for episode in episodes], device=device)
+        self._task = torch.from_numpy(episodes.task).to(device)
 
     def frames_of(self, episodes: Sequence[int]) -> Int64[Tensor, "windows"]:
         """Return the current frames of all windows of some episodes, given by position in the cache."""
@@ -82,7 +81,7 @@ class Windows:
 
     def numbering(self, episodes: Sequence[int]) -> "Numbering":
         """Number the windows of some episodes, given by position in the cache."""
-        return Numbering([self._cache.metadata.episodes[position] for position in episodes])
+        return Numbering(self._cache.metadata.episodes, episodes)
 
     def batch(self, current: Int64[Tensor, "B"], random: Random | None = None) -> Batch:
         """Cut the windows with these current frames.
@@ -142,12 +141,14 @@ class Numbering:
 
     Args:
         episodes: of one cache.
+        chosen: positions of some of them.
         offset: frames of other caches before it.
     """
 
-    def __init__(self, episodes: Sequence[Episode], offset: int = 0) -> None:
-        lengths = torch.tensor([episode.length for episode in episodes], dtype=torch.int64)
-        firsts = torch.tensor([episode.first_frame for episode in episodes], dtype=torch.int64)
+    def __init__(self, episodes: Episodes, chosen: Sequence[int], offset: int = 0) -> None:
+        places = np.asarray(chosen, np.int64)
+        lengths = torch.from_numpy(episodes.length[places].astype(np.int64))
+        firsts = torch.from_numpy(episodes.first_frame[places])
         self._ends = lengths.cumsum(0)
         self._shift = firsts - (self._ends - lengths) + offset
 
@@ -188,4 +189,5 @@ def split_episodes(count: int, held_out: int, of: str = "") -> tuple[list[int], 
     if held_out >= count:
         raise ConfigError(f"train.val_episodes = {held_out} leaves none of {count} episodes{of} to train on")
     validation = [(2 * i + 1) * count // (2 * held_out) for i in range(held_out)]
-    return [i for i in range(count) if i not in set(validation)], validation
+    held = set(validation)
+    return [i for i in range(count) if i not in held], validation

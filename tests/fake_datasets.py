@@ -102,12 +102,16 @@ def write_dataset(
     episodes_per_file: int = 1,
     sensors: Mapping[str, Sequence[int]] | None = None,
     nested: Nested = "lists",
+    shows: Sequence[int] | None = None,
 ) -> Path:
     """Write a LeRobotDataset; v2.1 always has a file an episode.
+
+    Episode k holds what episode `shows[k]` of another fake dataset does; as a rule its own.
 
     Sensors are columns `observation.<name>`, given by the shape of a frame: `nested` as lists of lists, as
     the `Array2D` of the `datasets` library, or flat, when only info.json knows the shape.
     """
+    shown = range(len(lengths)) if shows is None else shows
     kinds: dict[str, Kind] = dict(cameras) if cameras else dict.fromkeys(CAMERAS, "image")
     per_file = episodes_per_file if version == "v3.0" else 1
     sensors = sensors or {}
@@ -134,7 +138,12 @@ def write_dataset(
             "episode_index": first,
         }
         tables = [
-            _with_sensors(_table(episode, lengths, kinds, size, state_dim), episode, sensors, nested)
+            _with_sensors(
+                _table(episode, lengths, kinds, size, state_dim, shown[episode]),
+                shown[episode],
+                sensors,
+                nested,
+            )
             for episode in group
         ]
         path = root / info["data_path"].format(**place)
@@ -146,7 +155,7 @@ def write_dataset(
         for k, (camera, kind) in enumerate(kinds.items()):
             if kind == "video":
                 key = f"observation.images.{camera}"
-                frames = np.concatenate([camera_images(e, k, lengths[e], size) for e in group])
+                frames = np.concatenate([camera_images(shown[e], k, lengths[e], size) for e in group])
                 write_video(root / info["video_path"].format(video_key=key, **place), frames)
         rows += [_row(episode, first, lengths, kinds, place["file_index"]) for episode in group]
     (root / "meta").mkdir()
@@ -172,11 +181,13 @@ def write_hdf5(
     storage: Literal["raw", "padded", "strings", "varying"] = "raw",
     task: str | None = TASK,
     sensors: Mapping[str, Sequence[int]] | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Path:
-    """Write ACT's folder of episodes, its images raw or as JPEG in one of three forms."""
+    """Write ACT's folder of episodes, numbered as told, its images raw or as JPEG in one of three forms."""
     root.mkdir(parents=True, exist_ok=True)
     for episode, length in enumerate(lengths):
-        with h5py.File(root / f"episode_{episode}.hdf5", "w") as file:
+        number = episode if numbers is None else numbers[episode]
+        with h5py.File(root / f"episode_{number}.hdf5", "w") as file:
             file.attrs["sim"] = True
             if task is not None:
                 file.attrs["task"] = task
@@ -222,17 +233,22 @@ def _features(kinds: Mapping[str, Kind], size: tuple[int, int], state_dim: int) 
 
 
 def _table(
-    episode: int, lengths: Sequence[int], kinds: Mapping[str, Kind], size: tuple[int, int], state_dim: int
+    episode: int,
+    lengths: Sequence[int],
+    kinds: Mapping[str, Kind],
+    size: tuple[int, int],
+    state_dim: int,
+    shown: int,
 ) -> pa.Table:
     length, first = lengths[episode], sum(lengths[:episode])
     columns: dict[str, Any] = {}
     types: dict[str, Any] = {}
     for k, (camera, kind) in enumerate(kinds.items()):
         if kind == "image":
-            key, images = f"observation.images.{camera}", camera_images(episode, k, length, size)
+            key, images = f"observation.images.{camera}", camera_images(shown, k, length, size)
             columns[key] = [{"bytes": png(image), "path": None} for image in images]
             types[key] = datasets.Image()
-    for key, values in zip(("observation.state", "action"), vectors(episode, length, state_dim), strict=True):
+    for key, values in zip(("observation.state", "action"), vectors(shown, length, state_dim), strict=True):
         columns[key] = list(values)
         types[key] = datasets.Sequence(datasets.Value("float32"), length=state_dim)
     columns |= {

@@ -12,7 +12,7 @@ from fakes import fake_images, write_tokenizer, write_two_tower_checkpoint
 from safetensors.numpy import load_file, save_file
 
 from vla.config import PipelineConfig
-from vla.embed.engine import EmbedReport
+from vla.embed.report import EmbedReport
 from vla.policy.training.run import find_policy
 from vla.rollout.live import LivePolicy
 from vla.stages import embed, load_live, train

@@ -1,7 +1,8 @@
 """Small real things for tests: datasets, encoder checkpoints, caches."""
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +34,8 @@ from vla.cache import (
     FeatureCache,
     Stream,
 )
-from vla.cache.episodes import positions
+from vla.cache.shard import POSITIONS
+from vla.cache.tables import digest_rows, table_bytes
 
 Policy = TypeVar("Policy", bound=nn.Module)
 VISION = {
@@ -134,7 +136,9 @@ def fake_spec(
         ),
         "shard_frames": shard_frames,
     }
-    return CacheSpec(**{**values, **changes})
+    values |= changes
+    made_of = [f"{values['dataset'].content_sha256} {i} {n}".encode() for i, n in enumerate(lengths)]
+    return CacheSpec(**{"contents": tuple(hashlib.sha256(data).digest() for data in made_of), **values})
 
 
 def fake_frames(spec: CacheSpec, shard: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -151,8 +155,7 @@ def fake_frames(spec: CacheSpec, shard: int, seed: int = 0) -> dict[str, np.ndar
             arrays[stream.name][:] = rng.integers(0, 256, shape)
         else:
             arrays[stream.name][:] = rng.normal(size=shape)
-    episode_index, frame_index = positions(spec.episodes, frames)
-    return {**arrays, "episode_index": episode_index, "frame_index": frame_index}
+    return arrays | dict(zip(POSITIONS, spec.part.positions(shard), strict=True))
 
 
 def write_cache(root: Path, spec: CacheSpec | None = None) -> FeatureCache:
@@ -167,8 +170,9 @@ def write_cache(root: Path, spec: CacheSpec | None = None) -> FeatureCache:
 
 def written(folder: Path, seed: int, content: str, **changes: Any) -> FeatureCache:
     """Write a cache with an identity of its own; actions and states are seed + 1 times as large."""
-    spec = fake_spec(**{"dim": 4, "state_dim": 3, "action_dim": 2, **changes})
-    spec = replace(spec, dataset=spec.dataset.model_copy(update={"content_sha256": content * 64}))
+    values = {"dim": 4, "state_dim": 3, "action_dim": 2, **changes}
+    dataset = fake_spec(**values).dataset.model_copy(update={"content_sha256": content * 64})
+    spec = fake_spec(**values, dataset=dataset)
     writer = CacheWriter(folder, spec)
     for shard in writer.missing_shards():
         arrays = fake_frames(spec, shard, seed)
@@ -177,6 +181,23 @@ def written(folder: Path, seed: int, content: str, **changes: Any) -> FeatureCac
         writer.write(shard, arrays)
     writer.finish()
     return FeatureCache(folder)
+
+
+def shard_file(cache: Path, number: int = 0) -> Path:
+    """Return where a shard of a cache of one part lies."""
+    (part,) = (cache / "parts").iterdir()
+    return part / f"shards/{number:05d}.safetensors"
+
+
+def reseal(cache: Path) -> None:
+    """Write down the checksums that the shards of a cache of one part have now."""
+    shards = sorted(shard_file(cache).parent.iterdir())
+    part = shards[0].parents[1]
+    sums = table_bytes({"sha256": digest_rows([hashlib.sha256(p.read_bytes()).digest() for p in shards])})
+    (part / "shards.parquet").write_bytes(sums)
+    header = json.loads((part / "part.json").read_bytes())
+    header["shards_sha256"] = hashlib.sha256(sums).hexdigest()
+    (part / "part.json").write_text(json.dumps(header))
 
 
 def awake_agent(agent: Policy, seed: int = 0) -> Policy:

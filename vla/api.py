@@ -65,7 +65,7 @@ def embed(
     settings: Settings | None = None,
     config: str | Path | None = None,
 ) -> "FeatureCache":
-    """Encode every frame of a dataset once; interrupted work goes on when called again.
+    """Encode every frame of a dataset once; called again, it goes on, and encodes what is new.
 
     Args:
         dataset: a directory, or `owner/name` on the Hub.

@@ -102,6 +102,7 @@ def _cache(path: Path) -> dict[str, Any]:
         "kind": "feature cache",
         "path": str(cache.folder),
         "fingerprint": metadata.fingerprint,
+        "recipe": metadata.recipe or "none, of an earlier format",
         "dataset": metadata.dataset.path,
         "encoder": "; ".join(made.describe() for made in metadata.encoders.values()) or "none",
         "streams": [stream.describe() for stream in metadata.streams],
@@ -109,7 +110,8 @@ def _cache(path: Path) -> dict[str, Any]:
         "variants": metadata.variants,
         "episodes": len(metadata.episodes),
         "frames": metadata.num_frames,
-        "shards": len(metadata.shards),
+        "parts": len(metadata.parts),
+        "shards": len(cache.files()),
         "texts": (
             f"{len(metadata.tasks)} task texts, {metadata.texts.encoder.feature_dim} values each"
             if metadata.texts

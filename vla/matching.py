@@ -113,7 +113,7 @@ def _cache_table(cache: "FeatureCache") -> "CacheConfig":
     saved = cache.folder / "pipeline.toml"
     table = read_tables(saved).get("cache", {}) if saved.is_file() else {}
     asked = table.get("shard_frames") if isinstance(table, dict) else None
-    return CacheConfig(path=str(cache.folder), shard_frames=asked or cache.metadata.frames_per_shard)
+    return CacheConfig(path=str(cache.folder), shard_frames=asked or cache.metadata.parts[0].frames_per_shard)
 
 
 def _contradictions(name: str, asked: "StrictModel", made: "StrictModel") -> Iterator[str]:

@@ -1,22 +1,63 @@
-"""The bytes of a dataset: hashed before it is read, wherever it lies, and watched while it is read.
+"""What identifies demonstrations: each episode by what its streams are made of; and files that are watched.
 
-A cache is named after the bytes that were there when it was begun. Features of other bytes must never get
-into it, so every shard is written only if the files still are the same ones then.
+The content of an episode is the SHA-256 over the digests of its streams, in order: numbers by their values,
+images by their encoded bytes, videos by the packets that their frames need (`vla.embed.datasets.packets`).
+Which file holds an episode, under which number, and what lies beside it does not matter; two encodings of the
+same pixels are different episodes. Features of other bytes must never get into a cache, so every shard is
+written only if the files still are the same ones then.
 """
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from vla.base.errors import DatasetError
 from vla.base.files import sha256_of
+from vla.cache.stream import Stream
 from vla.embed.datasets.folder import DatasetFolder
 
 
-def content_sha256(folder: DatasetFolder, files: Sequence[str], settings: Sequence[str] = ()) -> str:
-    """Hash the relative names and bytes of some files of a dataset.
+class EpisodeContent:
+    """The content of one episode, taken in piece by piece.
+
+    Args:
+        streams: of the dataset, in order.
+    """
+
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        self._streams = {stream.name: stream for stream in streams}
+        self._hashes = {stream.name: hashlib.sha256() for stream in streams}
+
+    def add_numbers(self, name: str, values: np.ndarray) -> None:
+        """Take in the next frames of a stream of numbers, [n, *shape]."""
+        self._hashes[name].update(np.ascontiguousarray(values, "<f4").tobytes())
+
+    def add_images(self, name: str, encoded: Iterable[bytes]) -> None:
+        """Take in the next frames of a camera, an image each."""
+        for image in encoded:
+            self._hashes[name].update(len(image).to_bytes(8, "little"))
+            self._hashes[name].update(image)
+
+    def add(self, name: str, data: bytes) -> None:
+        """Take in anything else that decides a stream."""
+        self._hashes[name].update(data)
+
+    def digest(self) -> bytes:
+        """Return the identity, 32 bytes."""
+        whole = hashlib.sha256()
+        for name, stream in self._streams.items():
+            shape = [] if stream.kind == "image" else list(stream.shape)
+            whole.update(f"{name}\0{stream.kind}\0{shape}\0".encode())
+            whole.update(self._hashes[name].digest())
+        return whole.digest()
+
+
+def files_sha256(folder: DatasetFolder, files: Sequence[str], settings: Sequence[str] = ()) -> str:
+    """Hash names and bytes of some files of a dataset, by which caches of formats 1 and 2 were named.
 
     Args:
         folder: the dataset.
@@ -53,6 +94,11 @@ class FileWatch:
         self._name, self._root = name, root
         self._stamps = {file: self._stamp(file) for file in files}
 
+    @property
+    def stamps(self) -> Mapping[str, tuple[int, int, int] | None]:
+        """Size, time of change and inode number of each file; None for one that is not there."""
+        return self._stamps
+
     def require_unchanged(self) -> None:
         """Look at the files again.
 
@@ -64,7 +110,7 @@ class FileWatch:
                 raise DatasetError(
                     f"{self._name}: {file} {'has changed' if now else 'has vanished'} while it was read; "
                     "nothing of the new content was cached. Run the same command again: with the old content "
-                    "it goes on, with new content it makes a new cache"
+                    "it goes on, with new content it encodes what is new"
                 )
 
     def _stamp(self, file: str) -> tuple[int, int, int] | None:

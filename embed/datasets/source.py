@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Int32
 
 from vla.base.errors import DatasetError
-from vla.cache.episodes import Episode
-from vla.cache.metadata import DatasetIdentity
+from vla.cache.episodes import Episode, Episodes
+from vla.cache.metadata import DatasetIdentity, content_sha256_of
 from vla.cache.stream import Stream
 from vla.embed.datasets.content import FileWatch
 from vla.embed.datasets.dataset_config import DIMENSIONS, RESERVED, DatasetConfig
@@ -75,13 +75,57 @@ class FrameSource(ABC):
     def watch(self) -> FileWatch:
         """Watch `files` from now on."""
 
+    @property
     @abstractmethod
-    def identity(self) -> DatasetIdentity:
-        """Identify the dataset by its content; reads each of `files` once.
+    def path(self) -> str:
+        """As the user named it."""
+
+    @property
+    def revision(self) -> str | None:
+        """Commit on the Hub; None for a directory."""
+        return None
+
+    @property
+    @abstractmethod
+    def chosen(self) -> tuple[int, ...] | None:
+        """The episodes that were chosen, by the dataset's own numbers; None is all of them."""
+
+    @abstractmethod
+    def contents(self, positions: Sequence[int]) -> list[bytes]:
+        """Identify some of `episodes` by what they hold, 32 bytes each; reads each of their files once.
 
         Raises:
             DatasetError: a file is missing or cannot be read.
         """
+
+    @abstractmethod
+    def place(self, position: int) -> tuple[tuple[str, ...], str]:
+        """Return the files that an episode's content is read from, and in words where in them and how."""
+
+    @abstractmethod
+    def files_sha256(self) -> str:
+        """Hash names and bytes of `files`, by which caches of formats 1 and 2 were named."""
+
+    def identity(self, contents: Sequence[bytes] | None = None) -> DatasetIdentity:
+        """Identify the dataset.
+
+        Args:
+            contents: of all `episodes`; None reads them.
+
+        Raises:
+            DatasetError: a file is missing or cannot be read.
+        """
+        contents = self.contents(range(len(self.episodes))) if contents is None else contents
+        columns = Episodes.of(self.episodes, contents=contents)
+        return DatasetIdentity(
+            path=self.path,
+            revision=self.revision,
+            format=self.format,
+            content_sha256=content_sha256_of(columns.content, columns.task, columns.tasks),
+            episodes=self.chosen,
+            fps=self.fps,
+            keys=self.keys,
+        )
 
     @abstractmethod
     def read(self, frames: range, block: int, size: tuple[int, int] | None = None) -> Iterator[FrameBlock]:

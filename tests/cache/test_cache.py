@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fakes import CAMERAS, fake_frames, fake_identity, fake_spec, write_cache
+from fakes import CAMERAS, fake_frames, fake_identity, fake_spec, shard_file, write_cache
 
 from vla.base.errors import CacheError
 from vla.cache import Augmentation, CacheWriter, FeatureCache, Stream
+from vla.cache.part_writer import PartWriter
 
 LIDAR = Stream(name="lidar", kind="points", dtype="float32", shape=(5, 4), key="observation.lidar")
 IMU = Stream(name="imu", kind="series", dtype="float32", shape=(3, 6), key="observation.imu")
@@ -55,11 +56,13 @@ def test_an_interrupted_cache_resumes_at_the_missing_shard_with_the_same_bytes(t
 
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards/.00000.safetensors.123.tmp").write_bytes(b"half")
+    part = PartWriter(tmp_path, fake_spec().part)
+    place = part.path(0).parent
+    place.mkdir(parents=True)
+    (place / ".00000.safetensors.123.tmp").write_bytes(b"half")
     (tmp_path / ".cache.json.123.tmp").write_bytes(b"half")
-    CacheWriter(tmp_path, fake_spec()).remove_leftovers()
-    assert [path.name for path in tmp_path.rglob("*")] == ["shards"]
+    part.remove_leftovers()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_shard_of_another_cache_counts_as_missing(tmp_path: Path) -> None:
@@ -71,7 +74,7 @@ def test_a_shard_of_another_cache_counts_as_missing(tmp_path: Path) -> None:
 
 def test_shards_are_plain_safetensors_with_the_documented_tensors(tmp_path: Path) -> None:
     write_cache(tmp_path)
-    raw = (tmp_path / "shards/00000.safetensors").read_bytes()
+    raw = shard_file(tmp_path).read_bytes()
     (header_size,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + header_size])
     assert json.loads(header.pop("__metadata__")["shard"])["first_frame"] == 0
@@ -121,7 +124,7 @@ def test_a_feature_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None
     frames["top"][5, 0, 0, 3] = np.nan
     with pytest.raises(CacheError, match=r"data/fake: 'top' is not finite at episode 1, frame 1"):
         CacheWriter(tmp_path, spec).write(1, frames)
-    assert not (tmp_path / "shards/00001.safetensors").exists()
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 SPEC = fake_spec()
@@ -193,7 +196,7 @@ def test_a_missing_cache_is_called_that(tmp_path: Path) -> None:
 
 def test_the_arrays_of_a_shard_know_their_frames_places(tmp_path: Path) -> None:
     arrays = CacheWriter(tmp_path, fake_spec()).allocate(1)
-    assert arrays["episode_index"].tolist() == [0] * 4 + [1] * 4
+    assert arrays["episode_index"].tolist() == [0] * 4 + [1] * 4  # counted within the part
     assert arrays["frame_index"].tolist() == [8, 9, 10, 11, 0, 1, 2, 3]
 
 
@@ -201,17 +204,18 @@ def test_a_future_format_version_is_named(tmp_path: Path) -> None:
     write_cache(tmp_path)
     header = json.loads((tmp_path / "cache.json").read_text())
     (tmp_path / "cache.json").write_text(json.dumps({**header, "format_version": 9}))
-    with pytest.raises(CacheError, match="has format version 9, this vla reads 2 and 1"):
+    with pytest.raises(CacheError, match="has format version 9, this vla reads 3, 2 and 1"):
         FeatureCache(tmp_path)
 
 
 def test_a_path_that_leaves_the_cache_is_refused(tmp_path: Path) -> None:
     write_cache(tmp_path)
     header = json.loads((tmp_path / "cache.json").read_text())
-    header["shards"][0]["file"] = "../../etc/passwd"
-    (tmp_path / "cache.json").write_text(json.dumps(header))
-    with pytest.raises(CacheError, match=r"shards\.0\.file"):
-        FeatureCache(tmp_path)
+    for table, key in (("episodes", "file"), ("parts", "id")):
+        there = [{**header[table][0], key: "../../x"}] if table == "parts" else {**header[table], key: "../x"}
+        (tmp_path / "cache.json").write_text(json.dumps({**header, table: there}))
+        with pytest.raises(CacheError, match=rf"{table}.*{key}"):
+            FeatureCache(tmp_path)
 
 
 def test_a_variant_is_read_by_its_number(tmp_path: Path) -> None:
@@ -222,3 +226,22 @@ def test_a_variant_is_read_by_its_number(tmp_path: Path) -> None:
     frames, variants = torch.tensor([20, 3, 3]), torch.tensor([0, 2, 1])
     assert np.array_equal(cache.rows("top", frames, variants), stored[frames, variants])
     assert np.array_equal(cache.all("top"), stored)
+
+
+def test_cache_json_has_one_size_for_few_episodes_and_many(tmp_path: Path) -> None:
+    few = write_cache(tmp_path / "few", fake_spec(lengths=(2,) * 3))
+    many = write_cache(tmp_path / "many", fake_spec(lengths=(2,) * 300, shard_frames=200))
+    sizes = [(cache.folder / "cache.json").stat().st_size for cache in (few, many)]
+    assert abs(sizes[1] - sizes[0]) < 0.05 * sizes[0]
+    table = sum(path.stat().st_size for path in many.folder.glob("episodes-*.parquet"))
+    assert table < 300 * 100 + 4000
+
+
+def test_rows_come_in_the_order_that_was_asked_for_from_any_shard(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path, fake_spec(lengths=(7, 6), shard_frames=2))
+    frames = torch.tensor([12, 0, 5, 5, 11, 3])
+    for name in cache.streams:
+        expected = cache.all(name)[frames]
+        found = cache.rows(name, frames)
+        assert torch.equal(found, expected if cache.streams[name].made_by is None else expected[:, 0])
+    assert cache.rows("state", frames[:0]).shape == (0, 16)

@@ -1,6 +1,5 @@
 """The encode loop: whole path, resuming, identity of stage-one and live features."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -12,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fakes import fake_images, write_dataset
+from fake_faults import digests
+from fakes import fake_images, shard_file, write_dataset
 
 from vla.base.errors import VlaError
 from vla.base.lock import exclusive
@@ -28,14 +28,6 @@ def run(dataset: Path, encoder: Path, out: Path, shard_frames: int = 4, **settin
         CacheConfig(path=str(out), shard_frames=shard_frames),
     )
     return FeatureCache(Path(report.cache))
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_cached_features_are_the_live_features_of_the_same_frames(
@@ -55,7 +47,11 @@ def test_the_cache_tells_where_it_comes_from(dataset: Path, encoder_dir: Path, t
     assert metadata.dataset.path == str(dataset)
     assert metadata.encoder is not None and metadata.encoder.id == str(encoder_dir)
     assert [episode.length for episode in metadata.episodes] == [5, 4]
-    assert (metadata.num_frames, len(metadata.shards), metadata.stream("top").shape) == (9, 3, (1, 32))
+    assert (metadata.num_frames, metadata.parts[0].num_shards, metadata.stream("top").shape) == (
+        9,
+        3,
+        (1, 32),
+    )
 
 
 def test_embedding_again_encodes_nothing(dataset: Path, encoder_dir: Path, tmp_path: Path) -> None:
@@ -83,12 +79,12 @@ def test_a_lost_shard_alone_is_encoded_again_with_the_same_bytes(
 ) -> None:
     folder = run(dataset, encoder_dir, tmp_path).folder
     before = digests(folder)
-    kept = (folder / "shards/00000.safetensors").stat().st_mtime_ns
-    (folder / "shards/00001.safetensors").unlink()
+    kept = shard_file(folder).stat().st_mtime_ns
+    shard_file(folder, 1).unlink()
     (folder / "cache.json").unlink()
     run(dataset, encoder_dir, tmp_path)
     assert digests(folder) == before
-    assert (folder / "shards/00000.safetensors").stat().st_mtime_ns == kept
+    assert shard_file(folder).stat().st_mtime_ns == kept
 
 
 @pytest.mark.slow
@@ -101,12 +97,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*command, "--out", whole], check=True, capture_output=True, cwd=tmp_path)
     process = subprocess.Popen([*command, "--out", killed], stderr=subprocess.DEVNULL, cwd=tmp_path)
-    while len(list(killed.glob("*/shards/0*"))) < 3:  # some shards done, others not
+    while len(list(killed.glob("*/parts/*/shards/0*"))) < 3:  # some shards done, others not
         assert process.poll() is None, "finished before it could be killed"
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    finished = {path: path.stat().st_mtime_ns for path in killed.glob("*/shards/0*")}
+    finished = {path: path.stat().st_mtime_ns for path in killed.glob("*/parts/*/shards/0*")}
     assert 3 <= len(finished) < 20
     subprocess.run([*command, "--out", killed], check=True, capture_output=True, cwd=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished

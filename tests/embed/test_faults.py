@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from fake_faults import digests, file_size_limit, flip_bit, read_only, truncate
-from fakes import fake_images, write_dataset
+from fakes import fake_images, shard_file, write_dataset
 
 from vla.base.errors import CacheError, DatasetError, EncoderError, VlaError
-from vla.cache import CacheConfig, CacheWriter, FeatureCache
+from vla.cache import CacheConfig, FeatureCache
+from vla.cache.part_writer import PartWriter
 from vla.embed import DatasetConfig, FrozenEncoder, SiglipConfig, embed
 from vla.embed.batch_size import measured_rate
 
 TABLE = "data/chunk-000/file-000.parquet"
-SECOND = "shards/00001.safetensors"
 
 
 def load(encoder: Path, batch_size: int = 0) -> FrozenEncoder:
@@ -50,33 +50,35 @@ def test_only_the_damaged_shard_is_made_again_with_the_same_bytes(
 ) -> None:
     cache = run(demos, encoder_dir, tmp_path / "out")
     before, untouched = digests(cache), stamps(cache)
-    harm(cache / SECOND)
+    harm(shard_file(cache, 1))
     assert run(demos, encoder_dir, tmp_path / "out") == cache
     assert digests(cache) == before
-    assert {name for name, stamp in stamps(cache).items() if stamp != untouched[name]} == {Path(SECOND).name}
+    assert {name for name, stamp in stamps(cache).items() if stamp != untouched[name]} == {
+        "00001.safetensors"
+    }
 
 
 def test_a_damaged_header_is_made_again_and_nothing_is_encoded(
     demos: Path, encoder_dir: Path, tmp_path: Path
 ) -> None:
     cache = run(demos, encoder_dir, tmp_path / "out")
-    before, shards = digests(cache), stamps(cache / "shards")
+    before, shards = digests(cache), stamps(cache / "parts")
     truncate(cache / "cache.json")
     run(demos, encoder_dir, tmp_path / "out")
-    assert (digests(cache), stamps(cache / "shards")) == (before, shards)
+    assert (digests(cache), stamps(cache / "parts")) == (before, shards)
 
 
 def during_the_first_shard(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Let something happen when the first shard has just been written."""
-    write = CacheWriter.write
+    write = PartWriter.write
     acted: list[object] = []
 
-    def wrapped(self: CacheWriter, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def wrapped(self: PartWriter, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
         write(self, shard, arrays)
         if not acted:
             acted.append(act())
 
-    monkeypatch.setattr(CacheWriter, "write", wrapped)
+    monkeypatch.setattr(PartWriter, "write", wrapped)
 
 
 @pytest.mark.parametrize("fault", ["changed", "vanished"])
@@ -91,8 +93,8 @@ def test_a_dataset_that_changes_midway_is_not_cached_under_the_old_name(
         during_the_first_shard(patch, harm)
         with pytest.raises(DatasetError, match=rf"demos: {TABLE} has {fault} while it was read"):
             run(demos, encoder_dir, tmp_path / "out")
-    (cache,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
-    assert [path.name for path in sorted(cache.rglob("*.*"))] == ["00000.safetensors"]
+    assert [path.name for path in (tmp_path / "out").rglob("*.safetensors")] == ["00000.safetensors"]
+    assert not list((tmp_path / "out").rglob("*.json"))
     table.write_bytes(good)
     assert digests(run(demos, encoder_dir, tmp_path / "out")) == whole
 
@@ -101,17 +103,17 @@ def test_a_full_disk_keeps_finished_shards_and_room_lets_it_go_on(
     demos: Path, encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = digests(run(demos, encoder_dir, tmp_path / "whole"))
-    write = CacheWriter.write
+    write = PartWriter.write
 
-    def full(self: CacheWriter, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def full(self: PartWriter, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
         with file_size_limit(1 << 20 if shard == 0 else 100):
             write(self, shard, arrays)
 
     with monkeypatch.context() as patch:
-        patch.setattr(CacheWriter, "write", full)
+        patch.setattr(PartWriter, "write", full)
         with pytest.raises(VlaError, match=r"00001\.safetensors cannot be written .*make room"):
             run(demos, encoder_dir, tmp_path / "out")
-    assert len(list((tmp_path / "out").rglob("*"))) == 3  # the cache, its shards, the first shard
+    assert [path.name for path in (tmp_path / "out").rglob("*.safetensors")] == ["00000.safetensors"]
     assert digests(run(demos, encoder_dir, tmp_path / "out")) == whole
 
 

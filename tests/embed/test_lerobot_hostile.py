@@ -207,7 +207,9 @@ def test_a_table_damaged_inside_is_named(demos: Path) -> None:
 
 def test_rows_that_are_missing_are_counted(demos: Path) -> None:
     pq.write_table(pq.read_table(demos / TABLE).slice(0, 2), demos / TABLE)
-    with pytest.raises(DatasetError, match=r"file-001\.parquet holds 7 rows .* not 9|not 9; the dataset"):
+    with pytest.raises(
+        DatasetError, match=r"file-001\.parquet holds 2 rows with index from 5 to 8, not 4; the dataset"
+    ):
         everything(demos)
 
 
@@ -221,7 +223,7 @@ def test_vectors_of_other_lengths_are_refused(demos: Path) -> None:
     change_column(
         demos, "action", pa.array([[1.0] * 2, [1.0] * 4, [1.0] * 3, [1.0] * 3], pa.list_(pa.float32()))
     )
-    with pytest.raises(DatasetError, match=r"file-001\.parquet cannot be read"):
+    with pytest.raises(DatasetError, match="'action' does not have 3 values in every frame"):
         everything(demos)
 
 

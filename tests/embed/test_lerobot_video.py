@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_datasets import FPS, Kind, camera_images, vectors, write_dataset, write_video
+from fakes import shard_file
 
 from vla.base.errors import DatasetError
 from vla.cache import CacheConfig, FeatureCache
@@ -105,7 +106,7 @@ def test_embedding_videos_in_one_go_or_resumed_gives_the_same_bytes(
 
     whole, resumed = run("whole").folder, run("resumed").folder
     for shard in (1, 3):
-        (resumed / f"shards/{shard:05d}.safetensors").unlink()
+        shard_file(resumed, shard).unlink()
     run("resumed")
     for path in sorted(whole.rglob("*.*")):
         assert (resumed / path.relative_to(whole)).read_bytes() == path.read_bytes(), path

@@ -71,12 +71,12 @@ def _file(file: Path, read: Callable[[], object]) -> Target:
 def _cache(root: Path, file: str) -> Target:
     sensors = (Stream(name="imu", kind="series", dtype="float32", shape=(3, 2), key="observation.imu"),)
     folder = write_cache(root, fake_spec(lengths=(3, 2), dim=2, shard_frames=3, sensors=sensors)).folder
-    return _file(folder / file, lambda: _read_cache(folder))
+    return _file(next(folder.glob(file)), lambda: _read_cache(folder))
 
 
 def _old_cache(root: Path, file: str) -> Target:
     folder = shutil.copytree(OLD_CACHE, root / "old")
-    return _file(folder / file, lambda: _read_cache(folder))
+    return _file(next(folder.glob(file)), lambda: _read_cache(folder))
 
 
 def _read_cache(folder: Path) -> None:
@@ -152,7 +152,8 @@ def _config(root: Path) -> Target:
 
 MAKERS: dict[str, Callable[[Path], Target]] = {
     "cache.json": lambda root: _cache(root, "cache.json"),
-    "shard": lambda root: _cache(root, "shards/00000.safetensors"),
+    "episodes": lambda root: _cache(root, "episodes-*.parquet"),
+    "shard": lambda root: _cache(root, "parts/*/shards/00000.safetensors"),
     "old-cache.json": lambda root: _old_cache(root, "cache.json"),
     "old-shard": lambda root: _old_cache(root, "shards/00000.safetensors"),
     "old-texts": lambda root: _old_cache(root, "language.safetensors"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,14 @@ def number_shown(image: np.ndarray) -> int:
     return sum(int(image[16 * bit + 8, 16:48].mean() > 127) << bit for bit in range(6))
 
 
-def write_with_lerobot(lerobot_dataset: Any, root: Path, videos: bool, codec: str = "libsvtav1") -> Path:
+def write_with_lerobot(
+    lerobot_dataset: Any,
+    root: Path,
+    videos: bool,
+    codec: str = "libsvtav1",
+    episodes: Sequence[int] | None = None,
+) -> Path:
+    """Record the four episodes, or some of them, with lerobot."""
     kind = "video" if videos else "image"
     image = {"dtype": kind, "shape": (*SIZE, 3), "names": ["height", "width", "channels"]}
     vector = {"dtype": "float32", "shape": (3,), "names": ["x", "y", "z"]}
@@ -72,8 +80,14 @@ def write_with_lerobot(lerobot_dataset: Any, root: Path, videos: bool, codec: st
     dataset = lerobot_dataset.create(
         "someone/demos", FPS, features, root=root, use_videos=videos, video_backend="pyav", vcodec=codec
     )
-    for episode, length in enumerate(LENGTHS):
-        for frame in range(length):
+    record_episodes(dataset, range(len(LENGTHS)) if episodes is None else episodes)
+    return root
+
+
+def record_episodes(dataset: Any, episodes: Sequence[int]) -> None:
+    """Record some of the four episodes with lerobot, and close the dataset."""
+    for episode in episodes:
+        for frame in range(LENGTHS[episode]):
             number = frame_number(episode, frame)
             values: dict[str, Any] = {f"observation.images.{view}": picture(view, number) for view in VIEWS}
             values["observation.state"] = np.array([episode, frame, number], np.float32)
@@ -81,7 +95,6 @@ def write_with_lerobot(lerobot_dataset: Any, root: Path, videos: bool, codec: st
             dataset.add_frame({**values, "task": TASKS[episode % 2]})
         dataset.save_episode()
     dataset.finalize()
-    return root
 
 
 @pytest.fixture(scope="session", params=["libsvtav1", "h264"])

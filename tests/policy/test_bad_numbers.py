@@ -1,6 +1,5 @@
 """Numbers and shapes that training must name, or take: NaN, constants, short episodes, unequal sizes."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fake_faults import flip_bit
-from fakes import fake_frames, fake_spec, write_cache
+from fakes import fake_frames, fake_spec, reseal, shard_file, write_cache
 from safetensors.numpy import load_file, save_file
 from test_train import POLICY, settings
 
@@ -27,15 +26,13 @@ LENGTHS = (12, 9, 10)
 
 def spoil(cache: FeatureCache, name: str, at: tuple[int, ...], value: float) -> FeatureCache:
     """Put a value into the second shard, as a writer that checks nothing would."""
-    path = cache.folder / "shards/00001.safetensors"
+    path = shard_file(cache.folder, 1)
     raw = path.read_bytes()
     metadata = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
     tensors = {key: array.copy() for key, array in load_file(path).items()}
     tensors[name][at] = value
     save_file(tensors, path, metadata=metadata)
-    header = json.loads((cache.folder / "cache.json").read_bytes())
-    header["shards"][1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (cache.folder / "cache.json").write_text(json.dumps(header))
+    reseal(cache.folder)
     return FeatureCache(cache.folder)
 
 
@@ -98,7 +95,7 @@ def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path, monkeypatch:
 
 def test_a_flipped_bit_in_a_shard_is_found_before_the_first_step(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "cache", fake_spec(lengths=LENGTHS))
-    flip_bit(cache.folder / "shards/00002.safetensors")
+    flip_bit(shard_file(cache.folder, 2))
     with pytest.raises(CacheError, match=r"00002\.safetensors has other bytes than cache\.json promises"):
         train(RunDirectory.create(tmp_path / "run"), FeatureCache(cache.folder), POLICY, settings())
 

@@ -13,7 +13,7 @@ from fakes import fake_identity, fake_spec, write_cache, written
 
 from vla.base.errors import CacheError, ConfigError
 from vla.base.horizons import Horizons
-from vla.cache import ACTION, Augmentation, CacheSpec, DatasetIdentity, FeatureCache
+from vla.cache import ACTION, Augmentation, CacheSpec, DatasetIdentity, Episodes, FeatureCache
 from vla.policy.mixed_windows import MixedWindows
 from vla.policy.mixture import Mixture
 from vla.policy.random import RowRandom
@@ -192,7 +192,7 @@ def sampler(
     numberings, offset = [], 0
     for counts in lengths:
         spec: CacheSpec = fake_spec(lengths=counts)
-        numberings.append(Numbering(spec.episodes, offset))
+        numberings.append(Numbering(Episodes.of(spec.episodes), range(len(spec.episodes)), offset))
         offset += spec.num_frames
     return MixtureSampler(numberings, shares, size, seed)
 

@@ -124,7 +124,7 @@ def test_an_extended_run_that_is_interrupted_has_the_losses_of_one_that_is_not(
 def test_held_out_episodes_are_not_looked_at_for_normalisation(cache: FeatureCache, tmp_path: Path) -> None:
     statistics = of_episodes(cache, [0, 2]).statistics
     frames = torch.cat([torch.arange(12), torch.arange(21, 31)])
-    assert statistics["action"] == vector_statistics(cache.all("action")[frames].numpy())
+    assert statistics["action"] == vector_statistics([cache.all("action")[frames].numpy()])
     assert statistics["top"] == cache.metadata.statistics["top"]
     assert of_episodes(cache, [0, 1, 2]) is cache.metadata
     run = trained(tmp_path / "run", cache, steps=1, val_episodes=1)  # which is the one in the middle

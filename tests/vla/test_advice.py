@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from fakes import fake_frames, fake_spec, write_cache
+from fakes import fake_frames, fake_spec, shard_file, write_cache
 
 from vla.advice import advise, advised, repair_command
 from vla.base.errors import CacheError
@@ -39,7 +39,7 @@ def test_damage_is_mended_by_the_settings_beside_the_cache(tmp_path: Path) -> No
     (cache.folder / "pipeline.toml").touch()
     made_by = ["--config", str(cache.folder / "pipeline.toml"), "--out", str(tmp_path)]
     assert shlex.split(repair_command(cache.folder)) == ["vla", "embed", *made_by]
-    (cache.folder / "shards/00001.safetensors").unlink()
+    shard_file(cache.folder, 1).unlink()
     with pytest.raises(
         CacheError, match=r"00001.* is missing; mend it, only damaged shards .*: vla embed --config"
     ):

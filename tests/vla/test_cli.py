@@ -19,6 +19,7 @@ Cli = Callable[..., tuple[int, str, str]]
 COMMANDS = [
     "record",
     "embed",
+    "compact",
     "train",
     "rollout",
     "sweep",

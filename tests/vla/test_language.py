@@ -147,7 +147,7 @@ def test_a_run_goes_on_with_the_texts_that_it_began_with(copy: Bench, tmp_path: 
     copy.train("run", **changes)
     moved = cache_of(copy).folder
     other = Bench(copy.root, copy.dataset, with_other_text_tower(copy.encoder, tmp_path / "siglip2-other"))
-    moved.rename(moved.with_name(f"demos-siglip2-other-{cache_of(copy).metadata.fingerprint}"))
+    moved.rename(moved.with_name(f"demos-siglip2-other-{cache_of(copy).metadata.recipe}"))
     other.embed()
     again = {
         **changes,
@@ -175,8 +175,8 @@ def test_the_cache_holds_each_text_once_and_keeps_its_fingerprint(bench: Bench, 
     assert without.metadata.fingerprint == cache.metadata.fingerprint
     raw = json.loads((without.folder / "cache.json").read_bytes())
     assert "texts" not in raw and not (without.folder / "texts.safetensors").exists()
-    for shard in cache.metadata.shards:
-        assert (cache.folder / shard.file).read_bytes() == (without.folder / shard.file).read_bytes()
+    for one, other in zip(cache.files(), without.files(), strict=True):
+        assert one.read_bytes() == other.read_bytes()
 
 
 def test_texts_are_added_to_a_finished_cache_without_encoding_an_image(
@@ -201,7 +201,7 @@ def test_texts_are_added_to_a_finished_cache_without_encoding_an_image(
 
 def test_texts_stay_when_a_cache_is_mended_without_language(copy: Bench) -> None:
     cache = cache_of(copy)
-    (cache.folder / cache.metadata.shards[1].file).unlink()
+    cache.files()[1].unlink()
     assert copy.embed(**{"encoder.language": False}).shards_encoded == 1
     assert cache_of(copy).metadata == cache.metadata
     assert cache_problems(cache.folder) == []
@@ -211,7 +211,7 @@ def test_another_text_tower_replaces_the_features(copy: Bench, tmp_path: Path) -
     before = cache_of(copy)
     features = before.text_features()
     other = Bench(copy.root, copy.dataset, with_other_text_tower(copy.encoder, tmp_path / "siglip2-other"))
-    before.folder.rename(before.folder.with_name(f"demos-siglip2-other-{before.metadata.fingerprint}"))
+    before.folder.rename(before.folder.with_name(f"demos-siglip2-other-{before.metadata.recipe}"))
     assert other.embed().shards_encoded == 0
     torch.testing.assert_close(cache_of(other).text_features(), features + 1)
     found = cache_of(other).metadata.texts

@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from fake_datasets import write_hdf5
 from fake_faults import flip_bit
-from fakes import CAMERAS, fake_spec, write_cache, write_dataset, write_vision_checkpoint
+from fakes import (
+    CAMERAS,
+    fake_spec,
+    shard_file,
+    write_cache,
+    write_dataset,
+    write_vision_checkpoint,
+)
 
 from vla.advice import repair_command
 from vla.base.errors import ConfigError
@@ -119,15 +126,15 @@ def test_damage_is_printed_with_the_command_that_mends_it(
     demos: Path, encoder_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = embedded(demos, encoder_dir, capsys)
-    before = (cache / "shards/00001.safetensors").read_bytes()
-    flip_bit(cache / "shards/00001.safetensors")
+    before = shard_file(cache, 1).read_bytes()
+    flip_bit(shard_file(cache, 1))
     code, out, _ = vla(capsys, "verify", cache)
     assert code == 1
     last = out.splitlines()[-1]
     assert "00001.safetensors has other bytes than cache.json promises" in last
     command = last.partition(": vla ")[2].split()
     assert vla(capsys, *command)[0] == 0
-    assert (cache / "shards/00001.safetensors").read_bytes() == before
+    assert shard_file(cache, 1).read_bytes() == before
     assert vla(capsys, "verify", cache)[0] == 0
 
 
@@ -135,8 +142,11 @@ def test_the_command_that_mends_a_cache_does_so_from_anywhere_and_on_any_device(
     demos: Path, encoder_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = embedded(demos.relative_to(Path.cwd()), encoder_dir, capsys).absolute()
-    before = {path: path.read_bytes() for path in (cache / "pipeline.toml", *cache.glob("shards/*"))}
-    flip_bit(cache / "shards/00001.safetensors")
+    before = {
+        path: path.read_bytes()
+        for path in (cache / "pipeline.toml", *cache.glob("parts/*/*.*"), *cache.glob("parts/*/shards/*"))
+    }
+    flip_bit(shard_file(cache, 1))
     (elsewhere := demos.with_name("elsewhere")).mkdir()
     monkeypatch.chdir(elsewhere)
     # As on a GPU: what is not said is bfloat16.

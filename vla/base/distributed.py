@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
@@ -78,6 +78,15 @@ class World:
                 distributed.broadcast_object_list(values)
         assert values[0] is not None
         return values[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Return every process's value, by rank, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with _lost_peers_explained():
+            distributed.all_gather_object(values, value)
+        return values
 
     def share(self, work: Sequence[T]) -> Sequence[T]:
         """Return this process's part: neighbouring items, as many as the others get, or one more or less."""

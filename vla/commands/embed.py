@@ -20,13 +20,17 @@ def embed(
         bool | None, typer.Option("--language/--no-language", help="Encode the task texts too.")
     ] = None,
     device: Device = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be encoded, kept and dropped.")
+    ] = False,
     config: Config = None,
     set_: Assign = None,
     json_: Json = False,
 ) -> None:
     """Encode every frame of a dataset once, into a feature cache.
 
-    Interrupted work continues where it stopped when the same command is run again.
+    Run again, it encodes what is new in the dataset, leaves out what is gone, and goes on with interrupted
+    work.
 
     Example: vla embed --dataset data/sim_transfer --encoder siglip2-tiny-sim --out data/features
     """
@@ -42,4 +46,4 @@ def embed(
     settings = settings_from(config, named, set_)
     from vla.stages import embed as run
 
-    show(asdict(run(settings)), json_)
+    show(asdict(run(settings, dry_run=dry_run)), json_)

@@ -4,9 +4,9 @@ Stages talk through files; the only thing passed along here is where they lie. `
 notebooks.
 """
 
-from vla.stages.demonstrations import embed, record
+from vla.stages.demonstrations import compact, embed, record
 from vla.stages.live import export, load_live, rollout, serve
 from vla.stages.sharing import share
 from vla.stages.training import train
 
-__all__ = ["embed", "export", "load_live", "record", "rollout", "serve", "share", "train"]
+__all__ = ["compact", "embed", "export", "load_live", "record", "rollout", "serve", "share", "train"]

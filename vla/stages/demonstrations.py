@@ -1,13 +1,14 @@
-"""`record` and `embed`: demonstrations, and what frozen encoders say of them."""
+"""`record`, `embed` and `compact`: demonstrations, and what frozen encoders say of them."""
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vla.advice import advised
 from vla.config import PipelineConfig
 
 if TYPE_CHECKING:
-    from vla.embed.engine import EmbedReport
+    from vla.embed.report import EmbedReport
     from vla.rollout.record.record import RecordReport
 
 
@@ -20,12 +21,34 @@ def record(settings: PipelineConfig) -> "RecordReport":
 
 
 @advised
-def embed(settings: PipelineConfig) -> "EmbedReport":
-    """Encode `dataset` into a cache below `cache.path`; see `vla.embed.engine`."""
+def embed(settings: PipelineConfig, *, dry_run: bool = False) -> "EmbedReport":
+    """Encode what is new in `dataset` into a cache below `cache.path`; see `vla.embed.engine`."""
     from vla.embed.engine import embed as run
 
     notes = {"pipeline.toml": _made_by(settings)}
-    return run(settings.dataset, settings.encoder, settings.cache, settings.augment, notes)
+    return run(settings.dataset, settings.encoder, settings.cache, settings.augment, notes, dry_run=dry_run)
+
+
+@advised
+def compact(path: Path) -> dict[str, Any]:
+    """Rewrite a cache as one part; see `vla.cache.compact`."""
+    from vla.base.lock import exclusive
+    from vla.cache.compact import compact as run
+    from vla.cache.reader import find_cache, read_metadata
+
+    folder = find_cache(path)
+    with exclusive(folder):
+        before = len(read_metadata(folder).parts)
+        made = run(folder)
+    return {
+        "cache": str(folder),
+        "fingerprint": made.fingerprint,
+        "episodes": len(made.episodes),
+        "frames": made.num_frames,
+        "parts_before": before,
+        "parts": len(made.parts),
+        "next": f"vla train --cache {shlex.quote(str(folder))}",
+    }
 
 
 def _made_by(settings: PipelineConfig) -> bytes:

@@ -140,6 +140,12 @@ class Hdf5Episode:
 
         yield from pool.map(decode, rows)
 
+    def image_bytes(self, camera: str, frames: range) -> Iterator[bytes]:
+        """Yield what is stored of each frame: encoded images without the zeros behind them, or pixels."""
+        rows = self._rows(f"{IMAGES}/{camera}", frames)
+        for row in rows:
+            yield f"{row.shape}".encode() + row.tobytes() if rows.ndim == 4 else _encoded(row).rstrip(b"\0")
+
     def _rows(self, key: str, frames: range) -> np.ndarray:
         try:
             rows = np.asarray(get_dataset(self._file, key)[frames.start : frames.stop])

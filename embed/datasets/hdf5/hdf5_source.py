@@ -1,7 +1,7 @@
 """Read folders of HDF5 episodes, `episode_0.hdf5` and so on, as ACT, ALOHA and RoboIMI write them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,9 +10,8 @@ import numpy as np
 
 from vla.base.errors import DatasetError
 from vla.cache.episodes import Episode, positions
-from vla.cache.metadata import DatasetIdentity
 from vla.cache.stream import ACTION, STATE, Stream
-from vla.embed.datasets.content import FileWatch, content_sha256
+from vla.embed.datasets.content import EpisodeContent, FileWatch, files_sha256
 from vla.embed.datasets.dataset_config import DatasetConfig
 from vla.embed.datasets.episodes import Span, choose_episodes, locate, number_through
 from vla.embed.datasets.folder import DatasetFolder
@@ -20,6 +19,8 @@ from vla.embed.datasets.hdf5.episode_file import HDF5_ERRORS, IMAGES, EpisodeCon
 from vla.embed.datasets.images import stack
 from vla.embed.datasets.source import FrameBlock, FrameSource, name_streams
 
+CONTENT_FRAMES = 64
+"""Read at a time to identify an episode."""
 NAME = re.compile(r"episode_?(\d{1,9})\.(hdf5|h5)", re.ASCII)
 
 
@@ -101,19 +102,40 @@ class Hdf5Source(FrameSource):
     def watch(self) -> FileWatch:
         return FileWatch(self._folder.name, self._folder.root, self.files())
 
-    def identity(self) -> DatasetIdentity:
-        chosen = tuple(entry.index for entry in self._entries)
-        return DatasetIdentity(
-            path=self._folder.name,
-            format=self.format,
-            # Both stand for what an episode does not say of itself.
-            content_sha256=content_sha256(
-                self._folder, self.files(), [f"fps {self._fps!r}", f"color {self._config.color}"]
-            ),
-            episodes=None if len(chosen) == len(self._files) else chosen,
-            fps=self._fps,
-            keys=self.keys,
-        )
+    @property
+    def path(self) -> str:
+        return self._folder.name
+
+    @cached_property
+    def chosen(self) -> tuple[int, ...] | None:
+        whole = len(self._entries) == len(self._files)
+        return None if whole else tuple(entry.index for entry in self._entries)
+
+    def files_sha256(self) -> str:
+        # Both stand for what an episode does not say of itself.
+        settings = [f"fps {self._fps!r}", f"color {self._config.color}"]
+        return files_sha256(self._folder, self.files(), settings)
+
+    def contents(self, positions: Sequence[int]) -> list[bytes]:
+        # One after the other: libhdf5 does one thing at a time.
+        return [self._content(self._entries[position]) for position in positions]
+
+    def place(self, position: int) -> tuple[tuple[str, ...], str]:
+        return (self._entries[position].file,), f"color {self._config.color}"
+
+    def _content(self, entry: _Entry) -> bytes:
+        content, length = EpisodeContent(self.streams), entry.contents.length
+        with Hdf5Episode(self._folder.file(entry.file)) as episode:
+            for stream in self.streams:
+                if stream.kind == "image":
+                    content.add(stream.name, self._config.color.encode())
+                for first in range(0, length, CONTENT_FRAMES):
+                    frames = range(first, min(first + CONTENT_FRAMES, length))
+                    if stream.kind == "image":
+                        content.add_images(stream.name, episode.image_bytes(stream.name, frames))
+                    else:
+                        content.add_numbers(stream.name, episode.numbers(stream.key, frames))
+        return content.digest()
 
     def read(self, frames: range, block: int, size: tuple[int, int] | None = None) -> Iterator[FrameBlock]:
         opened: Hdf5Episode | None = None

@@ -1,21 +1,21 @@
 """Read a LeRobotDataset v3.0, v2.1 or v2.0, with images, videos, or some of each."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 
 import pyarrow as pa
 
 from vla.base.errors import DatasetError
 from vla.cache.episodes import Episode, positions
-from vla.cache.metadata import DatasetIdentity
 from vla.cache.stream import ACTION, STATE, Stream
-from vla.embed.datasets.content import FileWatch, content_sha256
+from vla.embed.datasets.content import FileWatch, files_sha256
 from vla.embed.datasets.dataset_config import DatasetConfig
 from vla.embed.datasets.decoders import Decoded, Decoders
 from vla.embed.datasets.episodes import choose_episodes, locate, number_through
 from vla.embed.datasets.folder import DatasetFolder
 from vla.embed.datasets.lerobot import episodes_v3, episodes_v21
+from vla.embed.datasets.lerobot.contents import lerobot_contents
 from vla.embed.datasets.lerobot.info import read_info
 from vla.embed.datasets.lerobot.tables import (
     POSITION_COLUMNS,
@@ -86,16 +86,39 @@ class LeRobotSource(FrameSource):
     def watch(self) -> FileWatch:
         return FileWatch(self._folder.name, self._folder.root, self.files())
 
-    def identity(self) -> DatasetIdentity:
-        return DatasetIdentity(
-            path=self._folder.name,
-            revision=self._folder.revision,
-            format=self.format,
-            content_sha256=content_sha256(self._folder, self.files()),
-            episodes=None if len(self._chosen) == len(self._all) else tuple(e.index for e in self._chosen),
+    @property
+    def path(self) -> str:
+        return self._folder.name
+
+    @property
+    def revision(self) -> str | None:
+        return self._folder.revision
+
+    @cached_property
+    def chosen(self) -> tuple[int, ...] | None:
+        return None if len(self._chosen) == len(self._all) else tuple(e.index for e in self._chosen)
+
+    def files_sha256(self) -> str:
+        return files_sha256(self._folder, self.files())
+
+    def contents(self, positions: Sequence[int]) -> list[bytes]:
+        episodes = [self._chosen[position] for position in positions]
+        return lerobot_contents(
+            self._folder,
+            episodes,
+            self.streams,
+            {name: self.keys[name] for name in self._videos},
             fps=self.fps,
-            keys=self.keys,
+            tolerance_s=self._config.tolerance_s,
+            workers=self._workers,
         )
+
+    def place(self, position: int) -> tuple[tuple[str, ...], str]:
+        episode = self._chosen[position]
+        rows, spans = episode.rows, sorted(episode.videos.items())
+        videos = [(key, span.file, span.start_s) for key, span in spans]
+        how = (rows.column, rows.start, rows.stop, videos, self.fps, self._config.tolerance_s)
+        return (*rows.files, *(span.file for _, span in spans)), repr(how)
 
     def read(self, frames: range, block: int, size: tuple[int, int] | None = None) -> Iterator[FrameBlock]:
         stored = [stream.key for stream in self.streams if stream.name not in self._videos]

@@ -71,7 +71,7 @@ def read_rows(
     for rows in pieces:
         paths = [folder.file(name) for name in rows.files]
         for path in paths:
-            _check(path, [*columns, rows.column])
+            check_table(path, [*columns, rows.column])
         found = 0
         try:
             table = datasets.load_dataset(
@@ -170,7 +170,7 @@ def check_times(
         )
 
 
-def _check(path: Path, columns: Sequence[str]) -> None:
+def check_table(path: Path, columns: Sequence[str]) -> None:
     """Check a table's header before anything is read by it."""
     try:
         metadata = pq.read_metadata(path)

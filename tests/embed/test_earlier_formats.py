@@ -1,4 +1,4 @@
-"""A finished cache of format 1 is not made again."""
+"""A finished cache of format 1 or 2 is not made again."""
 
 import json
 from pathlib import Path
@@ -11,62 +11,78 @@ from fakes import write_tokenizer, write_two_tower_checkpoint
 from safetensors.numpy import load_file, save_file
 
 from vla.base.files import sha256_of
-from vla.cache import Augmentation, CacheConfig, CacheMetadata, FeatureCache, version1
+from vla.cache import Augmentation, CacheConfig, CacheMetadata, FeatureCache, version1, version2
 from vla.embed import DatasetConfig, EmbedReport, FrozenEncoder, SiglipConfig, embed, encoder_config
+from vla.embed.datasets import open_source
 from vla.embed.datasets.dataset_config import dataset_of
 from vla.embed.reencode import reencode_problems
 
 
-def run(dataset: Path, encoder: Path, out: Path, **settings: Any) -> EmbedReport:
+def run(dataset: Path, encoder: Path, out: Path, variants: int = 0, **settings: Any) -> EmbedReport:
     return embed(
         DatasetConfig(path=str(dataset)),
         SiglipConfig.model_validate({"id": str(encoder), "device": "cpu", **settings}),
         CacheConfig(path=str(out), shard_frames=4),
-        Augmentation(variants=1),
+        Augmentation(variants=variants),
     )
 
 
-def in_format_1(made: CacheMetadata) -> dict[str, Any]:
-    """Return the header that format 1 had for a cache, but for its shards."""
+def header_of(made: CacheMetadata, dataset: Path, version: int) -> dict[str, Any]:
+    """Return the header that format 1 or 2 had for a cache, but for its shards."""
+    files = open_source(DatasetConfig(path=str(dataset))).files_sha256()
+    identity = made.dataset.model_copy(update={"content_sha256": files})
+    statistics = {name: found.model_dump(mode="json") for name, found in made.statistics.items()}
+    header = {
+        "format_version": version,
+        "augmentation": made.augmentation.model_dump(mode="json"),
+        "num_frames": made.num_frames,
+        "frames_per_shard": made.parts[0].frames_per_shard,
+        "episodes": [episode.model_dump(mode="json") for episode in made.episodes],
+    }
     encoder, (tokens, dim) = made.encoder, made.stream("top").shape
     assert encoder is not None
-    dataset = made.dataset.model_dump(mode="json", exclude={"keys"})
+    if version == 2:
+        return header | {
+            "fingerprint": version2.fingerprint(identity, made.streams, made.augmentation),
+            "dataset": identity.model_dump(mode="json"),
+            "streams": [stream.model_dump(mode="json") for stream in made.streams],
+            "encoders": {key: value.model_dump(mode="json") for key, value in made.encoders.items()},
+            "statistics": statistics,
+        }
     vectors = ("state", "action")
-    statistics = {name: found.model_dump(mode="json") for name, found in made.statistics.items()}
-    return {
-        "format_version": 1,
-        "fingerprint": version1.fingerprint(made.dataset, encoder, made.encoded, made.augmentation),
-        "dataset": dataset | {f"{name}_key": made.dataset.keys[name] for name in vectors},
+    return header | {
+        "fingerprint": version1.fingerprint(identity, encoder, made.encoded, made.augmentation),
+        "dataset": identity.model_dump(mode="json", exclude={"keys"})
+        | {f"{name}_key": made.dataset.keys[name] for name in vectors},
         "encoder": encoder.model_dump(mode="json", include={"id", "revision", "weights_sha256", "dtype"})
         | {"pooling": encoder.settings["pooling"], "feature_dim": dim, "tokens": tokens},
         "preprocessing": {key: value for key, value in encoder.settings.items() if key != "pooling"},
         "camera_names": list(made.encoded),
-        "augmentation": made.augmentation.model_dump(mode="json"),
         **{f"{name}_dim": made.stream(name).shape[0] for name in vectors},
         **{f"{name}_statistics": statistics[name] for name in vectors},
         "feature_statistics": {
             name: {key: statistics[name][key] for key in ("mean", "std")} for name in made.encoded
         },
-        **made.model_dump(mode="json", include={"num_frames", "frames_per_shard", "episodes"}),
     }
 
 
-@pytest.fixture
-def old(dataset: Path, encoder_dir: Path, tmp_path: Path) -> FeatureCache:
-    """Return a cache of format 1, in a folder of its own."""
-    made = FeatureCache(run(dataset, encoder_dir, tmp_path / "new").cache)
-    header = in_format_1(made.metadata)
+@pytest.fixture(params=[1, 2])
+def old(request: pytest.FixtureRequest, dataset: Path, encoder_dir: Path, tmp_path: Path) -> FeatureCache:
+    """Return a cache of format 1 or 2, in a folder of its own."""
+    made = FeatureCache(run(dataset, encoder_dir, tmp_path / "new", variants=0).cache)
+    header = header_of(made.metadata, dataset, request.param)
     folder = tmp_path / "features" / f"demos-siglip-{header['fingerprint']}"
     (folder / "shards").mkdir(parents=True)
     header["shards"] = []
-    for number, shard in enumerate(made.metadata.shards):
-        tensors = load_file(made.folder / shard.file)
-        named = {f"features.{k}" if k in made.metadata.encoded else k: v for k, v in tensors.items()}
-        place = {"fingerprint": header["fingerprint"], "first_frame": 4 * number, "frames": shard.frames}
-        save_file(named, folder / shard.file, metadata={"shard": json.dumps(place)})
-        header["shards"].append(
-            {"file": shard.file, "frames": shard.frames, "sha256": sha256_of(folder / shard.file)}
-        )
+    prefix = "features." if request.param == 1 else ""
+    for number, file in enumerate(made.files()):
+        tensors = load_file(file)
+        named = {f"{prefix}{k}" if k in made.metadata.encoded else k: v for k, v in tensors.items()}
+        frames = len(tensors["state"])
+        place = {"fingerprint": header["fingerprint"], "first_frame": 4 * number, "frames": frames}
+        path = folder / f"shards/{file.name}"
+        save_file(named, path, metadata={"shard": json.dumps(place)})
+        header["shards"].append({"file": f"shards/{file.name}", "frames": frames, "sha256": sha256_of(path)})
     (folder / "cache.json").write_text(json.dumps(header))
     return FeatureCache(folder)
 
@@ -78,7 +94,7 @@ def test_it_is_named_and_nothing_is_encoded(
     report = run(dataset, encoder_dir, old.folder.parent)
     assert (report.cache, report.shards_encoded) == (str(old.folder), 0)
     assert report.fingerprint == old.metadata.fingerprint
-    assert [path.name for path in old.folder.parent.iterdir()] == [old.folder.name]
+    assert [path.name for path in old.folder.parent.glob("[!.]*")] == [old.folder.name]
 
 
 def test_it_is_what_its_dataset_and_its_encoder_give_now(old: FeatureCache) -> None:
@@ -101,11 +117,11 @@ def test_where_texts_are_asked_for_features_are_copied_and_not_encoded(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = write_tokenizer(write_two_tower_checkpoint(tmp_path / "two-tower"))
-    made = FeatureCache(run(dataset, encoder, tmp_path / "new").cache)
+    made = FeatureCache(run(dataset, encoder, tmp_path / "new", variants=1).cache)
     assert made.metadata.texts is None
-    monkeypatch.setattr("vla.embed.engine.cache_of_format_1", lambda folder, spec: made)
+    monkeypatch.setattr("vla.embed.engine.earlier_cache", lambda *_: made)
     monkeypatch.setattr(FrozenEncoder, "forward", lambda *_: pytest.fail("encoded"))
-    report = run(dataset, encoder, tmp_path / "features", language=True)
+    report = run(dataset, encoder, tmp_path / "features", variants=1, language=True)
     found = FeatureCache(report.cache)
     assert report.texts == 1 and report.shards_encoded == 0
     assert all(np.array_equal(found.all(name), made.all(name)) for name in made.streams)
