@@ -6,7 +6,6 @@ bandwidth.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 BATCH, STEPS = 256, 50_000
@@ -17,60 +16,47 @@ BYTES_S = 3.35e12
 VECTOR_SHARE, TENSOR_SHARE, BYTES_SHARE = 0.6, 0.4, 0.8
 LAUNCH_S, GRAPH_LAUNCH_S = (5e-6, 8e-6), 1.5e-6
 """Of an operation that Python dispatches, and of a kernel in a graph."""
-OPERATIONS = 13_031
-"""Dispatched by one eager step (docs/log.md, 2026-11-25)."""
+OPERATIONS = {"attnres": 13_791, "plain": 4_329}
+"""Dispatched by one eager step, views left out (docs/log.md, 2026-11-26)."""
 DERIVATIVE_SHARE = 1 / 3
 """Of the FLOP: du/dt, in float32 or TF32; all else is bfloat16."""
-DUAL_SHARE = 338 / 449
-"""Of the FLOP with torch.func.jvp, that the same takes without its products with zero."""
 
 
-@dataclass(frozen=True)
-class Counted:
-    """What Inductor's schedule of one step holds, forward and backward, batch 256."""
-
-    kernels: int
-    gigabytes: float
-
-
-ATTNRES, PLAIN = Counted(4500, 35), Counted(1500, 19)
-
-
-def device_s(gflop: float, counted: Counted, derivative: float) -> float:
+def device_s(gflop: float, gigabytes: float, derivative: float) -> float:
     """Return how long the device works on a step.
 
     Args:
         gflop: of the step.
-        counted: its bytes.
+        gigabytes: that its kernels read and write.
         derivative: FLOP/s that are reached in its derivative.
     """
     products = 1e9 * gflop * DERIVATIVE_SHARE / derivative
     products += 1e9 * gflop * (1 - DERIVATIVE_SHARE) / (TENSOR_SHARE * BFLOAT16)
-    return products + 1e9 * counted.gigabytes / (BYTES_SHARE * BYTES_S)
+    return products + 1e9 * gigabytes / (BYTES_SHARE * BYTES_S)
 
 
 def estimate_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the table of docs/speed.md; FLOP are those that benchmarks/train.py has counted."""
-    measured = results["train-cpu"]["step"]
+    """Return the table of docs/speed.md.
+
+    FLOP are those that benchmarks/train.py has counted, kernels and bytes those of benchmarks/residual_cost.py.
+    """
+    measured, counted = results["train-cpu"]["step"], results["residual_cost"]
     gflop = measured["gflop_a_step"] * BATCH / measured["batch_size"]
-    precise, fast = VECTOR_SHARE * FLOAT32, TENSOR_SHARE * TF32
-    compiled = (
-        ("AttnRes, graphs", gflop, ATTNRES, precise),
-        ("AttnRes, graphs, TF32", gflop, ATTNRES, fast),
-        ("plain residuals, graphs, TF32", gflop, PLAIN, fast),
-        ("plain residuals, graphs, TF32, dual numbers", gflop * DUAL_SHARE, PLAIN, fast),
-    )
-    few, many = (OPERATIONS * seconds for seconds in LAUNCH_S)
-    eager = f"{1e3 * few:.0f} to {1e3 * many:.0f} | {STEPS * few / 60:.0f} to {STEPS * many / 60:.0f} min"
     lines = [
         "| full-size policy, batch 256 | GFLOP | GB moved | launches | ms a step | 50,000 steps |",
         "|---|---|---|---|---|---|",
-        f"| AttnRes, eager | {gflop:,.0f} | more than 35 | {OPERATIONS:,} | {eager} |",
     ]
-    for name, work, counted, rate in compiled:
-        seconds = max(device_s(work, counted, rate), counted.kernels * GRAPH_LAUNCH_S)
-        lines.append(
-            f"| {name} | {work:,.0f} | {counted.gigabytes:g} | {counted.kernels:,} | {1e3 * seconds:.1f} "
-            f"| {STEPS * seconds / 60:.0f} min |"
-        )
+    for residual, count in OPERATIONS.items():
+        few, many = (count * seconds for seconds in LAUNCH_S)
+        eager = f"{1e3 * few:.0f} to {1e3 * many:.0f} | {STEPS * few / 60:.0f} to {STEPS * many / 60:.0f} min"
+        more = f"more than {counted[residual]['gigabytes']:.0f}"
+        lines.append(f"| {residual}, eager | {gflop:,.0f} | {more} | {count:,} | {eager} |")
+    for variant in (name for name in counted if name.partition(" ")[0] in OPERATIONS):
+        kernels, gigabytes = counted[variant]["kernels"], counted[variant]["gigabytes"]
+        for arithmetic, rate in (("", VECTOR_SHARE * FLOAT32), (", TF32", TENSOR_SHARE * TF32)):
+            seconds = max(device_s(gflop, gigabytes, rate), kernels * GRAPH_LAUNCH_S)
+            lines.append(
+                f"| {variant}, graphs{arithmetic} | {gflop:,.0f} | {gigabytes:.0f} | {kernels:,} "
+                f"| {1e3 * seconds:.1f} | {STEPS * seconds / 60:.0f} min |"
+            )
     return "\n".join(lines)
