@@ -69,10 +69,11 @@ class Windows:
         if not resident:
             cache.expect_random_reads()
         episodes = cache.metadata.episodes
-        self._first = torch.from_numpy(episodes.first_frame).to(device)
-        self._last = self._first + torch.from_numpy(episodes.length).to(device) - 1
+        # Copies: columns may lie in a mapped file, which cannot be written to.
+        self._first = torch.tensor(episodes.first_frame, device=device)
+        self._last = self._first + torch.tensor(episodes.length, device=device) - 1
         self._texts = cache.text_features().to(device) if texts else None
-        self._task = torch.from_numpy(episodes.task).to(device)
+        self._task = torch.tensor(episodes.task, device=device)
 
     def frames_of(self, episodes: Sequence[int]) -> Int64[Tensor, "windows"]:
         """Return the current frames of all windows of some episodes, given by position in the cache."""
