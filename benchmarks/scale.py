@@ -198,7 +198,7 @@ def main() -> None:
     # A shard is a mapping, not an open file; a limit of 1,024 must be no obstacle.
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     sizes: dict[str, Any] = {"open_files_allowed": limit}
-    for frames in (1000,) if arguments.tiny else arguments.frames:
+    for frames in (10_000,) if arguments.tiny else arguments.frames:
         sizes[str(frames)] = measure(frames)
         print(f"{frames}: {sizes[str(frames)]}", flush=True)
         save(arguments, "scale", sizes, "nothing", whole=frames == arguments.frames[-1] or arguments.tiny)
