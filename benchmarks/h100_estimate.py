@@ -40,6 +40,8 @@ def estimate_table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
     FLOP are those that benchmarks/train.py has counted, kernels and bytes those of benchmarks/residual_cost.py.
     """
+    if "residual_cost" not in results:
+        return "not measured yet"
     measured, counted = results["train-cpu"]["step"], results["residual_cost"]
     gflop = measured["gflop_a_step"] * BATCH / measured["batch_size"]
     lines = [
