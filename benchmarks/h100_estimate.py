@@ -38,7 +38,7 @@ def device_s(gflop: float, gigabytes: float, derivative: float) -> float:
 def estimate_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the table of docs/speed.md.
 
-    FLOP are those that benchmarks/train.py has counted, kernels and bytes those of benchmarks/residual_cost.py.
+    FLOP are counted by benchmarks/train.py, kernels and bytes by benchmarks/residual_cost.py.
     """
     if "residual_cost" not in results:
         return "not measured yet"
