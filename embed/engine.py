@@ -198,7 +198,9 @@ def _finish(
         writer.finish()
     for part in growth.parts:
         if read_header(folder, part) is None:  # all shards were there, and a kill came before this
-            PartWriter(folder, part).finish()
+            unfinished = PartWriter(folder, part)
+            unfinished.remove_leftovers()
+            unfinished.finish()
     texts = texts.write(folder) if isinstance(texts, NewTexts) else texts
     same = (
         before is not None and not writers and (before.fingerprint, before.texts) == (spec.fingerprint, texts)

@@ -63,3 +63,17 @@ def test_a_part_that_is_linked_is_not_touched_when_its_copy_is_mended(
     assert run(tmp_path / "packed", tmp_path / "out").shards_encoded == 1
     assert digests(first) == before and cache_problems(other) == []
     assert sum(images) >= frames_of([0]) * 4
+
+
+@pytest.mark.parametrize("half_written", [".shards.parquet.7.tmp", ".part.json.7.tmp"])
+def test_a_kill_while_a_part_is_being_finished_leaves_nothing_behind(
+    tmp_path: Path, half_written: str
+) -> None:
+    cache = Path(run(demos(tmp_path / "demos", range(4)), tmp_path / "out").cache)
+    before = digests(cache)
+    (header,) = cache.glob("parts/*/part.json")
+    header.unlink()
+    (cache / "cache.json").unlink()
+    header.with_name(half_written).write_bytes(b"{")
+    assert run(tmp_path / "demos", tmp_path / "out").shards_encoded == 0
+    assert digests(cache) == before
