@@ -1,6 +1,7 @@
 """Read a feature cache. Shards are mapped as they are touched: opening takes no time and little memory."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +61,13 @@ class FeatureCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all streams, that is memory needed to hold the cache."""
+        return self.nbytes_of(self.streams)
+
+    def nbytes_of(self, streams: Iterable[str]) -> int:
+        """Return the bytes of some streams, given by name."""
+        found = [self.streams[name] for name in streams]
         return self.num_frames * sum(
-            stream.nbytes * (1 if stream.made_by is None else self.variants)
-            for stream in self.streams.values()
+            stream.nbytes * (1 if stream.made_by is None else self.variants) for stream in found
         )
 
     def files(self) -> list[Path]:

@@ -8,11 +8,10 @@ stream otherwise; `calls` says how.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property
 from math import gcd, lcm
 from pathlib import Path
 from typing import Literal
@@ -178,10 +177,9 @@ class Mixture:
         """Of the first cache."""
         return self.members[0].cache.folder
 
-    @cached_property
-    def nbytes(self) -> int:
-        """Memory needed to hold all caches."""
-        return sum(member.cache.nbytes for member in self.members)
+    def nbytes_of(self, streams: Collection[str]) -> int:
+        """Return the bytes of some streams in all caches, given by name."""
+        return sum(member.cache.nbytes_of([member.own(name) for name in streams]) for member in self.members)
 
     def text_features(self) -> Float32[Tensor, "tasks dim"]:
         """Return the features of the task texts, in the order of `metadata.tasks`.

@@ -4,7 +4,7 @@ A window is named by its current frame. Episode borders are handled by clamping 
 no window is ever copied or stored: the whole data path of a training step is a few gathers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -161,19 +161,21 @@ class Numbering:
         return numbers + self._shift[torch.searchsorted(self._ends, numbers.contiguous(), right=True)]
 
 
-def fits_in_memory(cache: AnyCache, device: torch.device, max_gib: float) -> bool:
-    """Decide whether a cache is held on the device.
+def fits_in_memory(cache: AnyCache, streams: Collection[str], device: torch.device, max_gib: float) -> bool:
+    """Decide whether streams of a cache are held on the device.
 
     Args:
-        cache: the streams, or several caches.
+        cache: one, or several.
+        streams: those that are cut into windows.
         device: where they would go.
         max_gib: largest size [GiB] that is held; 0 allows half of what is available on the device, and
             any size where the system does not say what is.
     """
+    size = cache.nbytes_of(streams)
     if max_gib:
-        return cache.nbytes <= max_gib * 2**30
+        return size <= max_gib * 2**30
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
-    return free is None or cache.nbytes <= FREE_MEMORY_SHARE * free
+    return free is None or size <= FREE_MEMORY_SHARE * free
 
 
 def split_episodes(count: int, held_out: int, of: str = "") -> tuple[list[int], list[int]]:

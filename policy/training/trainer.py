@@ -14,6 +14,7 @@ from vla.base.distributed import World
 from vla.base.errors import ConfigError, VlaError
 from vla.base.interrupt import Signals
 from vla.base.progress import Progress, say
+from vla.cache import ACTION
 from vla.policy.agents.policy import Policy
 from vla.policy.batch import Batch
 from vla.policy.mixture import AnyCache
@@ -72,14 +73,15 @@ class Trainer:
         compiling = for_training(config.compile, self._device, config.steps)
         if world.is_main:
             say_compiling(config.compile, compiling, "train.compile")
-        resident = fits_in_memory(cache, self._device, config.max_cache_gib)
+        cache, metadata = of_training(cache, config.val_episodes)
+        self.state = initial_state(policy, config, cache, metadata, self._device, world)
+        trained = self.state.policy
+        seen = [ACTION, *(stream.name for stream in trained.observes)]
+        resident = fits_in_memory(cache, seen, self._device, config.max_cache_gib)
         if resident and world.is_main:
             # It is read from the disk once in any case: 1.2 GB/s a core. A cache that stays on the disk is
             # checked by header and size alone; `vla verify` reads all of it.
             cache.require_checksums()
-        cache, metadata = of_training(cache, config.val_episodes)
-        self.state = initial_state(policy, config, cache, metadata, self._device, world)
-        trained = self.state.policy
         self._supply = Supply(cache, trained, config, self._device, resident)
         measure: Measure | None = None
         if world.is_main:  # the others have no rollouts

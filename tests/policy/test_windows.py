@@ -65,9 +65,11 @@ def test_windows_never_cross_into_another_episode(cache: FeatureCache) -> None:
 
 
 def test_a_cache_larger_than_allowed_stays_on_disk(cache: FeatureCache) -> None:
-    assert fits_in_memory(cache, CPU, max_gib=0.0)
-    assert fits_in_memory(cache, CPU, max_gib=1.0)
-    assert not fits_in_memory(cache, CPU, max_gib=1e-6)
+    assert fits_in_memory(cache, cache.streams, CPU, max_gib=0.0)
+    assert fits_in_memory(cache, cache.streams, CPU, max_gib=1.0)
+    assert not fits_in_memory(cache, cache.streams, CPU, max_gib=1e-6)
+    assert fits_in_memory(cache, ["action"], CPU, max_gib=3e-6)  # what a policy does not see is not counted
+    assert not fits_in_memory(cache, cache.streams, CPU, max_gib=3e-6)
 
 
 def test_a_cache_of_up_to_half_of_what_is_available_is_held_and_any_where_that_is_unknown(
@@ -75,7 +77,7 @@ def test_a_cache_of_up_to_half_of_what_is_available_is_held_and_any_where_that_i
 ) -> None:
     for available, held in ((2 * cache.nbytes, True), (2 * cache.nbytes - 1, False), (None, True)):
         monkeypatch.setattr("vla.policy.windows.available_memory", lambda left=available: left)
-        assert fits_in_memory(cache, CPU, max_gib=0.0) == held
+        assert fits_in_memory(cache, cache.streams, CPU, max_gib=0.0) == held
 
 
 def test_held_out_episodes_are_spread_and_disjoint() -> None:
