@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vla.base.errors import CacheError
-from vla.base.files import write_atomically
+from vla.cache.memory import FOLDER, remember
 from vla.cache.shard import wrong_checksums
 from vla.cache.tables import digest_rows, read_table, table_bytes
 
-FILE = ".identities/shards.parquet"
+FILE = f"{FOLDER}/shards.parquet"
 YOUNG_NS = 2_000_000_000
 """A file that changed so lately is not remembered: file systems tell times apart by up to two seconds."""
 KEPT = 1 << 20
@@ -57,7 +57,7 @@ class CheckedShards:
     def save(self) -> None:
         """Write down what is new."""
         if len(self._marks) != self._found:
-            write_atomically(self._path, table_bytes({"mark": digest_rows(list(self._marks)[-KEPT:])}))
+            remember(self._path, table_bytes({"mark": digest_rows(list(self._marks)[-KEPT:])}))
 
 
 def forget_checks(cache: Path) -> None:

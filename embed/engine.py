@@ -22,6 +22,7 @@ from vla.base.interrupt import deferred
 from vla.base.lock import exclusive
 from vla.cache import Augmentation, CacheConfig, CacheMetadata, CacheSpec, Texts
 from vla.cache.checked import CheckedShards
+from vla.cache.memory import tidy_memory
 from vla.cache.metadata import digest_of
 from vla.cache.part import read_header
 from vla.cache.part_writer import PartWriter
@@ -92,6 +93,7 @@ def embed(
             with exclusive(folder) if world.is_main else nullcontext():
                 if world.is_main:
                     _remove_leftovers(folder)
+                    tidy_memory(folder.parent)
                 # Before the frames: a checkpoint without text tower is found out before hours of work.
                 tasks = tuple(dict.fromkeys(episode.task for episode in spec.episodes))
                 there = before.texts if before else None

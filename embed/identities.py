@@ -11,13 +11,12 @@ from pathlib import Path
 
 from vla.base.distributed import World
 from vla.base.errors import CacheError
-from vla.base.files import write_atomically
+from vla.cache.memory import FOLDER, remember
 from vla.cache.metadata import digest_of
 from vla.cache.tables import digest_rows, read_table, table_bytes
 from vla.embed.datasets import FrameSource
 from vla.embed.datasets.content import FileWatch
 
-FOLDER = ".identities"
 VERSION = 1
 """Of how contents are computed; another one forgets what is remembered."""
 KEPT = 1 << 18
@@ -51,7 +50,7 @@ def episode_contents(source: FrameSource, files: FileWatch, beside: Path, world:
         others = [pair for pair in known.items() if pair[0] not in now]
         rows = [*others[-KEPT:], *now.items()]
         columns = {"stamp": [stamp for stamp, _ in rows], "content": [content for _, content in rows]}
-        write_atomically(path, table_bytes({name: digest_rows(column) for name, column in columns.items()}))
+        remember(path, table_bytes({name: digest_rows(column) for name, column in columns.items()}))
     return tuple(contents)
 
 
