@@ -7,7 +7,7 @@ import torch
 
 from vla.base.errors import CacheError
 from vla.base.progress import Progress
-from vla.cache.manifest import write_manifest
+from vla.cache.manifest import remove_old_tables, write_manifest
 from vla.cache.metadata import CacheMetadata
 from vla.cache.part import PartSpec
 from vla.cache.part_writer import PartWriter
@@ -31,10 +31,10 @@ def compact(folder: Path) -> CacheMetadata:
     if made.format_version < 3:
         raise CacheError(f"{folder} is of format {made.format_version}, which has no parts; nothing to do")
     part, firsts = _whole(made)
+    writer = PartWriter(folder, part, made.dataset.path)
+    writer.remove_leftovers()
     if made.parts != (part.part,):
         cache.require_checksums()
-        writer = PartWriter(folder, part, made.dataset.path)
-        writer.remove_leftovers()
         writer.begin()
         missing = writer.missing_shards()
         with Progress("compact", sum(len(part.frame_range(k)) for k in missing), unit="frames") as progress:
@@ -60,6 +60,7 @@ def compact(folder: Path) -> CacheMetadata:
             contents=[row.tobytes() for row in made.episodes.content],
             texts=made.texts,
         )
+    remove_old_tables(folder)
     for other in sorted((folder / "parts").iterdir()):
         if other.name != part.id:
             shutil.rmtree(other)

@@ -207,9 +207,15 @@ def save_manifest(folder: Path, metadata: CacheMetadata) -> None:
     said = manifest.model_dump(mode="json", exclude=None if metadata.texts else {"texts"})
     if _said(folder / "cache.json") != said:
         write_json(folder / "cache.json", said)
-    for old in folder.glob("episodes-*.parquet"):
-        if old != path:
-            old.unlink()
+    remove_old_tables(folder)
+
+
+def remove_old_tables(folder: Path) -> None:
+    """Delete tables of episodes that `cache.json` does not name, which a kill may have left."""
+    said = _said(folder / "cache.json")
+    for path in folder.glob("episodes-*.parquet"):
+        if path.name != said["episodes"]["file"]:
+            path.unlink()
 
 
 def _said(path: Path) -> Any:

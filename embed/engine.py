@@ -22,6 +22,7 @@ from vla.base.interrupt import deferred
 from vla.base.lock import exclusive
 from vla.cache import Augmentation, CacheConfig, CacheMetadata, CacheSpec, Texts
 from vla.cache.checked import CheckedShards
+from vla.cache.manifest import remove_old_tables
 from vla.cache.memory import tidy_memory
 from vla.cache.metadata import digest_of
 from vla.cache.part import read_header
@@ -113,7 +114,6 @@ def embed(
                 writers = growth.writers(folder, spec)
                 if world.is_main:
                     for writer in writers.values():
-                        writer.remove_leftovers()
                         writer.begin()
                 world.barrier()
                 # A run of neighbouring shards each: files are then read in order, mostly by one rank.
@@ -181,7 +181,8 @@ def _finished(folder: Path, spec: CacheSpec) -> CacheMetadata | None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    remove_leftovers(folder)
+    for place in (folder, *folder.glob("parts/*"), *folder.glob("parts/*/shards")):
+        remove_leftovers(place)
     for begun in folder.glob("parts/*.linking"):
         shutil.rmtree(begun)
 
@@ -200,15 +201,14 @@ def _finish(
         writer.finish()
     for part in growth.parts:
         if read_header(folder, part) is None:  # all shards were there, and a kill came before this
-            unfinished = PartWriter(folder, part)
-            unfinished.remove_leftovers()
-            unfinished.finish()
+            PartWriter(folder, part).finish()
     texts = texts.write(folder) if isinstance(texts, NewTexts) else texts
     same = (
         before is not None and not writers and (before.fingerprint, before.texts) == (spec.fingerprint, texts)
     )
     if not (same and before is not None and _lists(before, spec, growth)):
         spec.write_manifest(folder, growth.parts, texts)
+    remove_old_tables(folder)
     for part_folder in growth.superfluous:
         shutil.rmtree(part_folder)
     if texts is None:

@@ -8,6 +8,7 @@ from fake_growth import count_images, demos, frames_of, kill_at_shard, run, same
 
 from vla.cache import FeatureCache
 from vla.cache.cache_damage import cache_problems
+from vla.cache.compact import compact
 
 
 @pytest.fixture
@@ -77,3 +78,24 @@ def test_a_kill_while_a_part_is_being_finished_leaves_nothing_behind(
     header.with_name(half_written).write_bytes(b"{")
     assert run(tmp_path / "demos", tmp_path / "out").shards_encoded == 0
     assert digests(cache) == before
+
+
+@pytest.mark.parametrize("again", ["embed", "compact"])
+def test_what_a_kill_left_half_written_goes_though_nothing_else_is_to_be_done(
+    again: str, tmp_path: Path
+) -> None:
+    cache = Path(run(demos(tmp_path / "demos", range(4)), tmp_path / "out").cache)
+    before = digests(cache)
+    (part,) = (cache / "parts").iterdir()
+    places = [cache / "episodes-0123456789ab.parquet", cache / ".cache.json.1.tmp"]
+    if again == "embed":
+        places += [part / ".part.json.1.tmp", part / "shards/.00000.safetensors.1.tmp"]
+        places += [cache / "parts/0123456789ab.linking/part.json"]
+    for path in places:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    if again == "embed":
+        run(tmp_path / "demos", tmp_path / "out")
+    else:
+        compact(cache)
+    assert digests(cache) == before and not list(cache.glob("parts/*.linking"))
