@@ -44,7 +44,9 @@ def vla(*words: object) -> tuple[dict[str, Any], float]:
     """Run a command; return its report and its seconds."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "vla", *map(str, words), "--json"]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    # Not where a pipeline.toml lies, which would name other cameras.
+    place = tempfile.gettempdir()
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=place)
     return json.loads(ended.stdout), time.perf_counter() - began
 
 
