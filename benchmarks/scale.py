@@ -98,6 +98,7 @@ def opened(folder: Path) -> dict[str, float]:
 
 def trained(folder: Path, mapped: bool) -> dict[str, float]:
     """Train a small policy for some steps, the cache in memory or on the disk."""
+    torch.set_num_threads(1)  # a small policy; threads would wait for each other
     settings = {
         "steps": STEPS + 1,
         "device": "cpu",

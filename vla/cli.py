@@ -5,6 +5,7 @@ come in with the command that needs them, so that `vla --help` is quick.
 """
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -80,16 +81,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (VlaError, OSError) as error:
         line = str(error) if isinstance(error, VlaError) else _one_line(error)
         if "--json" in words:
-            print(json.dumps({"error": line}))
+            _answer({"error": line})
         print(f"error: {line}", file=sys.stderr)
         raise SystemExit(1) from None
     except Interrupted as stop:
         added = [option for option in stop.options if option not in words]
         again = shlex.join(["vla", *words, *added])
         if "--json" in words:
-            print(json.dumps({"stopped": stop.signal.name, "kept": stop.kept, "next": again}))
+            _answer({"stopped": stop.signal.name, "kept": stop.kept, "next": again})
         print(f"stopped by {stop.signal.name}; {stop.kept}; go on: {again}", file=sys.stderr)
         raise SystemExit(stop.exit_code) from None
+
+
+def _answer(fields: dict[str, str]) -> None:
+    """Print an answer of --json; whoever was to read it may have gone."""
+    try:
+        print(json.dumps(fields), flush=True)
+    except BrokenPipeError:
+        # Python flushes once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: OSError) -> str:
