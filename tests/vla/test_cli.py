@@ -1,8 +1,11 @@
 """The command line: help, one-line errors, JSON, and the whole path on a small dataset."""
 
 import json
+import os
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,3 +216,13 @@ def test_errors_are_json_too_when_asked(cli: Cli) -> None:
     code, out, err = cli("inspect", "nowhere", "--json")
     assert code == 1
     assert json.loads(out)["error"] in err
+
+
+def test_an_error_that_nobody_reads_is_no_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "vla", "inspect", "nowhere", "--json"]
+    finished = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1
