@@ -16,6 +16,8 @@ BYTES_S = 3.35e12
 VECTOR_SHARE, TENSOR_SHARE, BYTES_SHARE = 0.6, 0.4, 0.8
 LAUNCH_S, GRAPH_LAUNCH_S = (5e-6, 8e-6), 1.5e-6
 """Of an operation that Python dispatches, and of a kernel in a graph."""
+GFLOP = {"attnres": 125.32 / 32, "plain": 123.94 / 32}
+"""Of a window, the whole step, counted by torch's FlopCounterMode (docs/log.md, 2026-11-26)."""
 OPERATIONS = {"attnres": 13_791, "plain": 4_329}
 """Dispatched by one eager step, views left out (docs/log.md, 2026-11-26)."""
 DERIVATIVE_SHARE = 1 / 3
@@ -38,12 +40,11 @@ def device_s(gflop: float, gigabytes: float, derivative: float) -> float:
 def estimate_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the table of docs/speed.md.
 
-    FLOP are counted by benchmarks/train.py, kernels and bytes by benchmarks/residual_cost.py.
+    Kernels and bytes are counted by benchmarks/residual_cost.py.
     """
     if "residual_cost" not in results:
         return "not measured yet"
-    measured, counted = results["train-cpu"]["step"], results["residual_cost"]
-    gflop = measured["gflop_a_step"] * BATCH / measured["batch_size"]
+    counted = results["residual_cost"]
     lines = [
         "| full-size policy, batch 256 | GFLOP | GB moved | launches | ms a step | 50,000 steps |",
         "|---|---|---|---|---|---|",
@@ -51,9 +52,11 @@ def estimate_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     for residual, count in OPERATIONS.items():
         few, many = (count * seconds for seconds in LAUNCH_S)
         eager = f"{1e3 * few:.0f} to {1e3 * many:.0f} | {STEPS * few / 60:.0f} to {STEPS * many / 60:.0f} min"
+        gflop = BATCH * GFLOP[residual]
         more = f"more than {counted[residual]['gigabytes']:.0f}"
         lines.append(f"| {residual}, eager | {gflop:,.0f} | {more} | {count:,} | {eager} |")
     for variant in (name for name in counted if name.partition(" ")[0] in OPERATIONS):
+        gflop = BATCH * GFLOP[variant.partition(" ")[0]]
         kernels, gigabytes = counted[variant]["kernels"], counted[variant]["gigabytes"]
         for arithmetic, rate in (("", VECTOR_SHARE * FLOAT32), (", TF32", TENSOR_SHARE * TF32)):
             seconds = max(device_s(gflop, gigabytes, rate), kernels * GRAPH_LAUNCH_S)

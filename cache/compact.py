@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from vla.base.errors import CacheError
 from vla.base.progress import Progress
@@ -35,21 +37,7 @@ def compact(folder: Path) -> CacheMetadata:
     writer.remove_leftovers()
     if made.parts != (part.part,):
         cache.require_checksums()
-        writer.begin()
-        missing = writer.missing_shards()
-        with Progress("compact", sum(len(part.frame_range(k)) for k in missing), unit="frames") as progress:
-            for shard in missing:
-                arrays = writer.allocate(shard)
-                frames = firsts[arrays["episode_index"]] + torch.from_numpy(arrays["frame_index"])
-                for stream in made.streams:
-                    if stream.made_by is None:
-                        arrays[stream.name][:] = cache.rows(stream.name, frames).numpy()
-                    for variant in range(made.variants) if stream.made_by else ():
-                        which = torch.full_like(frames, variant)
-                        arrays[stream.name][:, variant] = cache.rows(stream.name, frames, which).numpy()
-                writer.write(shard, arrays)
-                progress.update(len(frames))
-        writer.finish()
+        copy_part(cache, writer, firsts, "compact")
         made = write_manifest(
             folder,
             [part],
@@ -67,7 +55,34 @@ def compact(folder: Path) -> CacheMetadata:
     return made
 
 
-def _whole(made: CacheMetadata) -> tuple[PartSpec, torch.Tensor]:
+def copy_part(cache: FeatureCache, writer: PartWriter, firsts: Int64[Tensor, "episodes"], label: str) -> None:
+    """Write the shards of a part that are missing from what a cache holds, and finish it.
+
+    Args:
+        cache: holds all episodes of the part, in the same streams.
+        writer: of the part.
+        firsts: the number of each episode's first frame in the cache.
+        label: of the progress.
+    """
+    part = writer.part
+    writer.begin()
+    missing = writer.missing_shards()
+    with Progress(label, sum(len(part.frame_range(k)) for k in missing), unit="frames") as progress:
+        for shard in missing:
+            arrays = writer.allocate(shard)
+            frames = firsts[arrays["episode_index"]] + torch.from_numpy(arrays["frame_index"])
+            for stream in part.streams:
+                if stream.made_by is None:
+                    arrays[stream.name][:] = cache.rows(stream.name, frames).numpy()
+                for variant in range(part.variants) if stream.made_by else ():
+                    which = torch.full_like(frames, variant)
+                    arrays[stream.name][:, variant] = cache.rows(stream.name, frames, which).numpy()
+            writer.write(shard, arrays)
+            progress.update(len(frames))
+    writer.finish()
+
+
+def _whole(made: CacheMetadata) -> tuple[PartSpec, Int64[Tensor, "episodes"]]:
     """Return the one part of all listed episodes, and the number of each one's first frame in the cache."""
     table = made.episodes
     first_of: dict[bytes, int] = {}

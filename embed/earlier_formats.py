@@ -9,6 +9,7 @@ import torch
 from vla.base.errors import CacheError
 from vla.base.progress import say
 from vla.cache import CacheSpec, DatasetIdentity, FeatureCache, version1, version2
+from vla.cache.compact import copy_part
 from vla.cache.part_writer import PartWriter
 from vla.embed.datasets import FrameSource
 
@@ -42,21 +43,9 @@ def earlier_cache(folder: Path, source: FrameSource, spec: CacheSpec) -> Feature
 
 def copy_cache(earlier: FeatureCache, folder: Path, spec: CacheSpec) -> None:
     """Write a cache of an earlier format as a part of the present one; nothing is encoded."""
-    writer = PartWriter(folder, spec.part, spec.dataset.path)
-    writer.begin()
     firsts = dict(zip(reversed(spec.contents), (e.first_frame for e in reversed(spec.episodes)), strict=True))
     first_of = torch.tensor([firsts[content] for content in spec.part.contents])
-    for shard in writer.missing_shards():
-        arrays = writer.allocate(shard)
-        frames = first_of[arrays["episode_index"]] + torch.from_numpy(arrays["frame_index"])
-        for stream in spec.streams:
-            if stream.made_by is None:
-                arrays[stream.name][:] = earlier.rows(stream.name, frames).numpy()
-            for variant in range(spec.variants) if stream.made_by else ():
-                which = torch.full_like(frames, variant)
-                arrays[stream.name][:, variant] = earlier.rows(stream.name, frames, which).numpy()
-        writer.write(shard, arrays)
-    writer.finish()
+    copy_part(earlier, PartWriter(folder, spec.part, spec.dataset.path), first_of, "copy")
 
 
 def _version(path: Path) -> object:

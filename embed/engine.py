@@ -104,8 +104,10 @@ def embed(
                     texts = embed_tasks(encoder, dataset.path, folder, tasks, there)
                 else:
                     texts = keep_texts(folder, tasks, there)
-                if world.is_main and earlier is not None:
-                    copy_cache(earlier, folder, spec)  # it lacks texts, and cannot be given any
+                # It lacks texts, and cannot be given any. Its variants, if any, are not those of now: they
+                # followed from the numbers of episodes.
+                if world.is_main and earlier is not None and spec.variants == 1:
+                    copy_cache(earlier, folder, spec)
                 growth = world.broadcast(plan_growth(folder, spec, checked) if world.is_main else None)
                 images = growth.frames * len(frozen.reads) * spec.variants
                 frozen.batch_size = world.broadcast(

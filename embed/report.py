@@ -24,22 +24,22 @@ class EmbedReport:
     """All that the cache holds, by name."""
     parts: int
     shards: int
-    shards_encoded: int
+    shards_encoded: int = 0
     """Shards of this run; the others were there already."""
-    episodes_new: int
+    episodes_new: int = 0
     """Episodes that were in no part; the same one twice counts once."""
     episodes_kept: int
-    episodes_dropped: int
+    episodes_dropped: int = 0
     """Episodes that the cache had and the dataset has no more; their features stay in their parts."""
-    frames_encoded: int
-    images_encoded: int
-    hours_encoded: float
+    frames_encoded: int = 0
+    images_encoded: int = 0
+    hours_encoded: float = 0.0
     """Of demonstrations."""
-    mib_encoded: float
+    mib_encoded: float = 0.0
     """Of shards that are written."""
     encoder: str
     seconds: float
-    images_per_s: float
+    images_per_s: float = 0.0
     """Of this run; 0 if there was nothing to do."""
     texts: int
     """Different task texts whose features the cache has; 0 without language."""
@@ -61,17 +61,9 @@ def report_of_earlier(
         streams=tuple(stream.name for stream in made.streams),
         parts=len(made.parts),
         shards=sum(part.num_shards for part in made.parts),
-        shards_encoded=0,
-        episodes_new=0,
         episodes_kept=len(made.episodes),
-        episodes_dropped=0,
-        frames_encoded=0,
-        images_encoded=0,
-        hours_encoded=0.0,
-        mib_encoded=0.0,
         encoder=encoder.identity.describe(),
         seconds=round(seconds, 3),
-        images_per_s=0.0,
         texts=len(made.texts.tasks) if made.texts else 0,
         dry_run=dry_run,
     )

@@ -38,10 +38,8 @@ class Batch:
 
         They repeat its last action: a policy learns to stay there. Those before its start stay padding.
         """
-        before = self.action_is_pad.cumprod(
-            dim=1
-        ).bool()  # a window has its current frame: padding ends there
-        return replace(self, action_is_pad=before)
+        # A window has its current frame, so padding before the start ends there at the latest.
+        return replace(self, action_is_pad=self.action_is_pad.cumprod(dim=1).bool())
 
     def part(self, number: int, of: int) -> "Batch":
         """Return every `of`-th window from `number` on: an equal share of each kind of row."""

@@ -33,13 +33,19 @@ def test_what_has_grown_and_is_compacted_has_the_bytes_of_what_was_made_at_once(
     assert {path: path.stat().st_mtime_ns for path in grown.rglob("*")} == before
 
 
-def test_compacting_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def killed_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, str]]:
+    """Return a cache of two parts whose compaction was killed, and the digests of its files before."""
     for count in (4, 6):
         cache = Path(run(demos(tmp_path / "demos", range(count)), tmp_path / "grown").cache)
     before = digests(cache)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         kill_at_shard(patch, 2)
         compact(cache)
+    return cache, before
+
+
+def test_compacting_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, before = killed_compaction(tmp_path, monkeypatch)
     assert before.items() <= digests(cache).items()
     kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
     compact(cache)
@@ -85,12 +91,7 @@ def test_a_policy_trained_on_a_grown_cache_has_the_losses_of_one_made_at_once(
 def test_after_a_killed_compaction_embedding_encodes_nothing_and_clears_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for count in (4, 6):
-        cache = Path(run(demos(tmp_path / "demos", range(count)), tmp_path / "grown").cache)
-    before = digests(cache)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        kill_at_shard(patch, 2)
-        compact(cache)
+    cache, before = killed_compaction(tmp_path, monkeypatch)
     assert digests(cache) != before
     images = count_images(monkeypatch)
     run(tmp_path / "demos", tmp_path / "grown")

@@ -113,15 +113,17 @@ def test_one_that_is_damaged_is_made_anew(
     assert "of an earlier format and damaged" in capsys.readouterr().err
 
 
-def test_where_texts_are_asked_for_features_are_copied_and_not_encoded(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("variants", [0, 1])
+def test_where_texts_are_asked_for_features_are_copied_unless_their_variants_are_others_now(
+    variants: int, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = write_tokenizer(write_two_tower_checkpoint(tmp_path / "two-tower"))
-    made = FeatureCache(run(dataset, encoder, tmp_path / "new", variants=1).cache)
+    made = FeatureCache(run(dataset, encoder, tmp_path / "new", variants=variants).cache)
     assert made.metadata.texts is None
     monkeypatch.setattr("vla.embed.engine.earlier_cache", lambda *_: made)
-    monkeypatch.setattr(FrozenEncoder, "forward", lambda *_: pytest.fail("encoded"))
-    report = run(dataset, encoder, tmp_path / "features", variants=1, language=True)
+    if not variants:
+        monkeypatch.setattr(FrozenEncoder, "forward", lambda *_: pytest.fail("encoded"))
+    report = run(dataset, encoder, tmp_path / "features", variants=variants, language=True)
+    assert report.texts == 1 and report.shards_encoded == 3 * variants
     found = FeatureCache(report.cache)
-    assert report.texts == 1 and report.shards_encoded == 0
     assert all(np.array_equal(found.all(name), made.all(name)) for name in made.streams)

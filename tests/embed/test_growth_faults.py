@@ -66,20 +66,6 @@ def test_a_part_that_is_linked_is_not_touched_when_its_copy_is_mended(
     assert sum(images) >= frames_of([0]) * 4
 
 
-@pytest.mark.parametrize("half_written", [".shards.parquet.7.tmp", ".part.json.7.tmp"])
-def test_a_kill_while_a_part_is_being_finished_leaves_nothing_behind(
-    tmp_path: Path, half_written: str
-) -> None:
-    cache = Path(run(demos(tmp_path / "demos", range(4)), tmp_path / "out").cache)
-    before = digests(cache)
-    (header,) = cache.glob("parts/*/part.json")
-    header.unlink()
-    (cache / "cache.json").unlink()
-    header.with_name(half_written).write_bytes(b"{")
-    assert run(tmp_path / "demos", tmp_path / "out").shards_encoded == 0
-    assert digests(cache) == before
-
-
 @pytest.mark.parametrize("again", ["embed", "compact"])
 def test_what_a_kill_left_half_written_goes_though_nothing_else_is_to_be_done(
     again: str, tmp_path: Path
