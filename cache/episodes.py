@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Annotated, overload
 
@@ -23,6 +23,9 @@ class Episode(StrictModel):
     length: Annotated[int, Field(ge=1)]
     first_frame: Count
     task: str
+    """What to do, in words."""
+    changes: tuple[tuple[Count, str], ...] = ()
+    """From which later frames on, counted within the episode, the task has another text."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +49,8 @@ class Episodes(Sequence[Episode]):
     """int64 [episodes], its first frame, counted within the part."""
     content: np.ndarray
     """uint8 [episodes, 32], the identity of its content; [episodes, 0] in formats 1 and 2, which had none."""
+    changes: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
+    """int64 [changes, 3], in order: position of an episode, frame within it, row in `tasks` from there on."""
 
     @classmethod
     def of(
@@ -64,8 +69,9 @@ class Episodes(Sequence[Episode]):
             part: which part holds each; None is one for all.
             first_row: where in it; None is one after the other.
         """
-        tasks = tuple(dict.fromkeys(episode.task for episode in episodes))
+        tasks = tuple(dict.fromkeys(task for episode in episodes for task in texts_of(episode)))
         rows = {task: row for row, task in enumerate(tasks)}
+        changes = [(k, frame, rows[task]) for k, e in enumerate(episodes) for frame, task in e.changes]
         content = np.frombuffer(b"".join(contents or ()), np.uint8)
         return cls(
             number=np.array([episode.index for episode in episodes], np.int32),
@@ -77,6 +83,7 @@ class Episodes(Sequence[Episode]):
                 [episode.first_frame for episode in episodes] if first_row is None else first_row, np.int64
             ),
             content=content.reshape(len(episodes), -1),
+            changes=np.array(changes, np.int64).reshape(-1, 3),
         )
 
     @cached_property
@@ -92,6 +99,20 @@ class Episodes(Sequence[Episode]):
         """Return the position of the episode that each frame lies in."""
         return np.searchsorted(self.first_frame, frames, side="right") - 1
 
+    def runs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return from which frames on, numbered through all episodes, which row of `tasks` counts.
+
+        Returns:
+            int64 [runs] and [runs], in order.
+        """
+        starts, rows = self.first_frame, self.task.astype(np.int64)
+        if len(self.changes):
+            position, frame, row = self.changes.T
+            starts = np.concatenate([starts, self.first_frame[position] + frame])
+            order = np.argsort(starts, kind="stable")
+            starts, rows = starts[order], np.concatenate([rows, row])[order]
+        return starts, rows
+
     @overload
     def __getitem__(self, position: int) -> Episode: ...
     @overload
@@ -104,7 +125,14 @@ class Episodes(Sequence[Episode]):
             length=int(self.length[position]),
             first_frame=int(self.first_frame[position]),
             task=self.tasks[self.task[position]],
+            changes=self._changes_of(position),
         )
+
+    def _changes_of(self, position: int) -> tuple[tuple[int, str], ...]:
+        if not len(self.changes):
+            return ()
+        mine = self.changes[self.changes[:, 0] == position % len(self)]
+        return tuple((int(frame), self.tasks[row]) for _, frame, row in mine)
 
     def __len__(self) -> int:
         return len(self.number)
@@ -115,10 +143,15 @@ class Episodes(Sequence[Episode]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Episodes) or self.tasks != other.tasks:
             return False
-        columns = ("number", "length", "task", "part", "first_row", "content")
+        columns = ("number", "length", "task", "part", "first_row", "content", "changes")
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in columns)
 
     __hash__ = None  # type: ignore[assignment]  # arrays have none
+
+
+def texts_of(episode: Episode) -> tuple[str, ...]:
+    """Return the texts of an episode's tasks, in order."""
+    return (episode.task, *(task for _, task in episode.changes))
 
 
 def positions(

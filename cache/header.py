@@ -24,7 +24,7 @@ def _name_problems(metadata: CacheMetadata) -> Iterator[str]:
     if metadata.recipe != recipe:
         yield f"has recipe {metadata.recipe}, what it says of itself gives {recipe}"
     table = metadata.episodes
-    content = content_sha256_of(table.content, table.task, table.tasks)
+    content = content_sha256_of(table)
     if metadata.dataset.content_sha256 != content:
         yield "has another content than its episodes have"
     due = fingerprint_of(recipe, content)

@@ -1,6 +1,7 @@
 """`cache.json` and its table of episodes, format 3: writing and reading.
 
-    cache.json                     one JSON object, of one size for ten episodes and for ten million
+    cache.json                     one JSON object, of one size for ten episodes and for ten million; where
+                                   tasks change within episodes, it lists where they do
     episodes-<12 digits>.parquet   a row an episode: index, length, task, content, part, first_row
 
 The table's name follows from its bytes: the switch to another list of episodes is one rename, that of
@@ -19,7 +20,7 @@ from pydantic import Field
 from vla.base.errors import CacheError
 from vla.base.files import sha256_bytes, sha256_of, write_atomically, write_json
 from vla.base.strict import StrictModel
-from vla.cache.episodes import Episode, Episodes
+from vla.cache.episodes import Count, Episode, Episodes
 from vla.cache.frames import Frames, frame_runs
 from vla.cache.metadata import (
     FORMAT_VERSION,
@@ -81,6 +82,8 @@ class Manifest(StrictModel):
     num_frames: PositiveInt
     episodes: Table
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    task_changes: tuple[tuple[Count, Count, Count], ...] = ()
+    """Position of an episode, frame within it, row in `tasks` from there on."""
     parts: Annotated[tuple[PartEntry, ...], Field(min_length=1)]
     statistics: dict[str, Statistics]
     texts: Texts | None = None
@@ -100,7 +103,9 @@ class Manifest(StrictModel):
         columns, _ = read_table(path, COLUMNS)
         if not np.isin(columns["task"], np.arange(len(self.tasks))).all():
             raise CacheError("has an episode whose task cache.json does not list")
-        episodes = Episodes(number=columns.pop("index"), tasks=self.tasks, **columns)
+        changes = np.array(self.task_changes, np.int64).reshape(-1, 3)
+        self._check_changes(changes, columns["length"])
+        episodes = Episodes(number=columns.pop("index"), tasks=self.tasks, changes=changes, **columns)
         if (len(episodes), episodes.num_frames) != (self.num_episodes, self.num_frames):
             raise CacheError(
                 f"has {len(episodes)} episodes of {episodes.num_frames} frames together, cache.json says "
@@ -122,6 +127,13 @@ class Manifest(StrictModel):
             parts=tuple(Part(folder=f"{PARTS}/{part.id}", **part.model_dump()) for part in self.parts),
             **{name: getattr(self, name) for name in kept},
         )
+
+    def _check_changes(self, changes: np.ndarray, length: np.ndarray) -> None:
+        position, frame, row = changes.T
+        order = np.lexsort((frame, position))
+        there = (position < len(length)) & (row < len(self.tasks)) & (frame > 0)
+        if not there.all() or (frame >= length[position]).any() or (order != np.arange(len(order))).any():
+            raise CacheError("has a change of task that is in no episode, or out of order")
 
 
 def write_manifest(
@@ -158,7 +170,7 @@ def write_manifest(
         part=[number for number, _ in where],
         first_row=[first for _, first in where],
     )
-    sha256 = content_sha256_of(table.content, table.task, table.tasks)
+    sha256 = content_sha256_of(table)
     metadata = CacheMetadata(
         format_version=FORMAT_VERSION,
         recipe=parts[0].recipe,
@@ -199,6 +211,7 @@ def save_manifest(folder: Path, metadata: CacheMetadata) -> None:
         num_frames=table.num_frames,
         episodes=Table(file=path.name, sha256=sha256),
         tasks=table.tasks,
+        task_changes=tuple(map(tuple, table.changes.tolist())),
         parts=tuple(
             PartEntry(id=p.id, frames=p.frames, episodes=p.episodes, frames_per_shard=p.frames_per_shard)
             for p in metadata.parts

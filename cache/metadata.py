@@ -15,7 +15,6 @@ numbered, which files and parts they lie in.
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -269,17 +268,12 @@ def fingerprint_of(recipe: str, content_sha256: str) -> str:
     return digest_of([recipe, content_sha256])
 
 
-def content_sha256_of(contents: np.ndarray, task: np.ndarray, tasks: Sequence[str]) -> str:
-    """Identify demonstrations by what they hold.
-
-    Args:
-        contents: uint8 [episodes, 32], their identities in order.
-        task: [episodes], the row of each in `tasks`.
-        tasks: the different texts in order of appearance.
-    """
-    whole = hashlib.sha256(np.ascontiguousarray(contents, np.uint8).tobytes())
-    whole.update(np.ascontiguousarray(task, "<i4").tobytes())
-    whole.update(json.dumps(list(tasks)).encode())
+def content_sha256_of(episodes: Episodes) -> str:
+    """Identify demonstrations by what they hold: their contents in order, and their tasks."""
+    whole = hashlib.sha256(np.ascontiguousarray(episodes.content, np.uint8).tobytes())
+    whole.update(np.ascontiguousarray(episodes.task, "<i4").tobytes())
+    whole.update(json.dumps(list(episodes.tasks)).encode())
+    whole.update(np.ascontiguousarray(episodes.changes, "<i8").tobytes())
     return whole.hexdigest()
 
 

@@ -6,6 +6,7 @@
               vector   float  [dim]                state, action, the feature of a text
               points   float  [points, channels]   a scan: lidar, radar
               series   float  [time, channels]     samples since the last frame: inertia, force, sound
+              depth    float  [height, width, 1]   distances, in the units of the dataset
     dtype     of the stored array
     shape     of one frame; a camera whose dataset promises no size has 0 for height and width
     key       the dataset's own name of it, such as `observation.state`; empty for what an encoder wrote
@@ -30,7 +31,7 @@ ACTION: Final = "action"
 TASK: Final = "task"
 """The feature of the instruction; no camera or sensor may have one of these names."""
 
-Kind = Literal["image", "tokens", "vector", "points", "series"]
+Kind = Literal["image", "tokens", "vector", "points", "series", "depth"]
 DType = Literal["uint8", "float16", "float32"]
 Size = Annotated[int, Field(ge=0, le=1 << 24)]
 Observation = Mapping[str, Any]

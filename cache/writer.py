@@ -69,7 +69,7 @@ class CacheSpec:
     @cached_property
     def fingerprint(self) -> str:
         columns = Episodes.of(self.episodes, contents=self.contents)
-        return fingerprint_of(self.recipe, content_sha256_of(columns.content, columns.task, columns.tasks))
+        return fingerprint_of(self.recipe, content_sha256_of(columns))
 
     @property
     def variants(self) -> int:

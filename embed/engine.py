@@ -20,8 +20,10 @@ from vla.base.errors import CacheError, EncoderError
 from vla.base.files import remove_leftovers, write_atomically
 from vla.base.interrupt import deferred
 from vla.base.lock import exclusive
+from vla.base.progress import say
 from vla.cache import Augmentation, CacheConfig, CacheMetadata, CacheSpec, Texts
 from vla.cache.checked import CheckedShards
+from vla.cache.episodes import Episodes
 from vla.cache.manifest import remove_old_tables
 from vla.cache.memory import tidy_memory
 from vla.cache.metadata import digest_of
@@ -75,6 +77,8 @@ def embed(
     started = time.monotonic()
     with World.join() as world, deferred() as signals:
         source = open_source(dataset, encoder.workers)
+        for remark in source.remarks if world.is_main else ():
+            say(f"{source.path}: {remark}")
         files = source.watch()  # before they are read: whatever changes from here on is noticed
         frozen = FrozenEncoder.load(for_large_batches(encoder), source.camera_names)
         contents = episode_contents(source, files, Path(cache.path), world)
@@ -96,7 +100,7 @@ def embed(
                     _remove_leftovers(folder)
                     tidy_memory(folder.parent)
                 # Before the frames: a checkpoint without text tower is found out before hours of work.
-                tasks = tuple(dict.fromkeys(episode.task for episode in spec.episodes))
+                tasks = Episodes.of(spec.episodes).tasks
                 there = before.texts if before else None
                 if not world.is_main:
                     texts = None

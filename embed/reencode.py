@@ -6,8 +6,10 @@ import numpy as np
 
 from vla.base.errors import CacheError, DatasetError
 from vla.base.progress import Progress
-from vla.cache import FeatureCache
-from vla.embed.datasets import FrameSource, open_source
+from vla.cache import ACTION, STATE, FeatureCache
+from vla.cache.movement import describe_resting
+from vla.cache.statistics import vector_statistics
+from vla.embed.datasets import FrameBlock, FrameSource, open_source
 from vla.embed.datasets.dataset_config import DatasetConfig
 from vla.embed.encoders.encoder import EncoderConfig
 from vla.embed.frozen_encoder import FrozenEncoder
@@ -21,10 +23,13 @@ batches and threads take 0.7% of it, lower precision at most 7% (docs/reliabilit
 deep encoders and GPUs, which are not measured."""
 
 
-def dataset_problems(config: DatasetConfig) -> list[str]:
-    """List what is wrong with a dataset, a line a problem; every frame is decoded.
+def check_dataset(config: DatasetConfig) -> dict[str, list[str]]:
+    """Look for what is wrong with a dataset; every frame is decoded.
 
     An episode is given up at its first problem, the others are read all the same.
+
+    Returns:
+        `problems`, a line each; and where there are any `remarks` and `resting`, dimensions that hardly move.
 
     Raises:
         DatasetError: it cannot be opened at all.
@@ -32,23 +37,36 @@ def dataset_problems(config: DatasetConfig) -> list[str]:
     source = open_source(config)
     problems: list[str] = []
     total = source.episodes[-1].first_frame + source.episodes[-1].length
+    moved: dict[str, list[np.ndarray]] = {STATE: [], ACTION: []}
     with Progress("verify", total, unit="frames") as progress:
         for episode in source.episodes:
             frames = range(episode.first_frame, episode.first_frame + episode.length)
             try:
                 for block in source.read(frames, BLOCK_FRAMES):
-                    for stream in source.streams:
-                        values = block.streams[stream.name].reshape(len(block), -1)
-                        bad = () if stream.kind == "image" else ~np.isfinite(values).all(axis=1)
-                        if np.any(bad):
-                            raise DatasetError(
-                                f"{config.path}: {stream.name} is not finite at episode {episode.index}, "
-                                f"frame {block.frame_index[np.argmax(bad)]}"
-                            )
+                    _require_finite(source, block)
+                    for name in moved.keys() & block.streams.keys():
+                        moved[name].append(block.streams[name])
             except DatasetError as error:
-                problems.append(f"{error}; mend it, or leave it out: --set dataset.episodes=[…]")
+                advice = (
+                    "" if "--set" in str(error) else "; mend it, or leave it out: --set dataset.episodes=[…]"
+                )
+                problems.append(f"{error}{advice}")
             progress.update(episode.length)
-    return problems
+    statistics = {name: vector_statistics(found) for name, found in moved.items() if found}
+    more = {"remarks": list(source.remarks), "resting": list(describe_resting(statistics, (STATE, ACTION)))}
+    return {**{name: lines for name, lines in more.items() if lines}, "problems": problems}
+
+
+def _require_finite(source: FrameSource, block: FrameBlock) -> None:
+    for stream in source.streams:
+        values = block.streams[stream.name].reshape(len(block), -1)
+        bad = () if stream.kind == "image" else ~np.isfinite(values).all(axis=1)
+        if np.any(bad):
+            row = np.argmax(bad)
+            raise DatasetError(
+                f"{source.path}: {stream.name} is not finite at episode {block.episode_index[row]}, "
+                f"frame {block.frame_index[row]}"
+            )
 
 
 def reencode_problems(

@@ -40,7 +40,7 @@ LATER: dict[str, float] = {
     "state_bounds.highest": UNBOUNDED,
 }
 """Tensors that policies did not have at first, and what stands for one that is missing."""
-RANKS: dict[Kind, int] = {"image": 3, "tokens": 2, "vector": 1, "points": 2, "series": 2}
+RANKS: dict[Kind, int] = {"image": 3, "tokens": 2, "vector": 1, "points": 2, "series": 2, "depth": 3}
 
 
 class TrainingData(StrictModel):

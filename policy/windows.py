@@ -73,7 +73,8 @@ class Windows:
         self._first = torch.tensor(episodes.first_frame, device=device)
         self._last = self._first + torch.tensor(episodes.length, device=device) - 1
         self._texts = cache.text_features().to(device) if texts else None
-        self._task = torch.tensor(episodes.task, device=device)
+        starts, rows = (torch.tensor(values, device=device) for values in episodes.runs())
+        self._task_from, self._task = starts, rows
 
     def frames_of(self, episodes: Sequence[int]) -> Int64[Tensor, "windows"]:
         """Return the current frames of all windows of some episodes, given by position in the cache."""
@@ -116,7 +117,8 @@ class Windows:
         variants = torch.zeros_like(observed) if variant is None else variant.expand_as(observed)
         observation = {stream.name: self._gather(stream, observed, variants) for stream in self._streams}
         if self._texts is not None:
-            observation[TASK] = self._texts[self._task[episode][:, None].expand_as(observed)]
+            run = torch.searchsorted(self._task_from, observed, right=True) - 1
+            observation[TASK] = self._texts[self._task[run]]
         return Batch(
             observation=observation, action=self._action[predicted], action_is_pad=wanted != predicted
         )

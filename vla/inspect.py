@@ -10,11 +10,20 @@ from vla.base.errors import VlaError
 
 if TYPE_CHECKING:
     from vla.cache import Statistics
+    from vla.embed.datasets import FrameSource
+    from vla.embed.datasets.dataset_config import DatasetConfig
     from vla.policy.saved_policy import TrainingData
 
+LOOKED_AT = 50
+"""Episodes of a dataset without statistics whose state and action are read."""
 
-def inspect(path: Path) -> dict[str, Any]:
+
+def inspect(path: Path, settings: "DatasetConfig | None" = None) -> dict[str, Any]:
     """Describe what lies at a path; the first entry, `kind`, says what it is.
+
+    Args:
+        path: of anything that vla makes or reads.
+        settings: how a dataset is to be read; its path is `path`.
 
     Raises:
         VlaError: nothing there is known to vla.
@@ -22,7 +31,7 @@ def inspect(path: Path) -> dict[str, Any]:
     if (path / "manifest.json").is_file() and (path / "status.json").is_file():
         return _suite(path)
     if (path / "meta/info.json").is_file() or list(path.glob("episode*.h*5")):
-        return _dataset(path)
+        return _dataset(path, settings)
     if (path / "pipeline.toml").is_file() and (path / "checkpoints").is_dir():
         return _run(path)
     if (path / "cache.json").is_file() or list(path.glob("*/cache.json")):
@@ -47,12 +56,14 @@ def _evaluation(path: Path) -> dict[str, Any]:
         raise VlaError(f"{path} is no evaluation that can be read; run vla rollout again") from error
 
 
-def _dataset(path: Path) -> dict[str, Any]:
+def _dataset(path: Path, settings: "DatasetConfig | None") -> dict[str, Any]:
+    from vla.cache.episodes import texts_of
     from vla.embed.datasets import open_source
-    from vla.embed.datasets.dataset_config import DatasetConfig
+    from vla.embed.datasets.dataset_config import DatasetConfig, readable
 
-    says_fps = (path / "meta/info.json").is_file()
-    source = open_source(DatasetConfig(path=str(path), fps=None if says_fps else 1))
+    config = settings or DatasetConfig(path=str(path))
+    source = open_source(readable(config))
+    says_fps = readable(config) is config
     lengths = [episode.length for episode in source.episodes]
     described = {
         "kind": f"dataset ({source.format})",
@@ -62,26 +73,29 @@ def _dataset(path: Path) -> dict[str, Any]:
         "hours": round(sum(lengths) / source.fps / 3600, 3) if says_fps else "not stored",
         "cameras": list(source.camera_names),
         "streams": [f"{s.describe()} from {s.key}" for s in source.streams if s.kind != "image"],
-        "tasks": sorted({episode.task for episode in source.episodes}),
-        **_resting(_statistics(path, source.keys)),
+        "tasks": sorted({task for episode in source.episodes for task in texts_of(episode)}),
+        **_resting(_statistics(path, source)),
+        **({"remarks": list(source.remarks)} if source.remarks else {}),
     }
     hint = "" if says_fps else " --set dataset.fps=50"
     return {**described, "next": f"vla embed --dataset {shlex.quote(str(path))}{hint}"}
 
 
-def _statistics(path: Path, keys: Mapping[str, str]) -> dict[str, "Statistics"]:
-    """Return what a dataset says of its state and action itself; nothing where it does not."""
+def _statistics(path: Path, source: "FrameSource") -> dict[str, "Statistics"]:
+    """Return what a dataset says of its state and action itself, else what its first episodes say."""
     from vla.cache import ACTION, STATE, Statistics
+    from vla.cache.statistics import vector_statistics
 
     try:
         told = json.loads((path / "meta/stats.json").read_bytes())
         return {
             name: Statistics(count=told[key]["count"][0], mean=told[key]["mean"], std=told[key]["std"])
             for name in (STATE, ACTION)
-            if (key := keys.get(name)) in told
+            if (key := source.keys.get(name)) in told
         }
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
-        return {}
+        found = [source.vectors(position) for position in range(min(LOOKED_AT, len(source.episodes)))]
+        return {name: vector_statistics([episode[name] for episode in found]) for name in found[0]}
 
 
 def _resting(statistics: Mapping[str, "Statistics"]) -> dict[str, Any]:

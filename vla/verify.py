@@ -1,9 +1,12 @@
 """Check what a path holds: a dataset, a feature cache, or a run; down to every byte and value."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vla.base.errors import VlaError
+
+if TYPE_CHECKING:
+    from vla.embed.datasets.dataset_config import DatasetConfig
 
 
 def verify(
@@ -13,6 +16,7 @@ def verify(
     dataset: str | None = None,
     encoder: str | None = None,
     device: str = "auto",
+    settings: "DatasetConfig | None" = None,
 ) -> dict[str, Any]:
     """Look for damage.
 
@@ -22,9 +26,11 @@ def verify(
         dataset: where a cache's demonstrations lie, if not where it says.
         encoder: where its encoder lies, if not where it says.
         device: where to encode.
+        settings: how a dataset is to be read; its path is `path`.
 
     Returns:
-        `kind`, `path` and `problems`, a line each with what to run next; empty is good. After `reencode`
+        `kind`, `path` and `problems`, a line each with what to run next; empty is good. Of a dataset also
+        `remarks` and `resting`, which are worth knowing and no damage. After `reencode`
         also `reencoded_frames` and `largest_difference`, 1 being what is allowed.
 
     Raises:
@@ -41,7 +47,7 @@ def verify(
 
         return {"kind": "training run", "path": str(path), "problems": run_problems(path)}
     if (path / "meta/info.json").is_file() or list(path.glob("episode*.h*5")):
-        return _dataset(path)
+        return _dataset(path, settings)
     found = "an empty or unknown folder" if path.is_dir() else "a file" if path.exists() else "nothing"
     raise VlaError(
         f"{path} is {found}; vla verify takes a cache (cache.json), a run (pipeline.toml) or a dataset "
@@ -77,10 +83,9 @@ def _cache(
     return {**report, "problems": differing, **figures}
 
 
-def _dataset(path: Path) -> dict[str, Any]:
-    from vla.embed.datasets.dataset_config import DatasetConfig
-    from vla.embed.reencode import dataset_problems
+def _dataset(path: Path, settings: "DatasetConfig | None") -> dict[str, Any]:
+    from vla.embed.datasets.dataset_config import DatasetConfig, readable
+    from vla.embed.reencode import check_dataset
 
-    says_fps = (path / "meta/info.json").is_file()  # HDF5 episodes do not; any number will do to read them
-    problems = dataset_problems(DatasetConfig(path=str(path), fps=None if says_fps else 1))
-    return {"kind": "dataset", "path": str(path), "problems": problems}
+    found = check_dataset(readable(settings or DatasetConfig(path=str(path))))
+    return {"kind": "dataset", "path": str(path), **found}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 RESERVED = (STATE, ACTION, TASK, "episode_index", "frame_index")
 """Names that a cache gives a meaning of its own; no camera or sensor may have one of them."""
-DIMENSIONS = {"vector": 1, "points": 2, "series": 2, "tokens": 2}
+DIMENSIONS = {"vector": 1, "points": 2, "series": 2, "tokens": 2, "depth": 3}
 """Axes of one frame, by kind."""
 
 
@@ -24,8 +24,9 @@ class SensorConfig(StrictModel):
 
     key: Annotated[str, Field(min_length=1)]
     """What the dataset calls it, such as `observation.lidar`."""
-    kind: Literal["vector", "points", "series", "tokens"]
-    """vector [dim], points [points, channels], series [time, channels] or tokens [tokens, dim]."""
+    kind: Literal["vector", "points", "series", "tokens", "depth"]
+    """vector [dim], points [points, channels], series [time, channels], tokens [tokens, dim] or depth
+    [height, width, 1]."""
 
 
 class DatasetConfig(StrictModel):
@@ -49,7 +50,11 @@ class DatasetConfig(StrictModel):
     fps: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Frames a second. HDF5 episodes do not say; where the dataset does, it must agree."""
     tolerance_s: Annotated[float, Field(gt=0)] = 1e-4
-    """How far timestamps and video frames may lie from frame number / fps [s]; LeRobot's default."""
+    """How far video frames may lie from frame number / fps [s]; the nearest is taken. LeRobot's default."""
+    timestamp_tolerance_s: Annotated[float, Field(gt=0)] | None = None
+    """How far the timestamps of rows may; they are only checked. Without it, as far as video frames."""
+    align: Literal["time", "index"] = "time"
+    """index: row k of an episode is the k-th frame of its video, whatever clocks say."""
     color: Literal["rgb", "bgr"] = "rgb"
     """Order of the colours in HDF5 images. OpenCV swaps them where it is handed RGB; look at a frame."""
 
@@ -60,6 +65,12 @@ class DatasetConfig(StrictModel):
             if not name or name in RESERVED:
                 raise ValueError(f"'{name}' names something else; call the sensor otherwise")
         return streams
+
+
+def readable(config: DatasetConfig) -> DatasetConfig:
+    """Give a dataset that does not say its frame rate some rate, for looking at it only."""
+    says = config.fps is not None or (Path(config.path) / "meta/info.json").is_file()
+    return config if says else config.model_copy(update={"fps": 1.0})
 
 
 def dataset_of(cache: "FeatureCache", named: str | None = None) -> DatasetConfig:

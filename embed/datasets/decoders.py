@@ -6,7 +6,7 @@ the pool, whichever they come from: nobody waits for it but who needs them.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
@@ -14,8 +14,17 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vla.embed.datasets.folder import DatasetFolder
-from vla.embed.datasets.images import FrameError, Picture, decode_image, fit, stack
-from vla.embed.datasets.video import VideoFile, VideoSpan
+from vla.embed.datasets.images import (
+    FrameError,
+    Picture,
+    Sizes,
+    decode_depth,
+    decode_image,
+    fit,
+    stack,
+    stored_image,
+)
+from vla.embed.datasets.video import Timing, VideoFile, VideoSpan
 
 Decoded = Callable[[], np.ndarray]
 """Waits for one stream of a block, [n, ...]; raises DatasetError if a frame cannot be decoded."""
@@ -31,25 +40,29 @@ class Decoders:
 
     Args:
         folder: the dataset.
-        tolerance_s: how far a video's frame may lie from its due time [s].
+        timing: which frame of a video is meant.
         video_cameras: those that have videos.
+        depth: streams that are distances, not colours; they are not resized.
         workers: threads for single images and for resizing; videos share as many, at least one a camera.
+        sizes: holds every frame against its camera's size.
         size: (height, width) [pixel] of the frames that come out; None leaves each as it is.
     """
 
     def __init__(
         self,
         folder: DatasetFolder,
-        tolerance_s: float,
+        timing: Timing,
         video_cameras: Iterable[str],
+        depth: Collection[str],
         workers: int,
+        sizes: Sizes,
         size: tuple[int, int] | None = None,
     ) -> None:
-        self._size = size
+        self._folder, self._size, self._sizes, self._depth = folder, size, sizes, depth
         cameras = list(video_cameras)
         # More threads than cores only get in each other's way, and FFmpeg advises no more than 16 a file.
         each = min(MOST_THREADS, max(1, workers // max(1, len(cameras))))
-        self._tracks = {camera: VideoTrack(folder, tolerance_s, each) for camera in cameras}
+        self._tracks = {camera: VideoTrack(folder, timing, each, depth=camera in depth) for camera in cameras}
         self._threads = {camera: ThreadPoolExecutor(1, f"video {camera}") for camera in self._tracks}
         self._pool = ThreadPoolExecutor(workers, "images")
 
@@ -65,24 +78,28 @@ class Decoders:
         for track in self._tracks.values():
             track.close()  # not if waiting was broken off: its thread may still read the file
 
-    def begin_images(self, cells: Sequence[object], where: Where) -> Decoded:
+    def begin_images(self, camera: str, cells: Sequence[object], where: Where) -> Decoded:
         """Begin to decode encoded images, in either form that the `datasets` library stores them."""
-        encoded = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
-        return partial(stack, self._pool.map(self._decode, encoded), len(cells), where)
+        check = partial(self._sizes.check, camera)
+        decode = self._decode_depth if camera in self._depth else self._decode
+        return partial(stack, self._pool.map(decode, cells), len(cells), where, check)
 
-    def begin_video(
-        self, camera: str, spans: Sequence[tuple[VideoSpan, range]], fps: float, where: Where
-    ) -> Decoded:
+    def begin_video(self, camera: str, spans: Sequence[tuple[VideoSpan, range]], where: Where) -> Decoded:
         """Begin to decode a camera's next frames; see `VideoTrack.frames`."""
         track, count = self._tracks[camera], sum(len(frames) for _, frames in spans)
+        check = partial(self._sizes.check, camera)
+        fitted = _as_they_are if camera in self._depth else self._fitted
         return (
             self._threads[camera]
-            .submit(lambda: stack(self._fitted(track.frames(spans, fps)), count, where))
+            .submit(lambda: stack(fitted(track.frames(spans)), count, where, check))
             .result
         )
 
-    def _decode(self, encoded: object) -> Picture:
-        return fit(decode_image(encoded), self._size)
+    def _decode(self, cell: object) -> Picture:
+        return fit(decode_image(stored_image(self._folder, cell)), self._size)
+
+    def _decode_depth(self, cell: object) -> Picture:
+        return fit(decode_depth(stored_image(self._folder, cell)), None)
 
     def _fitted(self, frames: Iterator[UInt8[np.ndarray, "h w 3"]]) -> Iterator[Picture]:
         """Yield decoded frames, resized in the pool; what goes wrong is raised at its frame's place."""
@@ -104,9 +121,18 @@ class Decoders:
             raise failed
 
 
+def _as_they_are(frames: Iterator[np.ndarray]) -> Iterator[Picture]:
+    return (fit(frame, None) for frame in frames)
+
+
 def _results(waiting: deque[Future[Picture]]) -> Iterator[Picture]:
     while waiting:
         yield waiting.popleft().result()
+
+
+def missing_video(name: str) -> str:
+    """Say that a file is not there, and what helps."""
+    return f"{name} is missing; download the rest, or leave that camera out: --set dataset.cameras=[…]"
 
 
 class VideoTrack:
@@ -114,27 +140,30 @@ class VideoTrack:
 
     Args:
         folder: the dataset.
-        tolerance_s: how far a frame may lie from its due time [s]; less than half a frame period.
+        timing: which frame is meant.
         threads: that decode a file; 0 lets FFmpeg choose.
+        depth: it shows distances, not colours.
     """
 
-    def __init__(self, folder: DatasetFolder, tolerance_s: float, threads: int = 0) -> None:
-        self._folder, self._tolerance_s, self._threads = folder, tolerance_s, threads
+    def __init__(
+        self, folder: DatasetFolder, timing: Timing, threads: int = 0, *, depth: bool = False
+    ) -> None:
+        self._folder, self._timing, self._threads, self._depth = folder, timing, threads, depth
         self._name = ""
         self._file: VideoFile | None = None
 
-    def frames(
-        self, spans: Sequence[tuple[VideoSpan, range]], fps: float
-    ) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-        """Yield RGB frames, given as frame numbers within episodes.
+    def frames(self, spans: Sequence[tuple[VideoSpan, range]]) -> Iterator[np.ndarray]:
+        """Yield frames as `VideoFile.frames_at` does, given as frame numbers within episodes.
 
         Raises:
             DatasetError: a file is missing, or leads out of the dataset.
             FrameError: a frame is missing or cannot be decoded.
         """
         for span, frames in spans:
-            times_s = [span.start_s + frame / fps for frame in frames]
-            yield from self._open(span.file).frames_at(times_s, self._tolerance_s)
+            video = self._open(span.file)
+            shown_s = video.shown_s if self._timing.align == "index" else None
+            times_s = self._timing.due_s(span, np.arange(frames.start, frames.stop), shown_s)
+            yield from video.frames_at(times_s.tolist(), self._timing.tolerance_s)
 
     def close(self) -> None:
         """Close the file that is open, if any."""
@@ -145,5 +174,8 @@ class VideoTrack:
     def _open(self, name: str) -> VideoFile:
         if self._file is None or name != self._name:
             self.close()
-            self._file, self._name = VideoFile(self._folder.file(name), self._threads), name
+            if not self._folder.has(name):
+                raise FrameError(f"cannot be read: {missing_video(name)}")
+            path = self._folder.file(name)
+            self._file, self._name = VideoFile(path, self._threads, depth=self._depth), name
         return self._file

@@ -48,15 +48,17 @@ def choose_episodes(dataset: str, present: Iterable[int], chosen: Sequence[int])
     return [number for number in numbers if number in wanted] if wanted else numbers
 
 
-def number_through(dataset: str, episodes: Iterable[tuple[int, int, str]]) -> tuple[Episode, ...]:
-    """Number frames through episodes given as (index, length, task).
+def number_through(
+    dataset: str, episodes: Iterable[tuple[int, int, str, tuple[tuple[int, str], ...]]]
+) -> tuple[Episode, ...]:
+    """Number frames through episodes given as (index, length, task, changes of the task).
 
     Raises:
         DatasetError: more frames are claimed than a dataset can have.
     """
     numbered, first = [], 0
-    for index, length, task in episodes:
-        numbered.append(Episode(index=index, length=length, first_frame=first, task=task))
+    for index, length, task, changes in episodes:
+        numbered.append(Episode(index=index, length=length, first_frame=first, task=task, changes=changes))
         first += length
         if first > MAX_FRAMES or index > MAX_FRAMES:
             raise DatasetError(f"{dataset} claims more than {MAX_FRAMES} frames; its metadata are damaged")

@@ -14,7 +14,7 @@ from jaxtyping import Int32
 from vla.base.errors import DatasetError
 from vla.cache.episodes import Episode, Episodes
 from vla.cache.metadata import DatasetIdentity, content_sha256_of
-from vla.cache.stream import Stream
+from vla.cache.stream import ACTION, STATE, Stream
 from vla.embed.datasets.content import FileWatch
 from vla.embed.datasets.dataset_config import DIMENSIONS, RESERVED, DatasetConfig
 
@@ -66,6 +66,11 @@ class FrameSource(ABC):
     def keys(self) -> dict[str, str]:
         """What the dataset calls each stream."""
         return {stream.name: stream.key for stream in self.streams}
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of the dataset, a line each; it can be read all the same."""
+        return ()
 
     @abstractmethod
     def files(self) -> list[str]:
@@ -121,11 +126,22 @@ class FrameSource(ABC):
             path=self.path,
             revision=self.revision,
             format=self.format,
-            content_sha256=content_sha256_of(columns.content, columns.task, columns.tasks),
+            content_sha256=content_sha256_of(columns),
             episodes=self.chosen,
             fps=self.fps,
             keys=self.keys,
         )
+
+    def vectors(self, position: int) -> dict[str, np.ndarray]:
+        """Return state and action of an episode, float32 [n, dim] each.
+
+        Raises:
+            DatasetError: it cannot be read.
+        """
+        episode = self.episodes[position]
+        frames = range(episode.first_frame, episode.first_frame + episode.length)
+        (block,) = self.read(frames, episode.length)
+        return {name: block.streams[name] for name in (STATE, ACTION) if name in block.streams}
 
     @abstractmethod
     def read(self, frames: range, block: int, size: tuple[int, int] | None = None) -> Iterator[FrameBlock]:

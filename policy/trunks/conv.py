@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vla.base.strict import Width
 from vla.cache.metadata import Statistics
 from vla.cache.stream import Kind, Stream
+from vla.policy.nn.normalize import Standardize
 from vla.policy.trunks.trunk import Trunk, TrunkConfig
 
 GROUPS = 8
@@ -24,9 +25,9 @@ SMALLEST_MAP = 8
 
 
 class ConvConfig(TrunkConfig):
-    """A small convolutional network on images."""
+    """A small convolutional network on images or depth maps."""
 
-    kinds: ClassVar[tuple[Kind, ...]] = ("image",)
+    kinds: ClassVar[tuple[Kind, ...]] = ("image", "depth")
     type: Literal["conv"] = "conv"
     channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)] = (32, 64, 128, 128)
     """Of the layers; each halves height and width, down to 8 pixels."""
@@ -36,10 +37,10 @@ class ConvConfig(TrunkConfig):
 
 
 class ConvTrunk(Trunk):
-    """Find keypoints in an image and project their positions.
+    """Find keypoints in an image or depth map and project their positions.
 
     Args:
-        stream: of kind image.
+        stream: of kind image or depth.
         dim: D.
         config: layers.
     """
@@ -47,7 +48,7 @@ class ConvTrunk(Trunk):
     def __init__(self, stream: Stream, dim: int, config: ConvConfig) -> None:
         super().__init__(1, dim)
         layers: list[nn.Module] = []
-        width, size = 3, min(stream.shape[:2])
+        width, size = stream.channels, min(stream.shape[:2])
         for channels in config.channels:
             # A map of one pixel would have no positions left to tell.
             stride = 2 if size // 2 >= SMALLEST_MAP else 1
@@ -61,11 +62,20 @@ class ConvTrunk(Trunk):
         self.layers = nn.Sequential(*layers)
         self.project = nn.Linear(2 * width, dim)
 
-    def fit(self, statistics: Statistics) -> None:
-        """Take nothing: pixels have a range of their own."""
+        # Pixels have a range of their own; depth has that of its dataset.
+        self.standardize = Standardize(1) if stream.kind == "depth" else None
 
-    def forward(self, stream: UInt8[Tensor, "B T_obs H W 3"]) -> Float[Tensor, "B T_obs N D"]:
-        pixels = stream.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
+    def fit(self, statistics: Statistics) -> None:
+        """Take the mean and spread of distances; of pixels nothing."""
+        if self.standardize is not None:
+            self.standardize.fit(statistics.mean, statistics.std)
+
+    def forward(
+        self, stream: UInt8[Tensor, "B T_obs H W 3"] | Float[Tensor, "B T_obs H W 1"]
+    ) -> Float[Tensor, "B T_obs N D"]:
+        values = stream.flatten(0, 1)
+        scaled = values.float() / 127.5 - 1 if self.standardize is None else self.standardize(values)
+        pixels = scaled.permute(0, 3, 1, 2)
         keypoints = spatial_softmax(self.layers(pixels)).flatten(1)
         return self.project(keypoints).unflatten(0, stream.shape[:2])[:, :, None]
 

@@ -80,6 +80,7 @@ BY_KIND: dict[Kind, str] = {
     "vector": "linear",
     "points": "pointnet",
     "series": "temporal_conv",
+    "depth": "conv",
 }
 """The trunk of a stream for which none is named."""
 

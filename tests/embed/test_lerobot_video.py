@@ -150,9 +150,9 @@ def test_timestamps_that_contradict_fps_are_refused(copy: Path) -> None:
 
 def test_an_episode_may_not_reach_into_the_video_of_the_next(copy: Path) -> None:
     rows = pq.read_table(copy / EPISODES).to_pylist()
-    rows[0]["videos/observation.images.top/to_timestamp"] = 6 / FPS
+    rows[0]["videos/observation.images.top/to_timestamp"] = 5 / FPS
     pq.write_table(pa.Table.from_pylist(rows), copy / EPISODES)
-    with pytest.raises(DatasetError, match=r"episode 0 has 7 frames, which take 0\.280 s; .* takes 0\.240 s"):
+    with pytest.raises(DatasetError, match=r"episode 0 has 7 frames, which take 0\.280 s; .* takes 0\.200 s"):
         _ = opened(copy).episodes
 
 

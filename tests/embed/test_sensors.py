@@ -18,7 +18,7 @@ from vla.embed import DatasetConfig, PixelsConfig, embed
 from vla.embed.datasets import FrameSource, open_source
 from vla.embed.datasets.dataset_config import dataset_of
 from vla.embed.datasets.lerobot import writer
-from vla.embed.reencode import dataset_problems, reencode_problems
+from vla.embed.reencode import check_dataset, reencode_problems
 
 SHAPES: dict[str, tuple[int, ...]] = {"lidar": (7, 4), "imu": (5, 6), "force": (3,)}
 KINDS = {"lidar": "points", "imu": "series", "force": "vector"}
@@ -145,7 +145,7 @@ def test_a_frame_of_another_shape_is_refused(last: list[list[float]] | None, dem
 def test_a_sensor_that_is_not_finite_is_named_by_verify_and_not_cached(demos: Path, tmp_path: Path) -> None:
     values = [[[1.0] * 4] * 7] * 2 + [[[1.0] * 4] * 6 + [[1.0, 1.0, float("nan"), 1.0]]] + [[[1.0] * 4] * 7]
     with_lidar(demos, values)
-    (problem,) = dataset_problems(config(demos))
+    (problem,) = check_dataset(config(demos))["problems"]
     assert "lidar is not finite at episode 1, frame 2" in problem
     with pytest.raises(CacheError, match="'lidar' is not finite at episode 1, frame 2"):
         embed(config(demos), PixelsConfig(device="cpu"), CacheConfig(path=str(tmp_path / "out")))

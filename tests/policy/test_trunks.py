@@ -25,6 +25,7 @@ STREAMS = {
     "pixels": Stream(name="top", kind="image", dtype="uint8", shape=(32, 48, 3), made_by=ENCODER),
     "lidar": Stream(name="lidar", kind="points", dtype="float32", shape=(20, 4)),
     "imu": Stream(name="imu", kind="series", dtype="float32", shape=(10, 6)),
+    "range": Stream(name="range", kind="depth", dtype="float32", shape=(32, 48, 1)),
 }
 
 
@@ -138,7 +139,7 @@ def test_the_order_of_samples_makes_one() -> None:
 
 def test_a_trunk_for_another_kind_of_stream_is_refused_and_those_that_can_are_named() -> None:
     with pytest.raises(
-        ConfigError, match=r"trunk 'conv' reads image, not stream lidar .*there are: .*pointnet"
+        ConfigError, match=r"trunk 'conv' reads image and depth, not stream lidar .*there are: .*pointnet"
     ):
         trunk_for(STREAMS["lidar"], TRUNKS.parse("conv"))
 

@@ -10,6 +10,7 @@ from fakes import fake_identity, fake_spec, write_cache
 from vla.base.errors import CacheError, ConfigError
 from vla.base.horizons import Horizons
 from vla.cache import Augmentation, FeatureCache, Stream
+from vla.cache.stream import TASK
 from vla.policy.random import RowRandom
 from vla.policy.training.sampling import EpochSampler
 from vla.policy.windows import Windows, fits_in_memory, split_episodes
@@ -137,6 +138,22 @@ def test_only_what_a_policy_observes_is_cut(cache: FeatureCache) -> None:
     chosen = [cache.metadata.stream("front")]
     cut = Windows(cache, horizons, chosen, device=CPU, resident=True)
     assert cut.batch(torch.tensor([3])).observation.keys() == {"front"}
+
+
+def test_each_observed_frame_has_the_task_of_its_own_instant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = fake_spec(lengths=(20, 9))
+    first, second = spec.episodes
+    episodes = (
+        first.model_copy(update={"task": "reach", "changes": ((5, "lift"),)}),
+        second.model_copy(update={"task": "lift"}),
+    )
+    cache = write_cache(tmp_path / "tasks", replace(spec, episodes=episodes))
+    assert cache.metadata.tasks == ("reach", "lift")
+    monkeypatch.setattr(FeatureCache, "text_features", lambda self: torch.tensor([[0.0], [1.0]]))
+    found = windows(cache, texts=True).batch(torch.tensor([0, 4, 5, 6, 20])).observation[TASK]
+    assert found[..., 0].tolist() == [[0, 0], [0, 0], [0, 1], [1, 1], [1, 1]]
 
 
 def test_task_texts_that_a_cache_does_not_have_are_refused(cache: FeatureCache) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vla.commands.options import Encoder, Json, show
+from vla.commands.options import Assign, Config, Encoder, Json, settings_from, show
 
 
 def verify(
@@ -17,6 +17,8 @@ def verify(
     ] = None,
     encoder: Encoder = None,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps, cpu.")] = "auto",
+    config: Config = None,
+    set_: Assign = None,
     json_: Json = False,
 ) -> None:
     """Check every byte and value of a cache, run or dataset; exit with 1 if there is damage.
@@ -28,7 +30,8 @@ def verify(
     """
     from vla.verify import verify as run
 
-    found = run(path, reencode=reencode, dataset=dataset, encoder=encoder, device=device)
+    how = settings_from(config, {"dataset.path": str(path)}, set_, base={}).dataset
+    found = run(path, reencode=reencode, dataset=dataset, encoder=encoder, device=device, settings=how)
     problems = found["problems"]
     if json_:
         print(json.dumps(found))

@@ -93,7 +93,7 @@ class Hdf5Source(FrameSource):
     @cached_property
     def episodes(self) -> tuple[Episode, ...]:
         return number_through(
-            self._folder.name, ((e.index, e.contents.length, e.contents.task) for e in self._entries)
+            self._folder.name, ((e.index, e.contents.length, e.contents.task, ()) for e in self._entries)
         )
 
     def files(self) -> list[str]:

@@ -6,15 +6,17 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vla.base.errors import DatasetError
 from vla.cache.stream import Stream
 from vla.embed.datasets.content import EpisodeContent
+from vla.embed.datasets.decoders import missing_video
 from vla.embed.datasets.folder import DatasetFolder
-from vla.embed.datasets.images import FrameError
-from vla.embed.datasets.lerobot.tables import TABLE_ERRORS, EpisodeFiles, check_table, first_line, numbers
+from vla.embed.datasets.images import FrameError, stored_image
+from vla.embed.datasets.lerobot.columns import Columns
+from vla.embed.datasets.lerobot.tables import EpisodeFiles, RowBlock, Rows, check_count, scan
 from vla.embed.datasets.packets import Packets, read_packets
+from vla.embed.datasets.video import Timing, VideoSpan
 
 BATCH_ROWS = 64
 
@@ -23,10 +25,10 @@ def lerobot_contents(
     folder: DatasetFolder,
     episodes: Sequence[EpisodeFiles],
     streams: Sequence[Stream],
+    columns: Mapping[str, Columns],
     videos: Mapping[str, str],
     *,
-    fps: float,
-    tolerance_s: float,
+    timing: Timing,
     workers: int,
 ) -> list[bytes]:
     """Return the identity of each episode, 32 bytes.
@@ -35,9 +37,9 @@ def lerobot_contents(
         folder: the dataset.
         episodes: which.
         streams: all that are read.
+        columns: of those that are numbers, by name.
         videos: keys of those that are videos, by name.
-        fps: frames a second.
-        tolerance_s: how far a frame may lie from its due time [s].
+        timing: which frame of a video is meant.
         workers: threads.
 
     Raises:
@@ -46,13 +48,13 @@ def lerobot_contents(
     contents = [EpisodeContent(streams) for _ in episodes]
     stored = [stream for stream in streams if stream.name not in videos]
     jobs: list[Callable[[], None]] = []
-    for file, positions in _by_file([episode.rows.files[0] for episode in episodes]).items():
+    for file, positions in _by_file([episode.rows.file for episode in episodes]).items():
         here = [(episodes[k], contents[k]) for k in positions]
-        jobs.append(partial(_take_rows, folder, file, here, stored))
+        jobs.append(partial(_take_rows, folder, file, here, stored, columns))
     for name, key in videos.items():
         for file, positions in _by_file([episode.videos[key].file for episode in episodes]).items():
-            there = [(episodes[k].videos[key].start_s, episodes[k].length, contents[k]) for k in positions]
-            jobs.append(partial(_take_packets, folder, file, name, there, fps, tolerance_s))
+            there = [(episodes[k].videos[key], episodes[k].length, contents[k]) for k in positions]
+            jobs.append(partial(_take_packets, folder, file, name, there, timing))
     with ThreadPoolExecutor(workers, "contents") as pool:
         try:
             for done in [pool.submit(job) for job in jobs]:
@@ -75,62 +77,65 @@ def _take_rows(
     file: str,
     episodes: Sequence[tuple[EpisodeFiles, EpisodeContent]],
     streams: Sequence[Stream],
+    columns: Mapping[str, Columns],
 ) -> None:
-    path, column = folder.file(file), episodes[0][0].rows.column
-    keys = list(dict.fromkeys([*(stream.key for stream in streams), column]))
-    check_table(path, keys)
+    """Take in the rows of a file's episodes, going through it once."""
     waiting = sorted(episodes, key=lambda entry: entry[0].rows.start)
+    column, start = waiting[0][0].rows.column, waiting[0][0].rows.start
+    whole = Rows(file, column, start, max(episode.rows.stop for episode, _ in waiting))
     found = [0] * len(waiting)
-    try:
-        with pq.ParquetFile(path) as table_file:
-            for batch in table_file.iter_batches(BATCH_ROWS, columns=keys):
-                table = pa.Table.from_batches([batch])
-                place = np.asarray(table[column].combine_chunks(), np.int64)
-                for number, (episode, content) in enumerate(waiting):
-                    rows = episode.rows
-                    if rows.start > place.max(initial=-1):
-                        break
-                    inside = np.flatnonzero((place >= rows.start) & (place < rows.stop))
-                    if len(inside):
-                        found[number] += len(inside)
-                        _take(table.take(pa.array(inside)), content, streams, folder.name)
-                while waiting and found[0] >= waiting[0][0].length:
-                    del waiting[0], found[0]
-                if not waiting:
-                    break
-    except TABLE_ERRORS as error:
-        raise DatasetError(f"{path} cannot be read ({first_line(error)})") from error
+    place = start
+    keys = [name for s in streams for name in (columns[s.name].names if s.name in columns else [s.key])]
+    for table in scan(folder, whole, list(dict.fromkeys(keys)), BATCH_ROWS):
+        number = np.arange(place, place + len(table))
+        if column is not None:
+            number = np.asarray(table[column].combine_chunks(), np.int64)
+        place += len(table)
+        for k, (episode, content) in enumerate(waiting):
+            if episode.rows.start > number.max():
+                break
+            inside = np.flatnonzero((number >= episode.rows.start) & (number < episode.rows.stop))
+            if len(inside):
+                found[k] += len(inside)
+                _take(RowBlock((table.take(pa.array(inside)),)), content, streams, columns, folder)
+        while waiting and found[0] >= waiting[0][0].length:
+            del waiting[0], found[0]
     for (episode, _), count in zip(waiting, found, strict=True):
-        raise DatasetError(
-            f"{path} holds {count} rows with {column} from {episode.rows.start} to {episode.rows.stop - 1}, "
-            f"not {episode.length}; the dataset is incomplete"
-        )
+        check_count(folder, episode.rows, count)
 
 
-def _take(table: pa.Table, content: EpisodeContent, streams: Sequence[Stream], dataset: str) -> None:
+def _take(
+    block: RowBlock,
+    content: EpisodeContent,
+    streams: Sequence[Stream],
+    columns: Mapping[str, Columns],
+    folder: DatasetFolder,
+) -> None:
     for stream in streams:
-        if stream.kind == "image":
-            cells = table[stream.key].to_pylist()
-            encoded = (cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells)
+        if stream.name in columns:
+            content.add_numbers(stream.name, columns[stream.name].read(block, folder.name))
+        else:
+            encoded = (stored_image(folder, cell) for cell in block.cells(stream.key))
             content.add_images(
                 stream.name,
                 (image if isinstance(image, bytes) else repr(image).encode() for image in encoded),
             )
-        else:
-            content.add_numbers(stream.name, numbers(table, stream.key, stream.shape, dataset))
 
 
 def _take_packets(
     folder: DatasetFolder,
     file: str,
     name: str,
-    episodes: Sequence[tuple[float, int, EpisodeContent]],
-    fps: float,
-    tolerance_s: float,
+    episodes: Sequence[tuple[VideoSpan, int, EpisodeContent]],
+    timing: Timing,
 ) -> None:
+    if not folder.has(file):
+        raise DatasetError(f"{folder.name}: camera '{name}': {missing_video(file)}")
     try:
         packets: Packets = read_packets(folder.file(file))
     except FrameError as error:
         raise DatasetError(f"{folder.name}: {file} {error}") from error
-    for start_s, length, content in episodes:
-        content.add(name, packets.needed(start_s + np.arange(length) / fps, tolerance_s))
+    shown_s = np.sort(packets.time_s) if timing.align == "index" else None
+    for span, length, content in episodes:
+        due_s = timing.due_s(span, np.arange(length), shown_s)
+        content.add(name, packets.needed(due_s, timing.tolerance_s))

@@ -9,25 +9,24 @@ videos/chunk-000/<key>/episode_000000.mp4          from 0 s
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field
 
-from vla.base.errors import DatasetError
 from vla.embed.datasets.folder import DatasetFolder, fill_template
-from vla.embed.datasets.lerobot.info import LeRobotInfo, one_line
+from vla.embed.datasets.lerobot.info import LeRobotInfo
+from vla.embed.datasets.lerobot.json_lines import read_json_lines, validated
 from vla.embed.datasets.lerobot.tables import EpisodeFiles, Rows
+from vla.embed.datasets.lerobot.tasks import task_list
 from vla.embed.datasets.video import VideoSpan
 
 EPISODES = "meta/episodes.jsonl"
-MAX_LINE_BYTES = 1 << 20
 
 
 class Line(BaseModel):
     """One line of `episodes.jsonl`."""
 
-    model_config = ConfigDict(strict=True)
-    episode_index: Annotated[int, Field(ge=0)]
-    length: Annotated[int, Field(ge=1)]
-    tasks: list[str]
+    episode_index: Annotated[int, Field(ge=0, strict=True)]
+    length: Annotated[int, Field(ge=0, strict=True)]
+    tasks: Annotated[tuple[str, ...], BeforeValidator(task_list)] = ()
 
 
 def read_episodes(folder: DatasetFolder, info: LeRobotInfo, video_keys: Sequence[str]) -> list[EpisodeFiles]:
@@ -54,24 +53,12 @@ def _locate(folder: DatasetFolder, info: LeRobotInfo, line: Line, video_keys: Se
     return EpisodeFiles(
         index=line.episode_index,
         length=line.length,
-        task="; ".join(line.tasks),
-        rows=Rows((fill_template(info.data_path, fields),), "frame_index", 0, line.length),
+        tasks=line.tasks,
+        rows=Rows(fill_template(info.data_path, fields), None, 0, line.length),
         videos=videos,
     )
 
 
 def _read_lines(folder: DatasetFolder) -> list[Line]:
     path = folder.file(EPISODES)
-    lines = []
-    try:
-        with path.open("rb") as file:
-            number = 0
-            while text := file.readline(MAX_LINE_BYTES):
-                number += 1
-                if text.strip():
-                    lines.append(Line.model_validate_json(text))
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-    except ValidationError as error:
-        raise DatasetError(f"{path}, line {number}: {one_line(error, Line)}") from error
-    return lines
+    return [validated(path, place, Line, value) for place, value in read_json_lines(folder, EPISODES)]

@@ -3,8 +3,11 @@
 What vla does not need is not looked at, so that a dataset with unusual extras opens all the same.
 """
 
+import json
 import math
-from typing import Annotated
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,8 +22,8 @@ MAX_INFO_BYTES = 16 << 20
 IMAGE_PREFIX = "observation.images."
 MAX_NUMBERS = 1 << 22
 """A frame of a sensor; a lidar has some 100,000 points."""
-ONLY_IMAGE = "observation.image"
-"""How lerobot calls the image of an environment with one camera; its camera is `image`."""
+OBSERVATION = "observation."
+"""lerobot calls the image of an environment with one camera `observation.image`; its camera is `image`."""
 
 
 class Feature(BaseModel):
@@ -30,6 +33,11 @@ class Feature(BaseModel):
     dtype: str
     """image, video, or the name of a number type."""
     shape: tuple[int, ...] | None = None
+    info: dict[str, Any] | None = None
+    """Of a video: codec, pixel format, whether it is a depth map."""
+    video_info: dict[str, Any] | None = None
+    """The same, by the name of before v2.0."""
+    is_depth_map: bool | None = None
 
 
 class LeRobotInfo(BaseModel):
@@ -42,23 +50,65 @@ class LeRobotInfo(BaseModel):
     data_path: str
     video_path: str | None = None
     chunks_size: Annotated[int, Field(ge=1)] = 1000
+    total_episodes: int | None = None
 
-    def choose_cameras(self, dataset: str, wanted: tuple[str, ...]) -> dict[str, str]:
-        """Map camera names to feature keys, in the order asked for; none takes all.
+    def choose_cameras(
+        self, dataset: str, wanted: tuple[str, ...], depth: Collection[str] = (), listed: Collection[str] = ()
+    ) -> dict[str, str]:
+        """Map camera names to feature keys, in the order asked for; none takes all that show colours.
+
+        Args:
+            dataset: its name, for messages.
+            wanted: names, or none.
+            depth: keys of depth maps, which are no cameras.
+            listed: keys to which `wanted` is limited where it is empty; none is no limit.
 
         Raises:
             DatasetError: there is no such camera, or none at all.
         """
         keys = [key for key, feature in self.features.items() if feature.dtype in ("image", "video")]
-        stored = {key.removeprefix(IMAGE_PREFIX): key for key in keys}
-        if ONLY_IMAGE in stored and "image" not in stored:
-            stored = {"image" if name == ONLY_IMAGE else name: key for name, key in stored.items()}
-        if not stored:
-            raise DatasetError(f"{dataset} has no image or video features; nothing to embed")
-        for camera in wanted:
-            if camera not in stored:
-                raise DatasetError(f"{dataset} has no camera '{camera}'; its cameras: {', '.join(stored)}")
-        return {camera: stored[camera] for camera in wanted or stored}
+        stored = {key.removeprefix(IMAGE_PREFIX): key for key in keys if key.startswith(IMAGE_PREFIX)}
+        for key in keys:
+            if not key.startswith(IMAGE_PREFIX):
+                short = key.removeprefix(OBSERVATION)
+                stored[key if short in stored else short] = key
+        stored = {
+            name: key for key in keys for name in stored if stored[name] == key
+        }  # in the dataset's order
+        cameras = {name: key for name, key in stored.items() if key not in depth}
+        if not cameras:
+            found = f"only depth maps ({', '.join(stored)})" if stored else "no image or video features"
+            raise DatasetError(f"{dataset} has {found}; nothing to embed")
+        chosen = {}
+        for name in wanted or [name for name, key in cameras.items() if key in listed] or cameras:
+            named = name if name in keys else stored.get(name)
+            if named is None:
+                raise DatasetError(f"{dataset} has no camera '{name}'; its cameras: {', '.join(cameras)}")
+            if named in depth:
+                raise DatasetError(
+                    f"{dataset}: '{name}' is a depth map, not a colour camera; keep it as a stream: "
+                    f'--set \'dataset.streams.{name}={{key="{key}", kind="depth"}}\''
+                )
+            chosen[name] = named
+        return chosen
+
+    def depth_shape(self, dataset: str, key: str) -> tuple[int, ...]:
+        """Return the shape of a depth map: height, width, 1.
+
+        Raises:
+            DatasetError: there is no such feature, or it is no image or does not say its size.
+        """
+        if key not in self.features:
+            raise DatasetError(f"{dataset} has no feature '{key}'; {nearest(key, self.features)}")
+        feature = self.features[key]
+        shape = feature.shape or ()
+        fits = len(shape) == 3 and shape[2] in (1, 3) and all(1 <= size <= MAX_WIDTH for size in shape[:2])
+        if feature.dtype not in ("image", "video") or not fits:
+            raise DatasetError(
+                f"{dataset}: feature '{key}' ({feature.dtype[:20]}) has shape {shape}; a depth map is an "
+                "image or video of shape [height, width, 1]"
+            )
+        return (*shape[:2], 1)
 
     def shape(self, dataset: str, key: str) -> tuple[int, ...]:
         """Return the shape of a feature of numbers, such as the state; one axis or two.
@@ -101,21 +151,36 @@ def read_info(folder: DatasetFolder, config: DatasetConfig) -> LeRobotInfo:
     try:
         if path.stat().st_size > MAX_INFO_BYTES:
             raise DatasetError(f"{path} has more than {MAX_INFO_BYTES >> 20} MiB; it describes no dataset")
-        info = LeRobotInfo.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
+        _check_version(path, data)
+        info = LeRobotInfo.model_validate_json(data)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     except ValidationError as error:
         raise DatasetError(f"{path}: {one_line(error, LeRobotInfo)}") from error
-    if info.codebase_version not in VERSIONS:
-        raise DatasetError(
-            f"{path} is a LeRobotDataset {info.codebase_version[:20]}; vla reads {', '.join(VERSIONS)}; "
-            "convert it with the lerobot that wrote it"
-        )
     if config.fps is not None and config.fps != info.fps:
         raise DatasetError(
             f"{path} says {info.fps:g} frames a second, the configuration {config.fps:g}; remove dataset.fps"
         )
     return info
+
+
+def _check_version(path: Path, data: bytes) -> None:
+    """Name another version before its other form is complained of.
+
+    Raises:
+        DatasetError: it is one.
+    """
+    try:
+        said = json.loads(data)
+        version = said.get("codebase_version") if isinstance(said, dict) else None
+    except (ValueError, RecursionError):  # said better by the caller
+        return
+    if isinstance(version, str) and version not in VERSIONS:
+        raise DatasetError(
+            f"{path} is a LeRobotDataset {version[:20]}; vla reads {', '.join(VERSIONS)}; convert it by the "
+            "scripts of lerobot: to v2.0 and v2.1 by those of 0.3, to v3.0 by those of 0.4"
+        )
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:
