@@ -19,9 +19,11 @@ def inspect(path: Path) -> dict[str, Any]:
     Raises:
         VlaError: nothing there is known to vla.
     """
+    from vla.embed.datasets.recognise import is_dataset
+
     if (path / "manifest.json").is_file() and (path / "status.json").is_file():
         return _suite(path)
-    if (path / "meta/info.json").is_file() or list(path.glob("episode*.h*5")):
+    if is_dataset(path):
         return _dataset(path)
     if (path / "pipeline.toml").is_file() and (path / "checkpoints").is_dir():
         return _run(path)
@@ -33,8 +35,8 @@ def inspect(path: Path) -> dict[str, Any]:
         return _evaluation(path / "eval_info.json")
     found = "an empty or unknown folder" if path.is_dir() else "a file" if path.exists() else "not there"
     raise VlaError(
-        f"{path} is {found}; vla inspect takes a dataset (meta/info.json or episode_*.hdf5), a cache "
-        "(cache.json), a run (pipeline.toml), a suite (manifest.json), a policy (config.json) or an "
+        f"{path} is {found}; vla inspect takes a dataset (meta/info.json, *.hdf5, zarr), "
+        "a cache (cache.json), a run (pipeline.toml), a suite (manifest.json), a policy (config.json) or an "
         "evaluation (eval_info.json)"
     )
 
@@ -49,10 +51,10 @@ def _evaluation(path: Path) -> dict[str, Any]:
 
 def _dataset(path: Path) -> dict[str, Any]:
     from vla.embed.datasets import open_source
-    from vla.embed.datasets.dataset_config import DatasetConfig
+    from vla.embed.datasets.looking import config_to_look
 
-    says_fps = (path / "meta/info.json").is_file()
-    source = open_source(DatasetConfig(path=str(path), fps=None if says_fps else 1))
+    config, not_said = config_to_look(path)
+    source, says_fps = open_source(config), "fps" not in not_said
     lengths = [episode.length for episode in source.episodes]
     described = {
         "kind": f"dataset ({source.format})",
@@ -64,8 +66,10 @@ def _dataset(path: Path) -> dict[str, Any]:
         "streams": [f"{s.describe()} from {s.key}" for s in source.streams if s.kind != "image"],
         "tasks": sorted({episode.task for episode in source.episodes}),
         **_resting(_statistics(path, source.keys)),
+        **({"state": not_said["state_key"]} if "state_key" in not_said else {}),
     }
-    hint = "" if says_fps else " --set dataset.fps=50"
+    examples = {"fps": "50", "state_key": "NAMES"}
+    hint = "".join(f" --set dataset.{key}={examples[key]}" for key in not_said)
     return {**described, "next": f"vla embed --dataset {shlex.quote(str(path))}{hint}"}
 
 
