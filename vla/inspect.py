@@ -28,9 +28,11 @@ def inspect(path: Path, settings: "DatasetConfig | None" = None) -> dict[str, An
     Raises:
         VlaError: nothing there is known to vla.
     """
+    from vla.embed.datasets.recognise import is_dataset
+
     if (path / "manifest.json").is_file() and (path / "status.json").is_file():
         return _suite(path)
-    if (path / "meta/info.json").is_file() or list(path.glob("episode*.h*5")):
+    if is_dataset(path):
         return _dataset(path, settings)
     if (path / "pipeline.toml").is_file() and (path / "checkpoints").is_dir():
         return _run(path)
@@ -42,8 +44,8 @@ def inspect(path: Path, settings: "DatasetConfig | None" = None) -> dict[str, An
         return _evaluation(path / "eval_info.json")
     found = "an empty or unknown folder" if path.is_dir() else "a file" if path.exists() else "not there"
     raise VlaError(
-        f"{path} is {found}; vla inspect takes a dataset (meta/info.json or episode_*.hdf5), a cache "
-        "(cache.json), a run (pipeline.toml), a suite (manifest.json), a policy (config.json) or an "
+        f"{path} is {found}; vla inspect takes a dataset (meta/info.json, *.hdf5, zarr), "
+        "a cache (cache.json), a run (pipeline.toml), a suite (manifest.json), a policy (config.json) or an "
         "evaluation (eval_info.json)"
     )
 
@@ -59,11 +61,11 @@ def _evaluation(path: Path) -> dict[str, Any]:
 def _dataset(path: Path, settings: "DatasetConfig | None") -> dict[str, Any]:
     from vla.cache.episodes import texts_of
     from vla.embed.datasets import open_source
-    from vla.embed.datasets.dataset_config import DatasetConfig, readable
+    from vla.embed.datasets.dataset_config import DatasetConfig
+    from vla.embed.datasets.looking import config_to_look
 
-    config = settings or DatasetConfig(path=str(path))
-    source = open_source(readable(config))
-    says_fps = readable(config) is config
+    config, not_said = config_to_look(settings or DatasetConfig(path=str(path)))
+    source, says_fps = open_source(config), "fps" not in not_said
     lengths = [episode.length for episode in source.episodes]
     described = {
         "kind": f"dataset ({source.format})",
@@ -75,9 +77,11 @@ def _dataset(path: Path, settings: "DatasetConfig | None") -> dict[str, Any]:
         "streams": [f"{s.describe()} from {s.key}" for s in source.streams if s.kind != "image"],
         "tasks": sorted({task for episode in source.episodes for task in texts_of(episode)}),
         **_resting(_statistics(path, source)),
+        **({"state": not_said["state_key"]} if "state_key" in not_said else {}),
         **({"remarks": list(source.remarks)} if source.remarks else {}),
     }
-    hint = "" if says_fps else " --set dataset.fps=50"
+    examples = {"fps": "50", "state_key": "NAMES"}
+    hint = "".join(f" --set dataset.{key}={examples[key]}" for key in not_said)
     return {**described, "next": f"vla embed --dataset {shlex.quote(str(path))}{hint}"}
 
 

@@ -36,6 +36,8 @@ def verify(
     Raises:
         VlaError: nothing there is known to vla, or is not what `reencode` needs.
     """
+    from vla.embed.datasets.recognise import is_dataset
+
     if reencode < 0:
         raise VlaError(f"--reencode takes a number of frames, found {reencode}")
     if (path / "cache.json").exists() or list(path.glob("*/cache.json")):
@@ -46,12 +48,12 @@ def verify(
         from vla.policy.training.run_damage import run_problems
 
         return {"kind": "training run", "path": str(path), "problems": run_problems(path)}
-    if (path / "meta/info.json").is_file() or list(path.glob("episode*.h*5")):
+    if is_dataset(path):
         return _dataset(path, settings)
     found = "an empty or unknown folder" if path.is_dir() else "a file" if path.exists() else "nothing"
     raise VlaError(
         f"{path} is {found}; vla verify takes a cache (cache.json), a run (pipeline.toml) or a dataset "
-        "(meta/info.json or episode_*.hdf5)"
+        "(meta/info.json, *.hdf5 or a replay buffer in zarr)"
     )
 
 
@@ -84,8 +86,9 @@ def _cache(
 
 
 def _dataset(path: Path, settings: "DatasetConfig | None") -> dict[str, Any]:
-    from vla.embed.datasets.dataset_config import DatasetConfig, readable
+    from vla.embed.datasets.dataset_config import DatasetConfig
+    from vla.embed.datasets.looking import config_to_look
     from vla.embed.reencode import check_dataset
 
-    found = check_dataset(readable(settings or DatasetConfig(path=str(path))))
-    return {"kind": "dataset", "path": str(path), **found}
+    config, _ = config_to_look(settings or DatasetConfig(path=str(path)))
+    return {"kind": "dataset", "path": str(path), **check_dataset(config)}

@@ -1,7 +1,5 @@
 """Readers of demonstrations. `open_source` chooses one by looking at the path."""
 
-import shlex
-
 from vla.base.errors import DatasetError
 from vla.base.threads import usable_cores
 from vla.embed.datasets.dataset_config import DatasetConfig
@@ -22,22 +20,31 @@ def open_source(config: DatasetConfig, workers: int = 0) -> FrameSource:
     """
     # Here, because reading a configuration needs none of the libraries that read tables and videos.
     from vla.embed.datasets.find_dataset import complete, find_dataset
-    from vla.embed.datasets.hdf5.hdf5_source import Hdf5Source, episode_files
-    from vla.embed.datasets.lerobot.info import INFO
-    from vla.embed.datasets.lerobot.lerobot_source import LeRobotSource
+    from vla.embed.datasets.recognise import recognise
 
     folder = find_dataset(config)
     threads = workers or usable_cores()
+    kind = recognise(folder)
+    if config.subset and kind != "robomimic":
+        raise DatasetError(f"{folder.name} has no subsets, only robomimic files do; leave dataset.subset out")
     source: FrameSource
-    if folder.has(INFO):
-        source = LeRobotSource(folder, config, threads)
-    elif episode_files(folder):
-        source = Hdf5Source(folder, config, threads)
-    else:
-        raise DatasetError(
-            f"no dataset at {folder.name}: it has neither {INFO} (LeRobot) nor episode_*.hdf5 (ACT, ALOHA); "
-            f"record some: vla record --task sim_transfer --out {shlex.quote(folder.name)}"
-        )
+    match kind:
+        case "lerobot":
+            from vla.embed.datasets.lerobot.lerobot_source import LeRobotSource
+
+            source = LeRobotSource(folder, config, threads)
+        case "act":
+            from vla.embed.datasets.hdf5.act_source import ActSource
+
+            source = ActSource(folder, config, threads)
+        case "robomimic":
+            from vla.embed.datasets.hdf5.robomimic_source import RobomimicSource
+
+            source = RobomimicSource(folder, config, threads)
+        case "zarr":
+            from vla.embed.datasets.zarr.zarr_source import ZarrSource
+
+            source = ZarrSource(folder, config, threads)
     if folder.revision is not None:
         complete(folder, source.files())
     return source

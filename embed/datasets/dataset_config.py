@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from vla.base.errors import ConfigError
 from vla.base.strict import StrictModel, explain
@@ -17,6 +17,26 @@ RESERVED = (STATE, ACTION, TASK, "episode_index", "frame_index")
 """Names that a cache gives a meaning of its own; no camera or sensor may have one of them."""
 DIMENSIONS = {"vector": 1, "points": 2, "series": 2, "tokens": 2, "depth": 3}
 """Axes of one frame, by kind."""
+NONE = "none"
+"""As a `state_key`: the policy sees no state."""
+
+
+def names_of(key: str) -> tuple[str, ...]:
+    """Return the columns that a key names: `a,b` are `a` and, behind it along the last axis, `b`."""
+    return tuple(key.split(","))
+
+
+def _one_text(names: object) -> object:
+    """Join a list of columns as `Stream.key` has them."""
+    if not isinstance(names, list | tuple):
+        return names
+    if not all(isinstance(name, str) and name and "," not in name for name in names):
+        raise ValueError("a list of columns holds their names, none of which is empty or has a comma")
+    return ",".join(names) or NONE
+
+
+Columns = Annotated[str, BeforeValidator(_one_text)]
+"""One column, or several as a list or with commas between them."""
 
 
 class SensorConfig(StrictModel):
@@ -33,7 +53,7 @@ class DatasetConfig(StrictModel):
     """The demonstrations; which formats there are is in docs/datasets.md."""
 
     path: str = "data/sim_transfer"
-    """A LeRobotDataset, a folder of HDF5 episodes, or `owner/name` of a dataset on the Hub."""
+    """A LeRobotDataset, HDF5 episodes, a zarr replay buffer, or `owner/name` of a dataset on the Hub."""
     revision: str | None = None
     """Branch, tag or commit on the Hub. Without one the Hub is never asked; meaningless for directories."""
     cameras: tuple[str, ...] = ()
@@ -41,14 +61,17 @@ class DatasetConfig(StrictModel):
     streams: dict[str, SensorConfig] = Field(default_factory=dict)
     """Sensors to keep beside the cameras, by the name they get: `lidar = {key = "observation.lidar",
     kind = "points"}`."""
-    state_key: str = ""
-    """Empty takes the format's own: `observation.state`, in HDF5 `observations/qpos`."""
-    action_key: str = ""
-    """Empty takes `action`."""
+    state_key: Columns = ""
+    """Empty takes the format's own, such as `observation.state` or, of ACT, `observations/qpos`. A list of
+    columns is one after the other; `none` or an empty list leaves the state out."""
+    action_key: Columns = ""
+    """Empty takes the format's own: `action`, of robomimic `actions`. It may be a list too."""
+    subset: str = ""
+    """Episodes that robomimic files list under this name in `mask/`, such as `train`; empty takes all."""
     episodes: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Episodes to take, by the dataset's own numbers and in its order; empty takes all."""
     fps: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """Frames a second. HDF5 episodes do not say; where the dataset does, it must agree."""
+    """Frames a second. ACT's HDF5 and zarr do not say; where the dataset does, it must agree."""
     tolerance_s: Annotated[float, Field(gt=0)] = 1e-4
     """How far video frames may lie from frame number / fps [s]; the nearest is taken. LeRobot's default."""
     timestamp_tolerance_s: Annotated[float, Field(gt=0)] | None = None
@@ -56,7 +79,7 @@ class DatasetConfig(StrictModel):
     align: Literal["time", "index"] = "time"
     """index: row k of an episode is the k-th frame of its video, whatever clocks say."""
     color: Literal["rgb", "bgr"] = "rgb"
-    """Order of the colours in HDF5 images. OpenCV swaps them where it is handed RGB; look at a frame."""
+    """Order of the colours in HDF5 and zarr. OpenCV swaps them where it is handed RGB; look at a frame."""
 
     @field_validator("streams")
     @classmethod
@@ -66,11 +89,12 @@ class DatasetConfig(StrictModel):
                 raise ValueError(f"'{name}' names something else; call the sensor otherwise")
         return streams
 
-
-def readable(config: DatasetConfig) -> DatasetConfig:
-    """Give a dataset that does not say its frame rate some rate, for looking at it only."""
-    says = config.fps is not None or (Path(config.path) / "meta/info.json").is_file()
-    return config if says else config.model_copy(update={"fps": 1.0})
+    @field_validator("action_key")
+    @classmethod
+    def _there_is_an_action(cls, action_key: str) -> str:
+        if action_key == NONE:
+            raise ValueError("without actions there is nothing to learn; leave it out, or name the column")
+        return action_key
 
 
 def dataset_of(cache: "FeatureCache", named: str | None = None) -> DatasetConfig:
@@ -97,7 +121,7 @@ def dataset_of(cache: "FeatureCache", named: str | None = None) -> DatasetConfig
             "revision": None if named else dataset.revision,  # the commit, where the settings name a branch
             "cameras": tuple(name for name in dataset.keys if name not in known),
             "streams": {s.name: SensorConfig.model_validate({"key": s.key, "kind": s.kind}) for s in sensors},
-            "state_key": dataset.keys.get(STATE, ""),
+            "state_key": dataset.keys.get(STATE, NONE),
             "action_key": dataset.keys.get(ACTION, ""),
             "episodes": dataset.episodes or (),
             "fps": dataset.fps,

@@ -28,16 +28,18 @@ def find_dataset(config: DatasetConfig) -> DatasetFolder:
     """Return where the demonstrations are; of a dataset on the Hub the metadata at least.
 
     Raises:
-        DatasetError: there is no such directory, or the Hub or the dataset on it cannot be reached.
+        DatasetError: there is no such directory or file, or the Hub or the dataset on it cannot be reached.
     """
     path = Path(config.path)
     if path.is_dir():
         return DatasetFolder(config.path, path)
+    if path.is_file():
+        return DatasetFolder(config.path, path.parent, only=path.name)
     is_id = HUB_ID.fullmatch(config.path) is not None
     if not is_id or config.revision is None:
         hint = "; if it is on the Hub, name the revision: --set dataset.revision=main" if is_id else ""
         raise DatasetError(
-            f"no dataset at {config.path} (there is no such directory); "
+            f"no dataset at {config.path} (there is no such directory or file); "
             f"record one: vla record --task sim_transfer --out {shlex.quote(config.path)}{hint}"
         )
     root = _metadata(config.path, config.revision)

@@ -5,13 +5,17 @@ and links that lead out of the dataset are refused, whatever they lead to.
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from vla.base.errors import DatasetError, nearest
 
+POINTER = b"version https://git-lfs"
+"""How the text begins that git keeps in the place of a large file."""
+MAX_POINTER_BYTES = 1024
 FIELD = re.compile(r"\{(\w+)(?::0(\d)d)?\}")
 
 
@@ -24,6 +28,8 @@ class DatasetFolder:
     root: Path
     revision: str | None = None
     """Commit on the Hub; None for a directory."""
+    only: str | None = None
+    """The file below `root` that was named, where it was not the directory."""
 
     @cached_property
     def _boundary(self) -> Path:
@@ -48,12 +54,29 @@ class DatasetFolder:
         """Return the place of a file of the dataset.
 
         Raises:
-            DatasetError: there is no such file, or the name leads out of the dataset.
+            DatasetError: there is no such file, it is a pointer of git-lfs, or the name leads out of the
+                dataset.
         """
         path = self._resolve(relative)
         if not path.is_file():
             raise DatasetError(f"{self.name}: {relative} is missing; the dataset is incomplete")
+        if is_pointer(path):
+            raise DatasetError(
+                f"{self.name}: {relative} is a pointer of git-lfs, not the file itself; get the files: "
+                f"git -C {shlex.quote(str(self.root))} lfs pull"
+            )
         return path
+
+    def top(self, pattern: str) -> list[str]:
+        """List the names directly in the directory that fit a pattern, in the order in which people count.
+
+        Hidden ones are left out: macOS leaves `._episode_0.hdf5` beside files. Of a single file that was
+        named, it is that one.
+        """
+        if self.only is not None:
+            return [self.only] if PurePath(self.only).match(pattern) else []
+        names = [path.name for path in self.root.glob(pattern) if not path.name.startswith(".")]
+        return sorted(names, key=by_number)
 
     def files_below(self, folder: str) -> list[str]:
         """List the relative names of all files below a folder, sorted.
@@ -77,6 +100,23 @@ class DatasetFolder:
                 "the directory that was named; copy the file in, or name the directory that holds it"
             )
         return path
+
+
+def is_pointer(path: Path) -> bool:
+    """Tell whether a file is what git leaves in its place until `git lfs pull`."""
+    try:
+        if path.stat().st_size > MAX_POINTER_BYTES:
+            return False
+        with path.open("rb") as file:
+            return file.read(len(POINTER)) == POINTER
+    except OSError:
+        return False
+
+
+def by_number(name: str) -> tuple[tuple[str, int, str], ...]:
+    """Return a key that sorts names as people count: `demo_2` before `demo_10`."""
+    runs = re.findall(r"(\D*)(\d*)", name, re.ASCII)
+    return tuple((text, int(digits[:18] or -1), digits) for text, digits in runs)
 
 
 def fill_template(template: str, fields: Mapping[str, int | str]) -> str:

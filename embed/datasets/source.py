@@ -4,7 +4,7 @@ Another format is another subclass; nothing else in `vla` knows about files of d
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,11 +12,45 @@ import numpy as np
 from jaxtyping import Int32
 
 from vla.base.errors import DatasetError
+from vla.base.strict import MAX_WIDTH
 from vla.cache.episodes import Episode, Episodes
 from vla.cache.metadata import DatasetIdentity, content_sha256_of
 from vla.cache.stream import ACTION, STATE, Stream
 from vla.embed.datasets.content import FileWatch
-from vla.embed.datasets.dataset_config import DIMENSIONS, RESERVED, DatasetConfig
+from vla.embed.datasets.dataset_config import DIMENSIONS, NONE, RESERVED, DatasetConfig, names_of
+
+
+class NoFps(DatasetError):
+    """Neither the dataset nor the configuration says how many frames a second there are.
+
+    Args:
+        dataset: its name.
+        what: it is, in words.
+        example: of a rate, such as `ALOHA's: --set dataset.fps=50`.
+    """
+
+    def __init__(self, dataset: str, what: str, example: str) -> None:
+        super().__init__(
+            f"{dataset} holds {what}, which do not say how many frames a second they have; add it, such as "
+            f"{example}"
+        )
+
+
+class NoState(DatasetError):
+    """Neither the dataset nor the configuration says which columns are the robot's state.
+
+    Args:
+        dataset: its name.
+        vectors: sizes of the columns that might be, by name.
+    """
+
+    def __init__(self, dataset: str, vectors: Mapping[str, int]) -> None:
+        there = ", ".join(f"{name} [{size}]" for name, size in vectors.items()) or "none"
+        example = ", ".join(f'"{name}"' for name in list(vectors)[:2]) or '"NAME"'
+        super().__init__(
+            f"{dataset} does not say which vectors are the robot's state; name them: --set "
+            f"'dataset.state_key=[{example}]', or take none: --set dataset.state_key=none. There are: {there}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +194,43 @@ class FrameSource(ABC):
         """
 
 
+def vector_keys(config: DatasetConfig, state: str, action: str) -> dict[str, str]:
+    """Return the keys of state and action by name: as configured, else the format's own.
+
+    Args:
+        config: may name others, or leave the state out.
+        state: the format's own.
+        action: likewise.
+    """
+    keys = {STATE: config.state_key or state, ACTION: config.action_key or action}
+    return {name: key for name, key in keys.items() if key != NONE}
+
+
+def joined_shape(dataset: str, key: str, shape_of: Callable[[str], tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the shape of one frame of a key that may name several columns, joined along their only axis.
+
+    Args:
+        dataset: its name, for messages.
+        key: see `names_of`.
+        shape_of: returns the shape of one frame of a column.
+
+    Raises:
+        DatasetError: a column that is joined to others has more axes than one, or they are too long together.
+    """
+    shapes = [(name, shape_of(name)) for name in names_of(key)]
+    if len(shapes) == 1:
+        return shapes[0][1]
+    for name, shape in shapes:
+        if len(shape) != 1:
+            raise DatasetError(
+                f"{dataset}: '{name}' has shape {list(shape)} a frame; only vectors are joined"
+            )
+    total = sum(shape[0] for _, shape in shapes)
+    if total > MAX_WIDTH:
+        raise DatasetError(f"{dataset}: '{key}' has {total} values a frame; vla takes up to {MAX_WIDTH}")
+    return (total,)
+
+
 def name_streams(
     dataset: str,
     config: DatasetConfig,
@@ -174,7 +245,7 @@ def name_streams(
         config: names the sensors.
         cameras: key, and height, width and 3 where the dataset promises them, of each camera by name.
         shapes: of one frame of each sensor, state and action, by name.
-        vectors: keys of state and action by name.
+        vectors: keys of state, if there is one, and action by name.
 
     Raises:
         DatasetError: a camera has a name that is taken, or a sensor's shape is not that of its kind.

@@ -19,6 +19,7 @@ from typing import Any
 NAMES = (
     *("cache.json", "shard", "old-cache.json", "old-shard", "old-texts"),
     *("info.json", "episodes.jsonl", "episodes.parquet", "data.parquet", "mp4", "hdf5"),
+    *("robomimic", "zarray", "zarr-chunk", "zarr-ends", "jpegxl", "zarr.zip"),
     *("config.json", "old-config.json", "model.safetensors", "pipeline.toml"),
     *("request", "greeting", "reply", "websocket"),
 )

@@ -15,6 +15,7 @@ from typing import Any
 import messages
 import torch
 from fake_datasets import write_dataset, write_hdf5
+from fake_formats import UMI_HAND, write_pusht, write_robomimic, write_umi
 from fakes import fake_spec, write_cache
 
 from vla.base.errors import VlaError
@@ -120,6 +121,23 @@ def _hdf5(root: Path) -> Target:
     return _file(demos / "episode_0.hdf5", lambda: _read_all(demos, fps=50))
 
 
+def _robomimic(root: Path) -> Target:
+    demos = write_robomimic(root / "demo.hdf5", (2,), masks={"train": ["demo_0"]})
+    return _file(demos, lambda: _read_all(demos, subset="train", fps=20))
+
+
+def _zarr(root: Path, file: str) -> Target:
+    demos = write_pusht(root / "demos.zarr")
+    return _file(demos / file, lambda: _read_all(demos, fps=10))
+
+
+def _umi(root: Path, file: str = "") -> Target:
+    """Return the target of a JPEG XL image of a UMI dataset, or of its archive."""
+    archive = write_umi(root / "demos.zarr.zip")
+    demos = root / "umi.zarr" if file else archive
+    return _file(demos / file, lambda: _read_all(demos, fps=60, action_key=list(UMI_HAND)))
+
+
 def _policy(root: Path, file: str) -> Target:
     cache = write_cache(root / "cache", fake_spec(lengths=(3, 2), dim=2)).metadata
     VLAAgent.for_cache(POLICY, cache).save_pretrained(root / "policy")
@@ -163,6 +181,12 @@ MAKERS: dict[str, Callable[[Path], Target]] = {
     "data.parquet": lambda root: _dataset(root, "data/chunk-000/file-000.parquet"),
     "mp4": lambda root: _dataset(root, "videos/observation.images.front/chunk-000/file-000.mp4"),
     "hdf5": _hdf5,
+    "robomimic": _robomimic,
+    "zarray": lambda root: _zarr(root, "data/state/.zarray"),
+    "zarr-chunk": lambda root: _zarr(root, "data/img/1.0.0.0"),
+    "zarr-ends": lambda root: _zarr(root, "meta/episode_ends/0"),
+    "jpegxl": lambda root: _umi(root, "data/camera0_rgb/1.0.0.0"),
+    "zarr.zip": _umi,
     "config.json": lambda root: _policy(root, "config.json"),
     "old-config.json": _old_policy,
     "model.safetensors": lambda root: _policy(root, "model.safetensors"),

@@ -1,1 +1,1 @@
-"""Folders of HDF5 episodes, as ACT, ALOHA and RoboIMI write them."""
+"""Demonstrations in HDF5: a file an episode as ACT writes them, or a group an episode as robomimic does."""

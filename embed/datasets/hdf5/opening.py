@@ -35,23 +35,23 @@ def open_file(path: Path) -> Any:
         raise DatasetError(f"{path} is no HDF5 file that can be read ({error})") from error
 
 
-def get_group(file: Any, name: str) -> Any | None:
-    """Return a group of a file; None if there is none.
+def get_group(base: Any, name: str) -> Any | None:
+    """Return a group below a file or group; None if there is none.
 
     Raises:
         DatasetError: the way there leads out of the file.
     """
     import h5py
 
-    found = _follow(file, name)
+    found = _follow(base, name)
     return found if isinstance(found, h5py.Group) else None
 
 
-def get_dataset(file: Any, name: str) -> Any:
-    """Return a dataset of a file; an `h5py.Dataset`.
+def get_dataset(base: Any, name: str) -> Any:
+    """Return a dataset below a file or group; an `h5py.Dataset`.
 
     Args:
-        file: from `open_file`.
+        base: from `open_file` or `get_group`.
         name: a path such as `observations/qpos`.
 
     Raises:
@@ -59,24 +59,22 @@ def get_dataset(file: Any, name: str) -> Any:
     """
     import h5py
 
-    found = _follow(file, name)
+    found, file = _follow(base, name), base.file.filename
     if not isinstance(found, h5py.Dataset):
-        raise DatasetError(f"{file.filename} has no dataset '{name}'; {nearest(name, dataset_names(file))}")
+        raise DatasetError(f"{file} has no dataset '{name}'; {nearest(name, dataset_names(base))}")
     if found.is_virtual or found.external:
-        raise DatasetError(
-            f"{file.filename}: '{name}' keeps its data in other files; vla reads one file only"
-        )
+        raise DatasetError(f"{file}: '{name}' keeps its data in other files; vla reads one file only")
     chunk_bytes = math.prod(found.chunks or ()) * found.dtype.itemsize
     if chunk_bytes > MAX_CHUNK_BYTES:
         raise DatasetError(
-            f"{file.filename}: '{name}' claims chunks of {chunk_bytes >> 20} MiB; "
+            f"{file}: '{name}' claims chunks of {chunk_bytes >> 20} MiB; "
             f"vla reads up to {MAX_CHUNK_BYTES >> 20}"
         )
     return found
 
 
-def dataset_names(file: Any) -> list[str]:
-    """List the datasets of a file; links are not followed."""
+def dataset_names(base: Any) -> list[str]:
+    """List the datasets below a file or group; links are not followed."""
     import h5py
 
     names: list[str] = []
@@ -86,15 +84,15 @@ def dataset_names(file: Any) -> list[str]:
             names.append(name)
         return True if len(names) >= MAX_NAMES else None  # anything but None ends the visit
 
-    file.visititems(note)
+    base.visititems(note)
     return names
 
 
-def _follow(file: Any, name: str, links_left: int = 8) -> Any | None:
+def _follow(base: Any, name: str, links_left: int = 8) -> Any | None:
     """Go to an object without leaving the file; None if there is none."""
     import h5py
 
-    here = file
+    here = base
     try:
         for part in filter(None, name.split("/")):
             link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
@@ -104,13 +102,12 @@ def _follow(file: Any, name: str, links_left: int = 8) -> Any | None:
                 here = here[part]
             elif isinstance(link, h5py.SoftLink) and links_left:
                 # A soft link names a path, and on the way there may be an external one: walk it likewise.
-                base = "" if link.path.startswith("/") else here.name
-                here = _follow(file, f"{base}/{link.path}", links_left - 1)
+                here = _follow(base.file if link.path.startswith("/") else here, link.path, links_left - 1)
             else:
                 raise DatasetError(
-                    f"{file.filename}: '{part}' of '{name}' is a link that leads out of the file; vla reads "
-                    "one file only, copy the data in (h5copy)"
+                    f"{base.file.filename}: '{part}' of '{name}' is a link that leads out of the file; vla "
+                    "reads one file only, copy the data in (h5copy)"
                 )
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise DatasetError(f"{file.filename}: '{name}' cannot be read ({error})") from error
+        raise DatasetError(f"{base.file.filename}: '{name}' cannot be read ({error})") from error
     return here

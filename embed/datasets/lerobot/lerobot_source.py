@@ -24,7 +24,7 @@ from vla.embed.datasets.lerobot.info import read_info
 from vla.embed.datasets.lerobot.row_checks import check_positions, check_times
 from vla.embed.datasets.lerobot.tables import EpisodeFiles, RowBlock, Rows, read_rows
 from vla.embed.datasets.lerobot.tasks import Runs, tasks_of
-from vla.embed.datasets.source import FrameBlock, FrameSource, name_streams
+from vla.embed.datasets.source import FrameBlock, FrameSource, name_streams, vector_keys
 from vla.embed.datasets.video import Timing
 
 FRAMES_AHEAD = 32
@@ -49,10 +49,8 @@ class LeRobotSource(FrameSource):
         modality, name = read_modality(folder), folder.name
         depth = depth_cameras(folder, info)
         cameras = info.choose_cameras(name, config.cameras, depth, modality.cameras)
-        vectors = {
-            STATE: config.state_key or default_key("state", info, modality),
-            ACTION: config.action_key or default_key("action", info, modality),
-        }
+        defaults = [default_key(kind, info, modality) for kind in ("state", "action")]
+        vectors = vector_keys(config, *defaults)
         self._columns = {
             stream: find_columns(name, key, "state" if stream == STATE else "action", info, modality)
             for stream, key in vectors.items()
@@ -157,7 +155,8 @@ class LeRobotSource(FrameSource):
         return (rows.file, *(span.file for _, span in spans)), repr(how)
 
     def vectors(self, position: int) -> dict[str, np.ndarray]:
-        episode, columns = self._chosen[position], {name: self._columns[name] for name in (STATE, ACTION)}
+        episode = self._chosen[position]
+        columns = {name: self._columns[name] for name in (STATE, ACTION) if name in self._columns}
         names = [column for found in columns.values() for column in found.names]
         (block,) = read_rows(self._folder, [episode.rows], list(dict.fromkeys(names)), episode.length)
         return {name: found.read(block, self._folder.name) for name, found in columns.items()}
