@@ -143,7 +143,7 @@ class VLAAgent(Policy):
             trunk.fit(cache.statistics[name])
         if self.state_standardize is not None and self.state_bounds is not None:
             state = cache.statistics[STATE]
-            self.state_standardize.fit(state.mean, state.std)
+            self.state_standardize.fit_as(state, self._settings.normalization)
             if state.min is not None and state.max is not None:
                 self.state_bounds.fit(state.min, state.max)
         action = cache.statistics[self.config.action.name]
