@@ -77,7 +77,9 @@ def trained_head(steps: int, seed: int) -> DdpmHead:
     policy = VLAAgentConfig.model_validate(
         {**sizes, "n_emb": 64, "n_layer": 2, "n_head": 4, "residual": "plain"}
     )
-    network = ActionTransformer(policy, action_dim=ACTIONS, num_times=1, num_outputs=1)
+    network = ActionTransformer(
+        policy, action_dim=ACTIONS, cond_tokens=policy.obs_horizon, num_times=1, num_outputs=1
+    )
     head = DdpmHead(network, cond_dim=4, shape=(HORIZON, ACTIONS), config=DdpmConfig())
     head.fit_range(-1.5 * torch.ones(ACTIONS), 1.5 * torch.ones(ACTIONS))
     average = copy.deepcopy(head)

@@ -37,7 +37,7 @@ def trained_head(config: ImfConfig, residual: str, steps: int, seed: int, batch:
     policy = VLAAgentConfig.model_validate(
         {**sizes, "n_emb": 32, "n_layer": 2, "n_head": 2, "residual": residual}
     )
-    head = config.build(policy, action_dim=1)
+    head = config.build(policy, action_dim=1, cond_tokens=1)
     average = copy.deepcopy(head)
     optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=1e-4)
     generator = torch.Generator().manual_seed(seed)

@@ -43,7 +43,7 @@ def head_for(variant: str, layers: int, width: int) -> ImfHead:
     """Build a head, full-size but for its depth and width."""
     residual, _, block = variant.partition(" ")
     sizes = {"n_layer": layers, "n_emb": width, "cond_dim": width, "residual_block": int(block or 1)}
-    return ImfConfig().build(VLAAgentConfig.model_validate({**sizes, "residual": residual}), ACTIONS)
+    return ImfConfig().build(VLAAgentConfig.model_validate({**sizes, "residual": residual}), ACTIONS, 2)
 
 
 def schedule(head: ImfHead, batch: int) -> dict[str, float]:

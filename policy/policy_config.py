@@ -29,6 +29,8 @@ class PolicyConfig(StrictModel):
     """Predicted actions, from the first of these observations on."""
     num_action_steps: Depth = 8
     """Actions executed of each predicted chunk, from the current observation on."""
+    normalization: Literal["mean_std", "quantile", "min_max"] = "mean_std"
+    """Of state and actions: by mean and standard deviation, or to [-1, 1] by 1 % quantiles or the range."""
 
     @model_validator(mode="after")
     def _horizons_fit(self) -> "PolicyConfig":

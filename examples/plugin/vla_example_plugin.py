@@ -40,6 +40,6 @@ class LinearConfig(HeadConfig):
 
     type: Literal["linear_regression"] = "linear_regression"
 
-    def build(self, policy: Any, action_dim: int) -> RegressionHead:
-        width = policy.obs_horizon * policy.cond_dim
+    def build(self, policy: Any, action_dim: int, cond_tokens: int) -> RegressionHead:
+        width = cond_tokens * policy.cond_dim
         return RegressionHead(nn.Linear(width, policy.pred_horizon * action_dim), policy, action_dim)

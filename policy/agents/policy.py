@@ -94,7 +94,7 @@ class Policy(nn.Module):
                 f"policy.type = '{config.type}' is a {type(policy).__name__}, not a {cls.__name__}"
             )
         action = cache.statistics[policy.config.action.name]
-        policy.action_standardize.fit(action.mean, action.std)
+        policy.action_standardize.fit_as(action, config.normalization)
         constant = torch.tensor(movement(action.mean, action.std).constant)
         policy.action_moves.copy_(~constant)
         policy.fit(cache, texts)

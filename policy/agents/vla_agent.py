@@ -76,7 +76,7 @@ class VLAAgent(Policy):
         camera_names: cameras that it looks through, in order.
         language: projector of the task text's feature; None in a policy that takes none.
         raw_per_step_cond_dim: what trunks, state and task text give of one step, before the fusion.
-        per_step_cond_dim: after it; equals `head.cond_dim`.
+        per_step_cond_dim: after it; `head.cond_dim` for each token of the fusion.
         global_cond_dim: of all observation steps together.
 
     Raises:
@@ -113,10 +113,11 @@ class VLAAgent(Policy):
             cond_dim=policy.cond_dim,
         )
         self.raw_per_step_cond_dim = sizes.raw_dim
-        self.per_step_cond_dim = policy.cond_dim
-        self.global_cond_dim = policy.cond_dim * policy.obs_horizon
         self.fusion = policy.fusion.build(sizes)
-        self.head = policy.head.build(policy, saved.action.channels)
+        cond_tokens = policy.obs_horizon * self.fusion.num_tokens
+        self.per_step_cond_dim = policy.cond_dim * self.fusion.num_tokens
+        self.global_cond_dim = policy.cond_dim * cond_tokens
+        self.head = policy.head.build(policy, saved.action.channels, cond_tokens)
         self.default_num_steps = self.head.default_num_steps
         self.grad_clip = self.head.grad_clip
         self.export_problem = self.head.export_problem
@@ -142,7 +143,7 @@ class VLAAgent(Policy):
             trunk.fit(cache.statistics[name])
         if self.state_standardize is not None and self.state_bounds is not None:
             state = cache.statistics[STATE]
-            self.state_standardize.fit(state.mean, state.std)
+            self.state_standardize.fit_as(state, self._settings.normalization)
             if state.min is not None and state.max is not None:
                 self.state_bounds.fit(state.min, state.max)
         action = cache.statistics[self.config.action.name]
@@ -164,8 +165,8 @@ class VLAAgent(Policy):
             assert isinstance(trunk, Trunk)
             yield name, trunk
 
-    def _build_cond(self, observation: Observation) -> Float[Tensor, "B T_obs C"]:
-        """Build the condition of each observation step, [B, T_obs, per_step_cond_dim].
+    def _build_cond(self, observation: Observation) -> Float[Tensor, "B N C"]:
+        """Build the condition: the tokens of each observation step, one step after the other.
 
         Raises:
             ConfigError: the task text's feature is missing, or is given to an agent that takes none.

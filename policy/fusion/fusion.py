@@ -35,7 +35,13 @@ class FusionSizes:
 
 
 class Fusion(nn.Module):
-    """Build the condition of each instant."""
+    """Build the condition of each instant.
+
+    Attributes:
+        num_tokens: K, condition tokens of each instant.
+    """
+
+    num_tokens = 1
 
     @abstractmethod
     def forward(
@@ -43,8 +49,8 @@ class Fusion(nn.Module):
         tokens: Mapping[str, Float[Tensor, "B T_obs _N _D"]],
         state: Float[Tensor, "B T_obs S"] | None,
         task: Float[Tensor, "B T_obs L"] | None,
-    ) -> Float[Tensor, "B T_obs C"]:
-        """Fuse what is known.
+    ) -> Float[Tensor, "B T_obs_K C"]:
+        """Fuse what is known, to K tokens of each instant, one instant after the other.
 
         Args:
             tokens: of each stream.

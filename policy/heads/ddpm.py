@@ -7,7 +7,7 @@
 DDIM visits any number of the K noise levels, evenly spread, the last one first; eta scales the fresh noise of
 each step, 0 is deterministic, 1 with all K levels is DDPM's ancestral sampling.
 
-B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
+B batch, T pred_horizon, N condition tokens, A action size, C condition width.
 """
 
 import math
@@ -37,8 +37,8 @@ class DdpmConfig(HeadConfig):
     eta: Share = 0.0
     """Fresh noise of each sampling step; 0 is deterministic, 1 is DDPM's."""
 
-    def build(self, policy: HeadedConfig, action_dim: int) -> "DdpmHead":
-        network = ActionTransformer(policy, action_dim, num_times=1, num_outputs=1)
+    def build(self, policy: HeadedConfig, action_dim: int, cond_tokens: int) -> "DdpmHead":
+        network = ActionTransformer(policy, action_dim, cond_tokens, num_times=1, num_outputs=1)
         shape = (policy.pred_horizon, action_dim)
         return DdpmHead(network, cond_dim=policy.cond_dim, shape=shape, config=self)
 
@@ -84,7 +84,7 @@ class DdpmHead(ActionHead):
 
     def compute_loss(
         self,
-        cond: Float[Tensor, "B T_obs C"],
+        cond: Float[Tensor, "B N C"],
         action: Float[Tensor, "B T A"],
         valid: Valid,
         draws: Draws,
@@ -98,9 +98,7 @@ class DdpmHead(ActionHead):
         return loss, {"e_mse": loss.detach()}
 
     @torch.no_grad()
-    def sample(
-        self, cond: Float[Tensor, "B T_obs C"], random: Random, num_steps: int
-    ) -> Float[Tensor, "B T A"]:
+    def sample(self, cond: Float[Tensor, "B N C"], random: Random, num_steps: int) -> Float[Tensor, "B T A"]:
         """Denoise over `num_steps` of the K levels, at most K."""
         levels = sampling_levels(self.config.levels, num_steps)
         x_k = self.noise(cond, random)

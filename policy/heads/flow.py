@@ -5,7 +5,7 @@
 Sampling integrates dx/dt = v_hat from t = 1 to 0 with Euler steps. In one step it returns the mean of
 all chunks that fit the condition, whatever the noise.
 
-B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
+B batch, T pred_horizon, N condition tokens, A action size, C condition width.
 """
 
 from typing import Literal
@@ -26,8 +26,8 @@ class FlowConfig(HeadConfig):
 
     type: Literal["flow"] = "flow"
 
-    def build(self, policy: HeadedConfig, action_dim: int) -> "FlowHead":
-        network = ActionTransformer(policy, action_dim, num_times=1, num_outputs=1)
+    def build(self, policy: HeadedConfig, action_dim: int, cond_tokens: int) -> "FlowHead":
+        network = ActionTransformer(policy, action_dim, cond_tokens, num_times=1, num_outputs=1)
         return FlowHead(network, cond_dim=policy.cond_dim, shape=(policy.pred_horizon, action_dim))
 
 
@@ -52,7 +52,7 @@ class FlowHead(ActionHead):
 
     def compute_loss(
         self,
-        cond: Float[Tensor, "B T_obs C"],
+        cond: Float[Tensor, "B N C"],
         action: Float[Tensor, "B T A"],
         valid: Valid,
         draws: Draws,
@@ -64,9 +64,7 @@ class FlowHead(ActionHead):
         return loss, {"v_mse": loss.detach()}
 
     @torch.no_grad()
-    def sample(
-        self, cond: Float[Tensor, "B T_obs C"], random: Random, num_steps: int
-    ) -> Float[Tensor, "B T A"]:
+    def sample(self, cond: Float[Tensor, "B N C"], random: Random, num_steps: int) -> Float[Tensor, "B T A"]:
         """Integrate from t = 1 to 0 with Euler steps of equal length."""
         x_t = self.noise(cond, random)
         for step in range(num_steps):

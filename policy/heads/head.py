@@ -1,6 +1,6 @@
 """What the agent asks of an action head, whatever its objective.
 
-B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
+B batch, T pred_horizon, N condition tokens, A action size, C condition width.
 """
 
 from abc import abstractmethod
@@ -25,7 +25,7 @@ class ActionHead(nn.Module):
     """Learn and draw normalised action chunks.
 
     Args:
-        cond_dim: C, the width of the condition of one observation step.
+        cond_dim: C, the width of a condition token.
         shape: (T, A), of a chunk.
 
     Attributes:
@@ -57,7 +57,7 @@ class ActionHead(nn.Module):
     @abstractmethod
     def compute_loss(
         self,
-        cond: Float[Tensor, "B T_obs C"],
+        cond: Float[Tensor, "B N C"],
         action: Float[Tensor, "B T A"],
         valid: Valid,
         draws: Draws,
@@ -75,12 +75,10 @@ class ActionHead(nn.Module):
         """Take the range of the normalised actions of the demonstrations; most heads do without."""
 
     @abstractmethod
-    def sample(
-        self, cond: Float[Tensor, "B T_obs C"], random: Random, num_steps: int
-    ) -> Float[Tensor, "B T A"]:
+    def sample(self, cond: Float[Tensor, "B N C"], random: Random, num_steps: int) -> Float[Tensor, "B T A"]:
         """Draw one chunk a row in `num_steps` network evaluations."""
 
-    def noise(self, cond: Float[Tensor, "B T_obs C"], random: Random) -> Float[Tensor, "B T A"]:
+    def noise(self, cond: Float[Tensor, "B N C"], random: Random) -> Float[Tensor, "B T A"]:
         """Draw standard normal noise of a chunk's shape, a row for each condition."""
         # shape[0]: len() would fix the batch size of an exported graph.
         return random.normal(cond.shape[0], *self.shape)
@@ -92,12 +90,14 @@ class HeadConfig(StrictModel):
     type: str
 
     @abstractmethod
-    def build(self, policy: HeadedConfig, action_dim: int) -> ActionHead:
+    def build(self, policy: HeadedConfig, action_dim: int, cond_tokens: int) -> ActionHead:
         """Build the head, untrained.
 
         Args:
             policy: horizons, condition width, and the sizes of the network.
             action_dim: A.
+            cond_tokens: N, those of all observation steps together; as many as steps where the fusion makes
+                one of each.
         """
 
 

@@ -11,7 +11,7 @@ Convention: t = 0 is data, t = 1 is noise, 0 <= r <= t <= 1, h = t - r.
 v_hat is the network's auxiliary output. The tangent of the derivative is the network's own velocity
 (v_hat at h = 0), not e - x: the sampling noise of e - x would enter the target.
 
-B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
+B batch, T pred_horizon, N condition tokens, A action size, C condition width.
 """
 
 from collections.abc import Callable
@@ -58,8 +58,8 @@ class ImfConfig(HeadConfig):
     """du/dt by forward-mode differentiation with dual numbers, or by central differences: the same
     gradient to 6e-5, and on a CPU 0.9 of the time."""
 
-    def build(self, policy: HeadedConfig, action_dim: int) -> "ImfHead":
-        network = ActionTransformer(policy, action_dim, num_times=2, num_outputs=2)
+    def build(self, policy: HeadedConfig, action_dim: int, cond_tokens: int) -> "ImfHead":
+        network = ActionTransformer(policy, action_dim, cond_tokens, num_times=2, num_outputs=2)
         shape = (policy.pred_horizon, action_dim)
         return ImfHead(network, cond_dim=policy.cond_dim, shape=shape, config=self)
 
@@ -91,7 +91,7 @@ class ImfHead(ActionHead):
 
     def compute_loss(
         self,
-        cond: Float[Tensor, "B T_obs C"],
+        cond: Float[Tensor, "B N C"],
         action: Float[Tensor, "B T A"],
         valid: Valid,
         draws: Draws,
@@ -120,9 +120,7 @@ class ImfHead(ActionHead):
         return loss, {name: value.detach() for name, value in parts.items()}
 
     @torch.no_grad()
-    def sample(
-        self, cond: Float[Tensor, "B T_obs C"], random: Random, num_steps: int
-    ) -> Float[Tensor, "B T A"]:
+    def sample(self, cond: Float[Tensor, "B N C"], random: Random, num_steps: int) -> Float[Tensor, "B T A"]:
         """Follow average velocities from t = 1 to 0, on a uniform grid."""
         x_t = self.noise(cond, random)
         h = x_t.new_full((x_t.shape[0],), 1 / num_steps)

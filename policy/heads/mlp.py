@@ -1,6 +1,6 @@
 """Deterministic regression: one chunk for one condition, by an MLP. The simplest thing that could work.
 
-B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width.
+B batch, T pred_horizon, N condition tokens, A action size, C condition width.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vla.base.strict import Depth, Width
 from vla.policy.batch import Draws
 from vla.policy.heads.head import ActionHead, HeadConfig, Valid, masked_mean
-from vla.policy.nn.layers import Float32Linear, RMSNorm
+from vla.policy.nn.mlp import mlp
 from vla.policy.policy_config import HeadedConfig
 from vla.policy.random import Random
 
@@ -28,13 +28,9 @@ class MlpConfig(HeadConfig):
     loss: Literal["mse", "l1"] = "mse"
     """Of the chunk's error: its square, which regresses to the mean, or its size, to the median."""
 
-    def build(self, policy: HeadedConfig, action_dim: int) -> "RegressionHead":
-        layers: list[nn.Module] = []
-        width = policy.obs_horizon * policy.cond_dim
-        for _ in range(self.layers):
-            layers += [nn.Linear(width, self.width), nn.SiLU(), RMSNorm(self.width)]
-            width = self.width
-        network = nn.Sequential(*layers, Float32Linear(width, policy.pred_horizon * action_dim))
+    def build(self, policy: HeadedConfig, action_dim: int, cond_tokens: int) -> "RegressionHead":
+        inputs, outputs = cond_tokens * policy.cond_dim, policy.pred_horizon * action_dim
+        network = mlp(inputs, self.width, self.layers, outputs)
         return RegressionHead(network, policy, action_dim, self.loss)
 
 
@@ -42,7 +38,7 @@ class RegressionHead(ActionHead):
     """Map the flattened condition to the mean action chunk.
 
     Args:
-        network: [B, T_obs * C] to [B, T * A].
+        network: [B, N * C] to [B, T * A].
         policy: horizons and condition width.
         action_dim: A.
         loss: "mse" or "l1".
@@ -66,7 +62,7 @@ class RegressionHead(ActionHead):
 
     def compute_loss(
         self,
-        cond: Float[Tensor, "B T_obs C"],
+        cond: Float[Tensor, "B N C"],
         action: Float[Tensor, "B T A"],
         valid: Valid,
         draws: Draws,
@@ -77,11 +73,9 @@ class RegressionHead(ActionHead):
         return loss, {f"action_{self._loss}": loss.detach()}
 
     @torch.no_grad()
-    def sample(
-        self, cond: Float[Tensor, "B T_obs C"], random: Random, num_steps: int
-    ) -> Float[Tensor, "B T A"]:
+    def sample(self, cond: Float[Tensor, "B N C"], random: Random, num_steps: int) -> Float[Tensor, "B T A"]:
         """Return the regressed chunk; noise and steps make no difference."""
         return self._predict(cond)
 
-    def _predict(self, cond: Float[Tensor, "B T_obs C"]) -> Float[Tensor, "B T A"]:
+    def _predict(self, cond: Float[Tensor, "B N C"]) -> Float[Tensor, "B T A"]:
         return self.network(cond.flatten(1)).unflatten(1, self.shape)

@@ -1,9 +1,9 @@
 """The network that all denoising heads share: a noisy action chunk and its times in, predictions out.
 
-    tokens   [ condition step 1 .. T_obs | time 1 .. K | action 1 .. T ]     one width, bidirectional
+    tokens   [ condition token 1 .. N | time 1 .. K | action 1 .. T ]     one width, bidirectional
     outputs  linear maps of the action tokens; improved MeanFlow has two, the others one
 
-B batch, T pred_horizon, T_obs obs_horizon, A action size, C condition width, D model width.
+B batch, T pred_horizon, N condition tokens, A action size, C condition width, D model width.
 """
 
 import math
@@ -47,14 +47,17 @@ class ActionTransformer(nn.Module):
     Args:
         config: widths, depth, horizons, residuals.
         action_dim: A.
+        cond_tokens: N.
         num_times: time tokens.
         num_outputs: predictions, each of the chunk's shape.
     """
 
-    def __init__(self, config: HeadedConfig, action_dim: int, *, num_times: int, num_outputs: int) -> None:
+    def __init__(
+        self, config: HeadedConfig, action_dim: int, cond_tokens: int, *, num_times: int, num_outputs: int
+    ) -> None:
         super().__init__()
         self.pred_horizon, width = config.pred_horizon, config.n_emb
-        num_tokens = config.obs_horizon + num_times + config.pred_horizon
+        num_tokens = cond_tokens + num_times + config.pred_horizon
         rotary = RotaryEmbedding(num_tokens, width // config.n_head)
         sublayers: list[nn.Module] = []
         for _ in range(config.n_layer):
@@ -77,7 +80,7 @@ class ActionTransformer(nn.Module):
     def forward(
         self,
         x_t: Float[Tensor, "B T A"] | Dual,
-        cond: Float[Tensor, "B T_obs C"],
+        cond: Float[Tensor, "B N C"],
         *times: Float[Tensor, "B"] | Dual,
     ) -> tuple[Float[Tensor, "B T A"] | Dual, ...]:
         """Return the predictions, one an output; duals where x_t and the times are."""

@@ -9,16 +9,20 @@ import torch
 from fakes import fake_spec, write_cache
 from torch import Tensor, nn
 
-from vla.policy.agents.vla_agent import VLAAgent
+from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
 from vla.policy.batch import Batch
+from vla.policy.heads.autoregressive import AutoregressiveConfig, AutoregressiveHead
 from vla.policy.heads.ddpm import DdpmConfig, DdpmHead, cosine_alpha_bar, sampling_levels
 from vla.policy.heads.flow import FlowHead
+from vla.policy.heads.gaussian import GaussianConfig, GaussianHead
 from vla.policy.heads.head import HEADS
 from vla.policy.policy_config import policy_config
 from vla.policy.random import GivenNoise, RowRandom
 
 SPREAD = 0.3
-NAMES = ["imf", "flow", "ddpm", "mlp"]
+NAMES = ["imf", "flow", "ddpm", "mlp", "gaussian", "autoregressive"]
+NO_NOISE = ("mlp", "gaussian", "autoregressive")
+"""Heads whose loss adds no noise, so that padded actions are not read."""
 ONE = (1, 1)  # an action of one number, alone in its chunk
 
 
@@ -126,7 +130,7 @@ def test_the_second_of_two_steps_is_not_wasted_on_the_first_level() -> None:
 def agent_with(head: str, tmp_path: Path) -> VLAAgent:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"per_view_dim": 4, "cond_dim": 8, "n_emb": 16, "n_layer": 1, "n_head": 2}
-    settings = {"type": head} | ({"width": 32} if head == "mlp" else {})
+    settings = {"type": head} | ({"width": 32} if head in ("mlp", "gaussian") else {})
     policy = policy_config(**sizes, head=settings)
     agent = VLAAgent.for_cache(policy, write_cache(tmp_path / "cache", fake_spec()).metadata)
     for name, parameter in agent.head.named_parameters():
@@ -171,8 +175,8 @@ def test_padded_actions_are_not_regressed(head: str, tmp_path: Path) -> None:
     changed[:, 13:] += 5
     other = Batch(**{**vars(batch), "action": changed})
     losses = [agent.loss(b, draws_for(agent, b))[0].item() for b in (batch, other)]
-    # Denoising heads read the padded actions as context, so only regression is exactly unmoved.
-    assert (losses[0] == losses[1]) is (head == "mlp")
+    # Denoising heads read the padded actions as context, so only the others are exactly unmoved.
+    assert (losses[0] == losses[1]) is (head in NO_NOISE)
 
 
 @pytest.mark.parametrize("head", NAMES)
@@ -192,6 +196,104 @@ def test_regression_ignores_noise(tmp_path: Path) -> None:
     agent = agent_with("mlp", tmp_path)
     batch = batch_for(agent)
     assert torch.equal(*[agent.predict_action_chunk(batch.observation) for _ in range(2)])
+
+
+def policy_of(action_dim: int, **settings: Any) -> tuple[Any, int, int]:
+    sizes = {"cond_dim": 4, "obs_horizon": 1, "pred_horizon": 2, "num_action_steps": 1}
+    small = {"n_emb": 32, "n_layer": 2, "n_head": 2}
+    return VLAAgentConfig.model_validate({**sizes, **small, **settings}), action_dim, 1
+
+
+class Constant(nn.Module):
+    """Always the same prediction."""
+
+    def __init__(self, *values: float) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.tensor(values))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.values).expand(len(x), -1)
+
+
+def test_the_gaussian_loss_is_the_negative_log_likelihood_and_samples_are_reparameterised() -> None:
+    head = GaussianHead(Constant(0.5, -1.0, math.log(2.0), -30.0), *policy_of(1)[:2])  # log std below -20
+    action = torch.tensor([[[1.5], [-1.0]]])
+    valid = torch.tensor([[True, False]])
+    normal = torch.distributions.Normal(0.5, 2.0)
+    loss, _ = head.compute_loss(torch.zeros(1, 1, 4), action, valid, {})
+    torch.testing.assert_close(loss, -normal.log_prob(torch.tensor(1.5)))
+    noise = torch.tensor([[[3.0], [1.0]]])
+    sampled = head.sample(torch.zeros(1, 1, 4), GivenNoise(noise), 1)
+    torch.testing.assert_close(sampled, torch.tensor([[[6.5], [-1.0]]]))
+    still = GaussianHead(Constant(0.5, -1.0, 0.0, 0.0), *policy_of(1)[:2], deterministic=True)
+    torch.testing.assert_close(
+        still.sample(torch.zeros(1, 1, 4), GivenNoise(noise), 1), torch.tensor([[[0.5], [-1.0]]])
+    )
+
+
+def binned_head(action_dim: int = 2, **settings: Any) -> AutoregressiveHead:
+    torch.manual_seed(0)
+    head = AutoregressiveConfig(**settings).build(*policy_of(action_dim))
+    head.fit_range(torch.tensor([-1.0, 2.0][:action_dim]), torch.tensor([1.0, 2.0][:action_dim]))
+    return head
+
+
+def test_bins_are_equal_parts_of_the_range_and_a_number_is_the_middle_of_its_own() -> None:
+    head = binned_head(bins=4)
+    action = torch.tensor([[-9.0, 2.0], [-1.0, 2.0], [-0.4, 2.0], [0.9, 2.0], [1.0, 2.0]])
+    assert head.to_bins(action)[:, 0].tolist() == [0, 0, 1, 3, 3]
+    middles = head.from_bins(head.to_bins(action))
+    assert middles[:, 0].tolist() == [-0.75, -0.75, -0.25, 0.75, 0.75]
+    assert middles[:, 1].tolist() == [2.0] * 5  # a dimension that never moved
+
+
+def test_a_number_is_predicted_from_those_before_it_alone() -> None:
+    head = binned_head(bins=8)
+    cond, index = torch.randn(3, 1, 4), torch.randint(8, (3, 4))
+    changed = index.clone()
+    changed[:, 2] = (changed[:, 2] + 1) % 8
+    before, after = head._logits(cond, index), head._logits(cond, changed)
+    torch.testing.assert_close(before[:, :3], after[:, :3])
+    assert not torch.allclose(before[:, 3], after[:, 3])
+
+
+def test_drawing_with_kept_keys_is_choosing_from_what_a_whole_pass_predicts() -> None:
+    head = binned_head(bins=8, temperature=0.0)
+    head.fit_range(torch.tensor([-1.0, 2.0]), torch.tensor([1.0, 3.0]))
+    cond = torch.randn(5, 1, 4)
+    index = head.to_bins(head.sample(cond, RowRandom(torch.Generator().manual_seed(0)), 1)).flatten(1)
+    assert torch.equal(head._logits(cond, index).argmax(dim=-1), index)
+
+
+def test_bins_are_drawn_as_often_as_they_are_likely() -> None:
+    head = binned_head(1, bins=3)
+    logits = torch.tensor([0.2, 0.5, 0.3]).log().expand(30_000, 3)
+    uniform = torch.rand(30_000, generator=torch.Generator().manual_seed(0))
+    share = torch.bincount(head._choose(logits, uniform)) / 30_000
+    torch.testing.assert_close(share, torch.tensor([0.2, 0.5, 0.3]), atol=0.01, rtol=0)
+
+
+def test_the_autoregressive_head_keeps_both_modes_and_the_gaussian_neither() -> None:
+    """Data: both numbers of a chunk are +1, or both are -1."""
+    generator = torch.Generator().manual_seed(0)
+    sign = torch.where(torch.rand(64, 1, 1, generator=generator) < 0.5, 1.0, -1.0)
+    action, cond = sign.expand(64, 2, 1), torch.zeros(64, 1, 4)
+    valid = torch.ones(64, 2, dtype=torch.bool)
+    torch.manual_seed(0)
+    heads = AutoregressiveConfig(bins=4).build(*policy_of(1)), GaussianConfig(width=32).build(*policy_of(1))
+    found = []
+    for head in heads:
+        optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
+        for _ in range(150):
+            loss, _ = head.compute_loss(cond, action, valid, {})
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        found.append(head.sample(cond, RowRandom(torch.Generator().manual_seed(1)), 1)[..., 0])
+    modes = (found[0].abs() > 0.5).all(dim=1) & (found[0][:, 0] == found[0][:, 1])
+    assert modes.float().mean() > 0.95
+    assert 0.25 < (found[0][:, 0] > 0).float().mean() < 0.75
+    assert ((found[1] > 0.5).all(dim=1) | (found[1] < -0.5).all(dim=1)).float().mean() < 0.6
 
 
 def test_every_head_is_a_file_and_nothing_lists_them() -> None:

@@ -81,7 +81,7 @@ def small_network(residual: Literal["attnres", "plain"] = "attnres", **changes: 
     config = VLAAgentConfig.model_validate(
         {**sizes, "n_layer": 2, "n_head": 4, "residual": residual, **changes}
     )
-    return ActionTransformer(config, action_dim=3, num_times=2, num_outputs=2)
+    return ActionTransformer(config, 3, cond_tokens=config.obs_horizon, num_times=2, num_outputs=2)
 
 
 def small_head(residual: Literal["attnres", "plain"] = "attnres", **settings: object) -> ImfHead:
@@ -205,7 +205,9 @@ def test_one_step_samples_have_both_modes_of_a_mixture() -> None:
     torch.manual_seed(0)
     sizes = {"cond_dim": 2, "obs_horizon": 1, "pred_horizon": 1, "num_action_steps": 1}
     config = VLAAgentConfig.model_validate({**sizes, "n_emb": 32, "n_layer": 1, "n_head": 2})
-    network = ActionTransformer(config, action_dim=1, num_times=2, num_outputs=2)
+    network = ActionTransformer(
+        config, action_dim=1, cond_tokens=config.obs_horizon, num_times=2, num_outputs=2
+    )
     head = ImfHead(network, cond_dim=2, shape=(1, 1), config=ImfConfig(loss_power=0.0))
     optimizer = torch.optim.AdamW(head.parameters(), lr=6e-3, betas=(0.9, 0.95))
     steps = 300

@@ -21,7 +21,7 @@ def decayed_names(model: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("residual", ["attnres", "plain"])
-@pytest.mark.parametrize("head", ["imf", "flow", "ddpm", "mlp"])
+@pytest.mark.parametrize("head", ["imf", "flow", "ddpm", "mlp", "gaussian"])
 def test_what_decays_in_the_default_policy_is_what_always_did(
     head: str, residual: str, tmp_path: Path
 ) -> None:

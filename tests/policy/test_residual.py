@@ -165,7 +165,9 @@ def test_rotary_embedding_makes_scores_depend_on_distance_only() -> None:
 
 def test_blocks_are_a_setting_and_refused_where_there_is_nothing_to_sum() -> None:
     config = VLAAgentConfig.model_validate({"n_emb": 16, "n_head": 2, "n_layer": 2, "residual_block": 4})
-    stack = ActionTransformer(config, action_dim=3, num_times=1, num_outputs=1).stack
+    stack = ActionTransformer(
+        config, action_dim=3, cond_tokens=config.obs_horizon, num_times=1, num_outputs=1
+    ).stack
     assert isinstance(stack, AttnResStack) and stack.block == 4
     with pytest.raises(
         ValueError, match="residual_block 2 is for Attention Residuals, and residual is plain"

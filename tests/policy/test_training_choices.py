@@ -67,7 +67,7 @@ def test_holding_changes_the_loss_and_masking_is_what_was_always_done(
 def test_regression_can_learn_the_size_of_the_error(cache: FeatureCache, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", cache, {"type": "mlp", "width": 16, "loss": "l1"}, steps=1)
     assert read_metrics(run, "train")[0]["action_l1"] > 0
-    head = MlpConfig(width=16, loss="l1").build(POLICY, 16)
+    head = MlpConfig(width=16, loss="l1").build(POLICY, 16, 2)
     torch.nn.init.zeros_(head.get_parameter("network.9.weight"))
     torch.nn.init.zeros_(head.get_parameter("network.9.bias"))
     action = torch.full((2, 16, 16), -3.0)

@@ -90,7 +90,7 @@ def test_attention_over_tokens_is_a_weighted_mean_of_values() -> None:
     for head in range(8):
         part = slice(2 * head, 2 * head + 2)
         slow[..., part] = (weights[..., head, None] * values[..., part]).sum(dim=2)
-    torch.testing.assert_close(pool(tokens), pool.out(slow))
+    torch.testing.assert_close(pool(tokens)[..., 0, :], pool.out(slow))
 
 
 def test_attention_can_tell_where_a_token_was() -> None:
@@ -137,6 +137,40 @@ def test_the_order_of_samples_makes_one() -> None:
     assert (trunk(series.flip(2)) - trunk(series)).abs().max() > 1e-3
 
 
+OTHERS = [
+    ("grid", "mlp", {"width": 8}, 4),
+    ("touch", "mlp", {"width": 8, "layers": 2}, 1),
+    ("grid", "attention_pool", {"queries": 3}, 3),
+    ("grid", "perceiver", {"latents": 2, "layers": 2}, 2),
+    ("lidar", "perceiver", {"latents": 2}, 2),
+    ("imu", "perceiver", {"latents": 2}, 2),
+]
+
+
+@pytest.mark.parametrize(("name", "type_", "settings", "tokens"), OTHERS)
+def test_trunks_that_are_named_say_their_shape_and_train_all_of_themselves(
+    name: str, type_: str, settings: dict[str, int], tokens: int
+) -> None:
+    torch.manual_seed(0)
+    stream = STREAMS[name]
+    trunk = trunk_for(stream, TRUNKS.parse({"type": type_, **settings})).build(stream, 16)
+    values = values_of(stream)
+    found = trunk(values)
+    assert found.shape == (2, 3, trunk.num_tokens, trunk.dim) == (2, 3, tokens, 16)
+    found.square().sum().backward()
+    assert [n for n, parameter in trunk.named_parameters() if parameter.grad is None] == []
+    torch.testing.assert_close(found[1:, 2:], trunk(values[1:, 2:]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_perceiver_does_not_mind_the_order_of_points_but_that_of_tokens() -> None:
+    for name, same in (("lidar", True), ("grid", False)):
+        torch.manual_seed(0)
+        stream = STREAMS[name]
+        trunk = trunk_for(stream, TRUNKS.parse("perceiver")).build(stream, 16)
+        values = values_of(stream)
+        assert torch.allclose(trunk(values), trunk(values.flip(2)), atol=1e-5) is same
+
+
 def test_a_trunk_for_another_kind_of_stream_is_refused_and_those_that_can_are_named() -> None:
     with pytest.raises(
         ConfigError, match=r"trunk 'conv' reads image and depth, not stream lidar .*there are: .*pointnet"
@@ -169,7 +203,7 @@ def test_state_and_vectors_of_sensors_keep_their_digits_under_autocast(name: str
 
 def test_regressed_actions_keep_their_digits_under_autocast() -> None:
     sizes = {"cond_dim": 8, "n_emb": 16, "n_head": 2, "n_layer": 1}
-    head = MlpConfig(width=16).build(VLAAgentConfig.model_validate(sizes), 3)
+    head = MlpConfig(width=16).build(VLAAgentConfig.model_validate(sizes), 3, 2)
     with torch.autocast("cpu", torch.bfloat16):
         chunk = head.sample(torch.randn(2, 2, 8), GivenNoise(torch.zeros(2, 16, 3)), 1)
     assert chunk.dtype == torch.float32
