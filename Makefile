@@ -5,13 +5,14 @@
 # make interop lerobot reads what vla writes, and the other way round; in .venv-interop
 # make aloha   gym-aloha, with its own MuJoCo, and the tests that need it; in .venv-aloha
 # make slurm   a SLURM cluster of one node on this machine, and a sweep through it; as root on Debian
+# make oldest  the tests with the oldest versions that pyproject.toml allows; in .venv-oldest
 # make fuzz    two minutes of made-up input for every reader
 # make format  let ruff rewrite what it can
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test slow demo interop aloha slurm fuzz format clean
+.PHONY: setup test slow demo interop aloha slurm oldest fuzz format clean
 
 setup: .venv/ready
 
@@ -56,6 +57,18 @@ aloha: .venv-aloha/ready
 slurm: .venv/ready
 	sh scripts/slurm.sh $(BIN)/pytest -m slurm tests/slurm
 
+# Older builds of torch on PyPI bring gigabytes of CUDA, so this one is the tested one unless it is named:
+# make oldest TORCH=2.6.0
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+.venv-oldest/ready: pyproject.toml constraints.txt scripts/oldest.py
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	$(PYTHON) scripts/oldest.py torch==$(TORCH) > .venv-oldest/constraints.txt
+	.venv-oldest/bin/pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev]'
+	touch $@
+
+oldest: .venv-oldest/ready
+	.venv-oldest/bin/pytest -n auto --dist loadfile
+
 fuzz: .venv/ready
 	$(BIN)/python tests/fuzz/run.py
 
@@ -64,4 +77,4 @@ format:
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-interop .venv-aloha build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-interop .venv-aloha .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

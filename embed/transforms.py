@@ -27,27 +27,55 @@ from torch.nn import functional
 from vla.base.strict import StrictModel, Width
 from vla.cache.metadata import Augmentation
 
+Interpolation = Literal["bilinear-antialias-uint8", "bicubic-antialias-uint8"]
+BILINEAR: Interpolation = "bilinear-antialias-uint8"
+BICUBIC: Interpolation = "bicubic-antialias-uint8"
+
+
+class ImageSize(tuple[int, int]):
+    """The (height, width) [pixel] of an encoder's input, which also says how frames get there.
+
+    Any other pair of numbers is a size that frames are brought to bilinearly.
+    """
+
+    interpolation: Interpolation
+
+    def __new__(cls, size: tuple[int, int], interpolation: Interpolation = BILINEAR) -> "ImageSize":
+        made = super().__new__(cls, size)
+        made.interpolation = interpolation
+        return made
+
 
 class Preprocessing(StrictModel):
     """How a uint8 RGB frame becomes encoder input."""
 
     image_size: tuple[Width, Width]
     """Height and width [pixel] that the encoder takes."""
-    interpolation: Literal["bilinear-antialias-uint8"] = "bilinear-antialias-uint8"
+    interpolation: Interpolation = BILINEAR
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
+    @property
+    def size(self) -> ImageSize:
+        """The size that `resize` takes."""
+        return ImageSize(self.image_size, self.interpolation)
+
 
 def resize(frames: UInt8[np.ndarray, "n h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "n H W 3"]:
-    """Resize frames to `size` (height, width) [pixel], bilinear with antialiasing.
+    """Resize frames with antialiasing.
 
     Frames of that size are returned as they are, the same object.
+
+    Args:
+        frames: RGB.
+        size: (height, width) [pixel]; bilinear, unless it is an `ImageSize` that says otherwise.
     """
     if frames.shape[1:3] == size:
         return frames
     frames = frames if frames.flags.writeable else frames.copy()  # torch takes no other
     channels_first = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    resized = functional.interpolate(channels_first, size=size, mode="bilinear", antialias=True)
+    mode = getattr(size, "interpolation", BILINEAR).partition("-")[0]
+    resized = functional.interpolate(channels_first, size=tuple(size), mode=mode, antialias=True)
     return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
 
 

@@ -85,9 +85,15 @@ class SensorsEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
 
     def __init__(
-        self, render_mode: str | None = None, pixels: bool = True, agent_pos: bool = True, points: int = 8
+        self,
+        render_mode: str | None = None,
+        pixels: bool = True,
+        agent_pos: bool = True,
+        points: int = 8,
+        trouble: str = "",
     ) -> None:
         self.render_mode, self.steps, self.points = render_mode, 0, points
+        self.trouble = trouble  # "nan" or "raised", in step 2
         image = spaces.Box(0, 255, (16, 16, 3), np.uint8)
         seen: dict[str, gymnasium.Space[Any]] = {
             "lidar": spaces.Box(-np.inf, np.inf, (points, 4), np.float64),
@@ -107,13 +113,15 @@ class SensorsEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         self.steps += 1
+        if self.trouble == "raised" and self.steps == 2:
+            raise ValueError("the joint is stuck")
         return self._observe(), float(action.mean()), False, False, {"is_success": self.steps >= 3}
 
     def render(self) -> np.ndarray:
         return np.full((16, 16, 3), self.steps, np.uint8)
 
     def _observe(self) -> dict[str, Any]:
-        observation = {
+        observation: dict[str, Any] = {
             "pixels": {"top": self.render()},
             "lidar": np.full((self.points, 4), self.steps / 10),
             "imu": np.full((5, 6), self.steps / 20, np.float32),
@@ -121,6 +129,8 @@ class SensorsEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             "battery": np.array(1, np.float32),
             "agent_pos": np.full(3, self.steps, np.float64),
         }
+        if self.trouble == "nan" and self.steps == 2:
+            observation["lidar"][3, 1] = np.nan
         assert isinstance(self.observation_space, spaces.Dict)
         return {name: value for name, value in observation.items() if name in self.observation_space.spaces}
 

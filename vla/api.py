@@ -92,6 +92,7 @@ def train(
     seed: int | None = None,
     resume: bool = False,
     extend: bool = False,
+    preset: str | None = None,
     settings: Settings | None = None,
     config: str | Path | None = None,
 ) -> "TrainReport":
@@ -107,6 +108,7 @@ def train(
         seed: of weights, order and noise.
         resume: continue the run in `out` with its own configuration.
         extend: with `resume`, more `steps` than it was begun with; the learning rate rises and falls again.
+        preset: sizes that come with vla, below all else: "small", for a CPU.
         settings: further keys of the configuration.
         config: a configuration file.
     """
@@ -126,7 +128,8 @@ def train(
         "env.id": env,
     }
     base = run_tables(Path(out)) if resume else {} if env else {"train": {"rollout_every": 0}}
-    return run(_resolved(config, named, settings, base), resume=resume, extend=extend)
+    resolved = _resolved(config, named, settings, base, preset)
+    return run(resolved, resume=resume, extend=extend)
 
 
 def rollout(
@@ -185,8 +188,9 @@ def _resolved(
     named: Mapping[str, Any],
     settings: Settings | None,
     base: Mapping[str, Any] | None = None,
+    preset: str | None = None,
 ) -> "PipelineConfig":
     from vla.config import PipelineConfig
 
     options = {**named, **(settings or {})}
-    return PipelineConfig.load(Path(config) if config else None, options, [], base or {})
+    return PipelineConfig.load(Path(config) if config else None, options, [], base or {}, preset)

@@ -5,16 +5,17 @@ The order is defaults < file < options; the resolved configuration is saved with
 
 import copy
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tomli_w
 from pydantic import ValidationError
 
-from vla.base.errors import ConfigError
+from vla.base.errors import ConfigError, nearest
 from vla.base.family import as_table, load_plugins
 from vla.base.files import write_atomically
+from vla.base.progress import say
 from vla.base.strict import StrictModel, explain
 from vla.cache.metadata import Augmentation
 from vla.cache.writer import CacheConfig
@@ -25,6 +26,7 @@ from vla.policy.training.train_config import TrainConfig
 from vla.rollout.rollout_config import EnvConfig, RecordConfig, RolloutConfig, ServeConfig
 
 DEFAULT_FILE = Path("pipeline.toml")
+PRESETS = Path(__file__).parent / "presets"
 
 
 class PluginsConfig(StrictModel):
@@ -57,6 +59,7 @@ class PipelineConfig(StrictModel):
         options: Mapping[str, Any],
         assignments: Sequence[str],
         base: Mapping[str, Any] | None = None,
+        preset: str | None = None,
     ) -> "PipelineConfig":
         """Resolve the configuration of one command.
 
@@ -67,15 +70,21 @@ class PipelineConfig(StrictModel):
                 else as a string.
             base: tables of an earlier configuration; takes the place of `pipeline.toml`. It may be a
                 stranger's, so the plugins that it names are not imported.
+            preset: name of a set of values that comes with vla, below all others.
 
         Raises:
-            ConfigError: the file is missing or not TOML, or a key or value is not valid.
+            ConfigError: the file is missing or not TOML, no preset has that name, or a key or value is not
+                valid.
         """
         if file is None and base is None and DEFAULT_FILE.is_file():
             file = DEFAULT_FILE
-        tables = {key: copy.deepcopy(value) for key, value in (base or {}).items() if key != "plugins"}
+        tables: dict[str, Any] = read_preset(preset) if preset else {}
+        _merge(tables, {key: copy.deepcopy(value) for key, value in (base or {}).items() if key != "plugins"})
         if file is not None:
-            _merge(tables, read_tables(file))
+            given = read_tables(file)
+            if preset and (taken := list(_replaced(read_preset(preset), given))):
+                say(f"{file} takes the place of --preset {preset} in {', '.join(taken)}")
+            _merge(tables, given)
         for assignment in assignments:
             key, found, text = assignment.partition("=")
             if not found:
@@ -113,6 +122,18 @@ class PipelineConfig(StrictModel):
         return tomli_w.dumps(dumped).encode()
 
 
+def read_preset(name: str) -> dict[str, Any]:
+    """Read a set of values that comes with vla, by its name: those in `vla/presets`.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    known = sorted(path.stem for path in PRESETS.glob("*.toml"))
+    if name not in known:
+        raise ConfigError(f"there is no preset '{name}'; {nearest(name, known)}")
+    return read_tables(PRESETS / f"{name}.toml")
+
+
 def read_tables(path: Path) -> dict[str, Any]:
     """Read the tables of a configuration file, unchecked.
 
@@ -146,6 +167,15 @@ def _assign(tables: dict[str, Any], key: str, value: Any) -> None:
         tables[folder] = table
         tables = table
     tables[name] = value
+
+
+def _replaced(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of one configuration that another gives other values."""
+    for key in sorted(below.keys() & above.keys()):
+        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+            yield from _replaced(below[key], above[key], f"{prefix}{key}.")
+        elif below[key] != above[key]:
+            yield f"{prefix}{key}"
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:

@@ -214,7 +214,7 @@ class EncoderFamily(Family[EncoderConfig]):
         default = self.member(self.default)
         if not isinstance(name, str) or name == default.model_fields["id"].default:
             return self.default
-        model_type = _model_type(Path(name))
+        model_type = model_type_of(Path(name))
         if model_type in default.model_types:
             return self.default
         if "/" not in name and not Path(name).is_dir() and name in self.members():
@@ -235,7 +235,7 @@ def hash_of(weights: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _model_type(folder: Path) -> str | None:
+def model_type_of(folder: Path) -> str | None:
     """Return what a checkpoint says it is; None where there is none, or it does not say."""
     path = folder / "config.json"
     try:

@@ -33,12 +33,14 @@ class SiglipConfig(EncoderConfig):
     pool: Pooling = "pooled"
     """What is kept of a view: `pooled`, the checkpoint's attention pooling (`pooler_output`); `mean` of
     all patch tokens; `grid2` or `grid4`, means over 2x2 or 4x4 cells; or all `patches`."""
+    interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
+    """How images of another size are resized; `auto` is as the checkpoint's own processor does."""
 
     def build(self, cameras: tuple[str, ...], device: torch.device) -> "SiglipEncoder":
         """Load the tower; transformers is imported here and not before."""
         from vla.embed.encoders.siglip_checkpoint import load_checkpoint, uses_head, weights_sha256
 
-        checkpoint = load_checkpoint(self.id, self.revision)
+        checkpoint = load_checkpoint(self.id, self.revision, self.interpolation)
         tower = checkpoint.model
         if self.pool == "pooled" and not uses_head(tower):
             raise EncoderError(
@@ -56,7 +58,8 @@ class SiglipConfig(EncoderConfig):
 
     @classmethod
     def settings_of(cls, identity: EncoderIdentity) -> dict[str, Any]:
-        return {"pool": identity.settings["pooling"]}
+        how = str(identity.settings["interpolation"]).partition("-")[0]
+        return {"pool": identity.settings["pooling"], "interpolation": how}
 
 
 class SiglipEncoder(PerViewEncoder):
@@ -70,7 +73,7 @@ class SiglipEncoder(PerViewEncoder):
 
     Attributes:
         tower: in the identity's arithmetic; for those who build graphs of it.
-        preprocessing: size, mean and std of its input.
+        preprocessing: size, interpolation, mean and std of its input.
         pooling: what is kept of a view.
     """
 
@@ -82,7 +85,7 @@ class SiglipEncoder(PerViewEncoder):
         )
         patches = (tower.config.image_size // tower.config.patch_size) ** 2  # type: ignore[union-attr,operator]
         shape = (num_tokens(pooling, patches), int(tower.config.hidden_size))  # type: ignore[union-attr,arg-type]
-        super().__init__(identity, cameras, shape=shape, image_size=preprocessing.image_size)
+        super().__init__(identity, cameras, shape=shape, image_size=preprocessing.size)
         self.preprocessing, self.pooling = preprocessing, pooling
         self._dtype: torch.dtype = getattr(torch, identity.dtype)
         self.tower = tower.to(dtype=self._dtype)

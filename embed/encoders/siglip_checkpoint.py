@@ -18,13 +18,14 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import HfApi, constants
-from pydantic import ValidationError
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.utils import cached_file
 
 from vla.base.errors import EncoderError
 from vla.base.hub import HUB_ERRORS, TIMEOUT_S, first_line, refusal
-from vla.base.strict import explain
+from vla.embed.encoders.encoder import model_type_of
+from vla.embed.encoders.siglip import SiglipConfig
+from vla.embed.encoders.siglip_preprocessing import FLAT, NESTED, Choice, read_preprocessing
 from vla.embed.transforms import Preprocessing
 
 TINY_SIM = "siglip2-tiny-sim"
@@ -40,6 +41,16 @@ TINY_CONFIG = {
     # 64 patches instead of 256: 527 images/s on two CPU cores, 116 with patches of 16.
     "patch_size": 32,
 }
+OTHER_TYPES = {
+    "siglip2": "SigLIP2 NaFlex, which takes sequences of patches, not images of one size",
+    "siglip2_vision_model": "SigLIP2 NaFlex, which takes sequences of patches, not images of one size",
+    "clip": "CLIP",
+    "clip_vision_model": "CLIP",
+    "dinov2": "DINOv2",
+    "dinov2_with_registers": "DINOv2",
+    "dinov3_vit": "DINOv3",
+}
+"""What checkpoints that people may name are, by `model_type`."""
 # What decides the function besides the tensors; everything else in a config is bookkeeping.
 ARCHITECTURE_KEYS = (
     "hidden_size",
@@ -65,39 +76,53 @@ class VisionCheckpoint:
     """Commit on the Hub; None elsewhere."""
 
 
-def load_checkpoint(name: str, revision: str) -> VisionCheckpoint:
+def load_checkpoint(name: str, revision: str, interpolation: Choice = "auto") -> VisionCheckpoint:
     """Load a vision tower.
 
     Args:
         name: a directory, a built-in name, or a Hub id; tried in this order.
         revision: branch, tag or commit on the Hub.
+        interpolation: how images are resized; `auto` is as the checkpoint says.
 
     Raises:
-        EncoderError: the weights cannot be reached, or are not a whole SigLIP vision tower.
+        EncoderError: the weights cannot be reached, are not a whole SigLIP vision tower, or want images
+            prepared as vla does not.
     """
     if Path(name).is_dir():
-        return _load(name, revision, local=True)
+        return _load(name, revision, interpolation, local=True)
     if name == TINY_SIM:
-        return _load(str(TINY_SIM_FOLDER), revision, local=True)
+        return _load(str(TINY_SIM_FOLDER), revision, interpolation, local=True)
     if name == TINY_RANDOM:
         model = tiny_random()
-        size = model.config.image_size
-        return VisionCheckpoint(model, Preprocessing(image_size=(size, size)), None)
+        spec = read_preprocessing(name, {}, model.config.image_size, interpolation)
+        return VisionCheckpoint(model, spec, None)
     try:
-        return _load(name, revision, local=True)  # already downloaded: no word with the Hub
+        return _load(name, revision, interpolation, local=True)  # already downloaded: no word with the Hub
     except _NotFoundError:
         require_on_hub(name, revision)
-        return _load(name, revision, local=False)
+        return _load(name, revision, interpolation, local=False)
 
 
 class _NotFoundError(EncoderError):
     """The files are not on this machine."""
 
 
-def _load(name: str, revision: str, *, local: bool) -> VisionCheckpoint:
+def _load(name: str, revision: str, interpolation: Choice, *, local: bool) -> VisionCheckpoint:
     transformers.logging.set_verbosity_error()  # it lists the text tower's tensors as unexpected
     transformers.logging.disable_progress_bar()
+
+    def find(file: str) -> str | None:
+        found: str | None = cached_file(
+            name,
+            file,
+            revision=revision,
+            local_files_only=local,
+            _raise_exceptions_for_missing_entries=False,
+        )
+        return found
+
     try:
+        _require_siglip(name, find("config.json"))
         model, report = SiglipVisionModel.from_pretrained(
             name,
             revision=revision,
@@ -106,13 +131,7 @@ def _load(name: str, revision: str, *, local: bool) -> VisionCheckpoint:
             use_safetensors=True,  # never a pickle
             output_loading_info=True,
         )
-        path = cached_file(
-            name,
-            "preprocessor_config.json",
-            revision=revision,
-            local_files_only=local,
-            _raise_exceptions_for_missing_entries=False,
-        )
+        files = {file: find(file) for file in (NESTED, FLAT)}
     except OSError as error:
         if Path(name).is_dir():
             raise EncoderError(
@@ -127,29 +146,24 @@ def _load(name: str, revision: str, *, local: bool) -> VisionCheckpoint:
             f"{name} lacks {len(missing)} tensors of a SigLIP vision tower, such as {missing[0]}; "
             "name a SigLIP checkpoint, for example google/siglip2-base-patch16-256"
         )
-    preprocessing = _read_preprocessing(name, path, model.config.image_size)
+    preprocessing = read_preprocessing(name, files, model.config.image_size, interpolation)
     return VisionCheckpoint(model, preprocessing, getattr(model.config, "_commit_hash", None))
 
 
-def _read_preprocessing(name: str, path: str | None, size: int) -> Preprocessing:
-    """Read mean and std of `preprocessor_config.json`; 0.5 where there is none.
+def _require_siglip(name: str, config: str | None) -> None:
+    """Look at what a checkpoint calls itself before transformers fills a SigLIP tower with what it lacks.
 
     Raises:
-        EncoderError: the file is not of the right form.
+        EncoderError: it is of another kind.
     """
-    try:
-        spec = json.loads(Path(path).read_bytes()) if path else {}
-        if not isinstance(spec, dict):
-            raise ValueError("it is no table")
-        half = (0.5, 0.5, 0.5)
-        mean, std = (tuple(spec.get(key, half)) for key in ("image_mean", "image_std"))
-        return Preprocessing(image_size=(size, size), mean=mean, std=std)
-    except ValidationError as error:
-        raise EncoderError(
-            f"{name}: preprocessor_config.json: {explain(error, Preprocessing)[:300]}"
-        ) from error
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise EncoderError(f"{name}: preprocessor_config.json cannot be read ({str(error)[:200]})") from error
+    found = model_type_of(Path(config).parent) if config else None
+    if found is None or found in SiglipConfig.model_types:
+        return
+    raise EncoderError(
+        f"{name} is a checkpoint of {OTHER_TYPES.get(found, found)}; the encoder 'siglip' takes SigLIP "
+        "towers for images of one size, for example google/siglip2-base-patch16-256; other kinds can be "
+        "plugins: docs/plugins.md"
+    )
 
 
 def require_on_hub(name: str, revision: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -24,6 +24,8 @@ class Evaluation:
     """Gymnasium id."""
     info: Mapping[str, Any]
     """The contents of its `eval_info.json`."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the environment that are not those of the policy's settings."""
     num_steps: int | None = None
     """Sampling steps; None where they go without saying: the head's own, as in the policy's settings."""
 
@@ -172,7 +174,7 @@ def _setting(value: Any) -> str:
 
 def _results(evaluations: Sequence[Evaluation]) -> str:
     if not evaluations:
-        return "## Results\n\nNo evaluation of these weights was at hand."
+        return "## Results\n\nNo evaluation of these weights was at hand; `vla rollout DIRECTORY` makes one."
     lines = [
         "| environment | seeds | episodes | success (95 % interval) | average reward |",
         "|---|---|---|---|---|",
@@ -190,7 +192,8 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
 def _told(one: Evaluation) -> str:
     task = one.info.get("task")
     steps = f", {one.num_steps} sampling steps" if one.num_steps else ""
-    return (f": {_inline(task)}" if task else "") + steps
+    kwargs = "".join(f", {_inline(f'{key} = {value}')}" for key, value in one.kwargs.items())
+    return (f": {_inline(task)}" if task else "") + kwargs + steps
 
 
 def _command(one: Evaluation) -> str:
@@ -198,6 +201,8 @@ def _command(one: Evaluation) -> str:
     seed = min(row["seed"] for row in rows)
     told = f" --task {shlex.quote(_inline(one.info['task']))}" if one.info.get("task") else ""
     told += f" --num-steps {one.num_steps}" if one.num_steps else ""
+    for key, value in one.kwargs.items():
+        told += f" --set {shlex.quote(_inline(f'env.kwargs.{key}={json.dumps(value)}'))}"
     env = shlex.quote(_inline(one.env))
     return f"vla rollout DIRECTORY --env {env} --episodes {len(rows)} --seed {seed}{told}"
 

@@ -170,4 +170,9 @@ def _optimizer_tensors(state: TrainingState) -> dict[str, torch.Tensor]:
 
 def load_trained(folder: Path, weights: str) -> Policy:
     """Load the averaged ("ema") or the plain ("raw") weights of a policy folder."""
-    return load_policy(folder, {"ema": WEIGHTS_FILE, "raw": RAW_WEIGHTS_FILE}[weights])
+    return load_policy(folder, weights_file(folder, weights).name)
+
+
+def weights_file(folder: Path, weights: str) -> Path:
+    """Return where the averaged ("ema") or the plain ("raw") weights of a policy folder are."""
+    return folder / {"ema": WEIGHTS_FILE, "raw": RAW_WEIGHTS_FILE}[weights]

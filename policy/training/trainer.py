@@ -29,6 +29,7 @@ from vla.policy.training.optimizer import (
     set_learning_rate,
     trained_parameters,
 )
+from vla.policy.training.outlook import Outlook
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import RunLog, read_metrics
 from vla.policy.training.sampling import load_ahead
@@ -120,9 +121,13 @@ class Trainer:
             self._judge.restore_links()
         self._rollout_if_due(log)  # killed between a checkpoint and its rollouts
         quiet = not world.is_main
+        weights = sum(parameter.numel() for parameter in self._parameters)
+        left = config.steps - state.step
+        outlook = Outlook(self._device, weights, config.batch_size, left, quiet=quiet)
         with Progress("train", config.steps, done=state.step, unit="steps", quiet=quiet) as progress:
             while state.step < config.steps and not self._has_stopped():
                 self.step(state.meter)
+                outlook.step()
                 if self._due(config.log_every):
                     figures = self._read_figures()
                     log.write("train", state.step, figures)

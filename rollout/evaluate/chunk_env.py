@@ -27,9 +27,7 @@ from vla.embed.transforms import resize_images
 from vla.rollout.evaluate.video import VideoWriter
 from vla.rollout.rollout_config import EnvConfig
 from vla.rollout.worlds.make_env import make_env
-from vla.rollout.worlds.observations import Observation, is_image
-
-SUCCESS_KEYS = ("is_success", "success")
+from vla.rollout.worlds.observations import SUCCESS_KEYS, Observation, is_image
 
 
 class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarray]):
@@ -165,7 +163,7 @@ def make_chunk_env(
 
 
 def _success(info: dict[str, Any]) -> bool | None:
-    """Return whether a task is solved, where the environment says so: LeRobot's key, or Gymnasium's."""
+    """Return whether a task is solved, where the environment says so."""
     told = (info.get(key) for key in SUCCESS_KEYS)
     return next((bool(value) for value in told if value is not None), None)
 

@@ -39,7 +39,7 @@ class EnvironmentProcesses(AsyncVectorEnv):
         first: int = 1,
         total: int | None = None,
     ) -> None:
-        self._env_id, self._first, self._total, self._broken = env_id, first, total or num_envs, False
+        self.env_id, self._first, self._total, self._broken = env_id, first, total or num_envs, False
         with self._named():
             # spawn: a forked child would inherit torch's threads and the GL context in an unusable state.
             # copy=False: observations stay in shared memory; they are encoded before the next step.
@@ -103,11 +103,11 @@ class EnvironmentProcesses(AsyncVectorEnv):
             if code is not None:
                 how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                 return (
-                    f"environment process {number} of {self._total} ('{self._env_id}') ended ({how}); "
+                    f"environment process {number} of {self._total} ('{self.env_id}') ended ({how}); "
                     "if the memory is not enough for all of them, run fewer side by side: "
                     f"--set rollout.num_envs={max(1, self._total // 2)}"
                 )
-        return f"the processes of environment '{self._env_id}' cannot be run: {type(error).__name__}: {error}"
+        return f"the processes of environment '{self.env_id}' cannot be run: {type(error).__name__}: {error}"
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
         """Say what an environment raised; Gymnasium would print its traceback and make the error anew."""
@@ -117,13 +117,13 @@ class EnvironmentProcesses(AsyncVectorEnv):
             index, kind, value, trace = self.error_queue.get(timeout=SECONDS_TO_END)
         except Exception as error:  # what it raised cannot be pickled, or not be made again
             raise EnvironmentSetupError(
-                f"environment '{self._env_id}' raised an error that cannot be passed on ({error})"
+                f"environment '{self.env_id}' raised an error that cannot be passed on ({error})"
             ) from error
         if issubclass(kind, VlaError):
             raise EnvironmentSetupError(str(value))
         places = re.findall(r'File "(.+?)", line (\d+)', trace)
         where = " at {}:{}".format(*places[-1]) if places else ""
         raise EnvironmentSetupError(
-            f"environment '{self._env_id}', process {self._first + index} of {self._total}, raised "
+            f"environment '{self.env_id}', process {self._first + index} of {self._total}, raised "
             f"{kind.__name__}: {value}{where}"
         )

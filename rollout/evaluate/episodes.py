@@ -12,12 +12,11 @@ side by side, each environment is a group of its own.
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
 import torch
-from gymnasium.vector import AsyncVectorEnv
 from jaxtyping import Float32
 
 from vla.base.errors import VlaError
@@ -25,6 +24,7 @@ from vla.base.threads import compute_threads
 from vla.rollout.evaluate.environment_processes import EnvironmentProcesses
 from vla.rollout.evaluate.summary import EpisodeResult
 from vla.rollout.live import LivePolicy
+from vla.rollout.worlds.observations import not_finite
 
 Latency = dict[str, list[float]]
 """Durations [s] of the parts render, encode and head; extended by whoever runs episodes."""
@@ -32,7 +32,7 @@ Latency = dict[str, list[float]]
 
 def take_turns(
     policy: LivePolicy,
-    groups: Sequence[AsyncVectorEnv],
+    groups: Sequence[EnvironmentProcesses],
     seeds: Iterator[int],
     videos: dict[int, str],
     latency: Latency,
@@ -47,6 +47,7 @@ def take_turns(
         latency: extended.
 
     Raises:
+        EnvironmentSetupError: an environment failed, or gave numbers that are not finite.
         VlaError: the policy's actions are not finite.
     """
     turns = deque(_run_group(policy, group, seeds, videos, latency) for group in groups)
@@ -77,7 +78,7 @@ def run_side_by_side(
         latency: extended.
 
     Raises:
-        EnvironmentSetupError: an environment failed.
+        EnvironmentSetupError: an environment failed, or gave numbers that are not finite.
         VlaError: the policy's actions are not finite.
     """
     results: queue.Queue[list[EpisodeResult] | BaseException | None] = queue.Queue()
@@ -113,14 +114,22 @@ def run_side_by_side(
 
 
 def _run_group(
-    policy: LivePolicy, group: AsyncVectorEnv, seeds: Iterator[int], videos: dict[int, str], latency: Latency
+    policy: LivePolicy,
+    group: EnvironmentProcesses,
+    seeds: Iterator[int],
+    videos: dict[int, str],
+    latency: Latency,
 ) -> Iterator[list[EpisodeResult]]:
     while batch := list(islice(seeds, group.num_envs)):
         yield from _run_batch(policy, group, batch, videos, latency)
 
 
 def _run_batch(
-    policy: LivePolicy, group: AsyncVectorEnv, seeds: Sequence[int], videos: dict[int, str], latency: Latency
+    policy: LivePolicy,
+    group: EnvironmentProcesses,
+    seeds: Sequence[int],
+    videos: dict[int, str],
+    latency: Latency,
 ) -> Iterator[list[EpisodeResult]]:
     """Run one episode in each of the first `len(seeds)` environments, to their ends.
 
@@ -136,6 +145,7 @@ def _run_batch(
     decision, memory = 0, None
     while not over.all():
         seen = {name: array[: len(seeds)] for name, array in observation.items()}  # no copy
+        _require_finite_numbers(policy, group.env_id, seen, seeds, over, decision)
         # A seed a row and decision: no two chunks of a run share their noise.
         noise = [seed * 100_003 + decision for seed in seeds]
         actions, timing, memory = policy.act(seen, noise, memory=memory)
@@ -160,6 +170,31 @@ def _run_batch(
         )
         for row, seed in enumerate(seeds)
     ]
+
+
+def _require_finite_numbers(
+    policy: LivePolicy,
+    env_id: str,
+    seen: Mapping[str, np.ndarray],
+    seeds: Sequence[int],
+    over: np.ndarray,
+    decision: int,
+) -> None:
+    """Check what a policy is going to see; else its actions would be blamed.
+
+    Raises:
+        EnvironmentSetupError: a number of an episode that is not over is NaN or infinite.
+    """
+    for stream in policy.observes:
+        values = seen[stream.name]
+        if stream.kind == "image" or np.isfinite(values).all():
+            continue
+        for row in np.flatnonzero(~over[: len(seeds)]):
+            for age, instant in enumerate(reversed(values[row])):
+                step = max(0, decision * policy.horizons.num_action_steps - age)
+                when = f"step {step} of the episode of seed {seeds[row]}"
+                if (error := not_finite(env_id, stream.name, instant, when)) is not None:
+                    raise error
 
 
 def _require_finite(

@@ -8,10 +8,11 @@ import functools
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium
@@ -25,7 +26,7 @@ from vla.base.progress import Progress, say
 from vla.base.threads import usable_cores
 from vla.cache.stream import Stream
 from vla.policy.saved_policy import SavedPolicy
-from vla.rollout.evaluate.chunk_env import SUCCESS_KEYS, make_chunk_env
+from vla.rollout.evaluate.chunk_env import make_chunk_env
 from vla.rollout.evaluate.environment_processes import EnvironmentProcesses
 from vla.rollout.evaluate.episodes import Latency, run_side_by_side, take_turns
 from vla.rollout.evaluate.summary import EpisodeResult, success_rate, summarise
@@ -33,11 +34,24 @@ from vla.rollout.live import LivePolicy
 from vla.rollout.robot_streams import missing_stream, robot_streams
 from vla.rollout.rollout_config import EnvConfig, RolloutConfig
 from vla.rollout.worlds.make_env import find_spec
-from vla.rollout.worlds.observations import is_image
+from vla.rollout.worlds.observations import SUCCESS_KEYS, is_image
 
 
-def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Path) -> dict[str, Any]:
+def evaluate(
+    policy: LivePolicy,
+    env: EnvConfig,
+    config: RolloutConfig,
+    out: Path,
+    notes: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Roll out a policy and write `<out>/eval_info.json` and `<out>/videos/`.
+
+    Args:
+        policy: to drive.
+        env: the environment.
+        config: seeds, episodes, environments side by side.
+        out: folder for the results.
+        notes: further entries of `eval_info.json`, such as whose evaluation it is.
 
     Returns:
         The contents of `eval_info.json`; see `vla.rollout.evaluate.summary`.
@@ -78,7 +92,7 @@ def evaluate(policy: LivePolicy, env: EnvConfig, config: RolloutConfig, out: Pat
     episodes.sort(key=lambda episode: episode.seed)
     paths = [str(Path(path).relative_to(out)) for path in videos.values()]
     info = summarise(episodes, latency, time.monotonic() - started, paths)
-    info |= {"task": task} if task else {}
+    info |= ({"task": task} if task else {}) | dict(notes)
     write_json(out / "eval_info.json", info)
     if info["aggregated"]["pc_success"] is None:
         keys = " nor ".join(f"info['{key}']" for key in SUCCESS_KEYS)

@@ -31,7 +31,7 @@ from vla.cache.stream import STATE
 from vla.embed.transforms import resize
 from vla.rollout.record.plan import Plan
 from vla.rollout.worlds.expert import find_task
-from vla.rollout.worlds.observations import Observations
+from vla.rollout.worlds.observations import Observations, not_finite
 
 PNG_LEVEL = 4
 """A view of 256x256: level 1 29 kB in 2.0 ms, 4 25 kB in 2.7 ms, 6 23 kB in 5.3 ms, 9 22 kB in 27 ms."""
@@ -68,7 +68,11 @@ class AttemptRunner:
         self._cameras = self._env.camera_names
 
     def run(self, number: int) -> bytes:
-        """Run attempt `number` and return its table."""
+        """Run attempt `number` and return its table.
+
+        Raises:
+            EnvironmentSetupError: the environment gives what it does not declare, or what is not finite.
+        """
         seed = self._plan.seed + number
         observation, info = self._env.reset(seed=seed)
         expert = self._task.make_expert(
@@ -84,6 +88,9 @@ class AttemptRunner:
                     histograms[column] += histogram(frame)
                     rows[column].append({"bytes": encode_png(frame), "path": None})
                 else:
+                    when = f"step {step} of attempt {number}, seed {seed}"
+                    if (error := not_finite(self._task.env_id, name, value, when)) is not None:
+                        raise error
                     rows[STATE_COLUMN if name == STATE else f"observation.{name}"].append(value)
             command = expert.act()
             rows["action"].append(command.label)

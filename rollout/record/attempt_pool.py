@@ -8,6 +8,7 @@ import multiprocessing as mp
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
@@ -107,6 +108,14 @@ def _serve(connection: Connection, plan: Plan, plugins: tuple[str, ...]) -> None
         return
     except VlaError as error:
         connection.send(error)
+    except Exception as error:  # of an environment or an expert, whoever wrote it
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        connection.send(
+            EnvironmentSetupError(
+                f"recording task '{plan.task}' raised {type(error).__name__}: {error} at "
+                f"{place.filename}:{place.lineno}; finished attempts are kept"
+            )
+        )
 
 
 def _die_with_parent() -> None:

@@ -7,6 +7,10 @@ The former is LeRobot's convention; no single one of its keys must be there. An 
 dictionary is the camera `image`, as the reader of datasets calls the column `observation.image`. A sensor is
 a further array of numbers, a stream of the same name. What is neither is dropped, and so is a sensor with the
 name of a camera, or `state`, `action` or `task`.
+
+An environment is not trusted. What it gives is copied, because it may write its next observation into the
+same arrays, and held against the space that it declares: floats where bytes were declared would be black
+images. Ranges of numbers are not: physics leaves declared limits a little.
 """
 
 from collections.abc import Mapping
@@ -21,6 +25,8 @@ from vla.cache.stream import ACTION, STATE, TASK
 
 PIXELS, AGENT_POS = "pixels", "agent_pos"
 ONLY_CAMERA = "image"
+SUCCESS_KEYS = ("is_success", "success")
+"""Of `info`: LeRobot's, and Gymnasium's."""
 Observation = dict[str, Any]
 """Arrays by stream name."""
 
@@ -42,7 +48,8 @@ class Observations(gymnasium.ObservationWrapper[Observation, np.ndarray, dict[st
         camera_names: streams that are images.
 
     Raises:
-        EnvironmentSetupError: the observations are of another form, or a camera is not there or no RGB image.
+        EnvironmentSetupError: the observations are of another form, or a camera is not there or no RGB image;
+            in `reset` and `step`: what is given is not what was declared, or a reward is not one number.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], cameras: Mapping[str, str]) -> None:
@@ -51,6 +58,7 @@ class Observations(gymnasium.ObservationWrapper[Observation, np.ndarray, dict[st
         views = views_of(space.spaces)
         self._renamed = dict(cameras)
         self._cameras = self._renamed or {name: name for name in views}
+        self._space, self._views, self._step = space, views, 0
         self.camera_names = tuple(self._cameras)
         for wanted, name in self._cameras.items():
             _require_camera(env, views, wanted, name)
@@ -64,17 +72,110 @@ class Observations(gymnasium.ObservationWrapper[Observation, np.ndarray, dict[st
         numbers = {stream: _float32(space[key]) for key, stream in self._others.items()}
         self.observation_space = spaces.Dict(shown | numbers)
 
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode."""
+        self._step = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Take a step; reward, ends and success become plain numbers and truths, also out of arrays."""
+        self._step += 1
+        seen, reward, terminated, truncated, info = self.env.step(action)
+        told = {
+            key: bool(self._one(f"info['{key}']", info[key]))
+            for key in SUCCESS_KEYS
+            if info.get(key) is not None
+        }
+        return (
+            self.observation(seen),
+            self._one("reward", reward),
+            bool(self._one("terminated", terminated)),
+            bool(self._one("truncated", truncated)),
+            {**info, **told},
+        )
+
     def observation(self, observation: dict[str, Any]) -> Observation:
         """Convert one observation."""
         views = views_of(observation)
         # A space sorts its names: unless they are configured, the order is the environment's own.
-        cameras = self._renamed or {name: name for name in views if name in self._cameras}
-        seen = {wanted: np.asarray(views[name]) for wanted, name in cameras.items()}
-        return seen | {
-            self._others[key]: np.asarray(value, np.float32)
-            for key, value in observation.items()
-            if key in self._others
-        }
+        given = [name for name in views if name in self._cameras]
+        cameras = self._renamed or {name: name for name in [*given, *self._cameras]}
+        seen = {wanted: self._image(views, name) for wanted, name in cameras.items()}
+        given = [key for key in observation if key in self._others]
+        numbers = dict.fromkeys([*given, *self._others])
+        return seen | {self._others[key]: self._numbers(observation, key) for key in numbers}
+
+    def _image(self, views: Mapping[str, Any], name: str) -> np.ndarray:
+        """Copy an image; one that is not rendered now is nobody's business."""
+        if not getattr(self.env.unwrapped, "render_observations", True) and name in views:
+            return np.asarray(views[name])
+        return self._declared(f"view '{name}'", views.get(name), self._views[name])
+
+    def _numbers(self, observation: Mapping[str, Any], key: str) -> np.ndarray:
+        found = self._declared(f"'{key}'", observation.get(key), self._space[key], "fiub")
+        return found.astype(np.float32)
+
+    def _declared(self, what: str, value: Any, space: spaces.Space[Any], dtypes: str = "") -> np.ndarray:
+        """Copy an array that is what its space says.
+
+        Args:
+            what: it is, for the message.
+            value: as the environment gave it.
+            space: as the environment declared it.
+            dtypes: the kinds that will do, in NumPy's letters; "" is that of the space alone.
+
+        Raises:
+            EnvironmentSetupError: it is missing, of another shape or dtype.
+        """
+        found = np.array(value)
+        fits = found.dtype.kind in dtypes if dtypes else found.dtype == space.dtype
+        if fits and found.shape == space.shape:
+            return found
+        gave = "nothing" if value is None else f"{found.dtype} {list(found.shape)}"
+        if found.dtype.kind in "fiub" and found.size:
+            gave += f" from {float(found.min()):g} to {float(found.max()):g}"
+        raise EnvironmentSetupError(
+            f"'{_name(self.env)}' declares {what} as {space.dtype} {list(space.shape or ())} and gave {gave} "
+            f"at step {self._step} of an episode; it must give what its observation_space says: "
+            "docs/environments.md"
+        )
+
+    def _one(self, what: str, value: Any) -> float:
+        """Return one number, also out of an array of one.
+
+        Raises:
+            EnvironmentSetupError: it is none, several, or NaN.
+        """
+        found = np.asarray(value)
+        if found.size == 1 and found.dtype.kind in "fiub" and not np.isnan(found).any():
+            return float(found.item())
+        gave = f"{found.dtype} {list(found.shape)}" if found.size != 1 else repr(found.item())
+        raise EnvironmentSetupError(
+            f"'{_name(self.env)}' gave {what} = {gave[:100]} at step {self._step} of an episode; it must be "
+            "one number"
+        )
+
+
+def not_finite(env_id: str, stream: str, values: np.ndarray, when: str) -> EnvironmentSetupError | None:
+    """Return an error that names the first number of a stream which is NaN or infinite; None if none is.
+
+    Args:
+        env_id: what the error calls the environment.
+        stream: its name; the state is called by the environment's own key.
+        values: of one instant.
+        when: which instant.
+    """
+    bad = np.argwhere(~np.isfinite(values))
+    if not len(bad):
+        return None
+    place = tuple(int(axis) for axis in bad[0])
+    key = AGENT_POS if stream == STATE else stream
+    return EnvironmentSetupError(
+        f"'{env_id}' gave '{key}'{list(place)} = {values[place]:g} at {when}; the environment must give "
+        "finite numbers"
+    )
 
 
 def is_image(space: spaces.Space[Any] | None, num_axes: int = 3) -> bool:

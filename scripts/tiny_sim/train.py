@@ -265,7 +265,9 @@ def main() -> None:
             row |= evaluate(model, images, test_rows, standard, scale, device)
             print(json.dumps(row), flush=True)
             copy.deepcopy(model.tower).to(torch.float16).save_pretrained(arguments.out)
-            SiglipImageProcessor(size={"height": 256, "width": 256}).save_pretrained(arguments.out)
+            SiglipImageProcessor(size={"height": 256, "width": 256}, resample=2).save_pretrained(
+                arguments.out
+            )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from fake_datasets import jpeg
 
 from vla.embed.datasets.images import decode_image
-from vla.embed.transforms import resize
+from vla.embed.transforms import BICUBIC, ImageSize, resize
 
 
 def sha(array: np.ndarray) -> str:
@@ -27,6 +27,10 @@ def noise(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize(("size", "due"), [((24, 32), "4e20560abe107caf"), ((256, 256), "6b7bd1e3636a0928")])
 def test_resizing_gives_the_same_bytes(size: tuple[int, int], due: str) -> None:
     assert sha(resize(noise(48, 64)[None], size)) == due
+
+
+def test_bicubic_resizing_gives_the_same_bytes() -> None:
+    assert sha(resize(noise(48, 64)[None], ImageSize((24, 32), BICUBIC))) == "4f6e347f74f6461c"
 
 
 def test_decoding_jpeg_gives_the_same_bytes() -> None:

@@ -50,7 +50,9 @@ def test_features_equal_those_of_plain_transformers(write, tmp_path: Path) -> No
 
 def test_mean_and_std_come_from_the_checkpoints_processor(tmp_path: Path) -> None:
     write_vision_checkpoint(tmp_path)
-    SiglipImageProcessor(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]).save_pretrained(tmp_path)
+    size = {"height": 256, "width": 256}
+    processor = SiglipImageProcessor(size=size, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
+    processor.save_pretrained(tmp_path)
     spec = preprocessing(tmp_path)
     assert (spec.mean, spec.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 

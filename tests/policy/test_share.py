@@ -14,6 +14,7 @@ from fakes import awake_agent, write_cache
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from vla.base.errors import CheckpointError
+from vla.base.files import sha256_of
 from vla.config import PipelineConfig
 from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
 from vla.policy.random import GivenNoise
@@ -129,15 +130,89 @@ def test_the_card_tells_other_sampling_and_leaves_out_weights_that_are_not_share
     assert [metric.get("args") for metric in metrics].count({"num_steps": 7}) == 1
 
 
-def test_the_card_falls_back_to_validation_rollouts_with_the_runs_own_sampling(
-    run: Path, tmp_path: Path
+def evaluate(folder: Path, weights: str, seed: int = 1000, **settings: object) -> Path:
+    """Write an evaluation that says whose it is, as `vla rollout --out` does."""
+    folder.mkdir(parents=True)
+    rows = [{"episode_ix": i, "seed": seed + i, "success": i < 3} for i in range(4)]
+    info = {**EVALUATION, "per_episode": rows, "weights_sha256": weights}
+    (folder / "eval_info.json").write_text(json.dumps(info))
+    (folder / "pipeline.toml").write_text(tomli_w.dumps({"env": {"id": "my/Env-v3"}, **settings}))
+    return folder
+
+
+def weights_of(run: Path) -> str:
+    return sha256_of(find_policy(run) / "model.safetensors")
+
+
+def results(folder: Path) -> list[str]:
+    return [line for line in card_of(folder)[1].splitlines() if line.startswith("| `my/Env-v3`")]
+
+
+def test_validation_rollouts_chose_the_checkpoint_and_are_no_result(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run / "eval/rollout_000004_seed1000_episodes4").rename(run / "eval/step_000004")
-    add_evaluation(run, "raw", weights="raw")
-    settings = (run / "pipeline.toml").read_text()
-    (run / "pipeline.toml").write_text(settings.replace("[rollout]\n", "[rollout]\nnum_steps = 3\n"))
+    assert share(run, tmp_path / "shared")["evaluations"] == 0
+    assert "No evaluation of these weights was at hand" in card_of(tmp_path / "shared")[1]
+    assert f"measure them: vla rollout {run}" in capsys.readouterr().err
+
+
+def test_evaluations_are_found_by_their_weights_wherever_they_lie_below_the_run(
+    run: Path, tmp_path: Path
+) -> None:
+    evaluate(run / "eval/demo", weights_of(run), 2000)
+    evaluate(run / "figures/final/unseen", weights_of(run), 3000)
+    evaluate(run / "eval/rollout_000004_seed4000_episodes4", "0" * 64, 4000)  # of a checkpoint that is gone
+    assert share(run, tmp_path / "shared")["evaluations"] == 3
+    assert [row.split("|")[2].strip() for row in results(tmp_path / "shared")] == [
+        "2000 to 2003",
+        "1000 to 1003",
+        "3000 to 3003",
+    ]
+
+
+def test_seeds_that_chose_the_checkpoint_are_no_result_wherever_they_were_run_again(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(run / "eval/step_000002", "1" * 64, 5002)
+    again = evaluate(run / "eval/again", weights_of(run), 5000)
     assert share(run, tmp_path / "shared")["evaluations"] == 1
-    assert "| `my/Env-v3`, 3 sampling steps |" in card_of(tmp_path / "shared")[1]
+    assert f"{again} has seeds that chose the checkpoint, such as 5002; it is left out" in (
+        capsys.readouterr().err
+    )
+
+
+def test_evaluations_elsewhere_are_named_and_held_against_the_weights(run: Path, tmp_path: Path) -> None:
+    elsewhere = evaluate(tmp_path / "results/unseen", weights_of(run), 2000)
+    assert share(run, tmp_path / "without")["evaluations"] == 1
+    assert share(run, tmp_path / "shared", evaluations=[elsewhere])["evaluations"] == 2
+    assert any("| 2000 to 2003 |" in row for row in results(tmp_path / "shared"))
+    wrong = {
+        evaluate(tmp_path / "other", "0" * 64): "is an evaluation of other weights",
+        tmp_path: r"holds no eval_info\.json that can be read",
+    }
+    silent = evaluate(tmp_path / "silent", weights_of(run))
+    (silent / "eval_info.json").write_text(json.dumps(EVALUATION))
+    wrong[silent] = "does not say whose evaluation it is"
+    for folder, told in wrong.items():
+        with pytest.raises(CheckpointError, match=f"{folder} {told}.*vla rollout"):
+            share(run, tmp_path / "refused", evaluations=[folder])
+    assert not (tmp_path / "refused").exists()
+
+
+def test_the_card_tells_an_environment_that_is_another_than_in_training(run: Path, tmp_path: Path) -> None:
+    env = {"id": "my/Env-v3", "kwargs": {"shape": "cylinder"}}
+    evaluate(run / "eval/cylinder", weights_of(run), 2000, env=env)
+    share(run, tmp_path / "shared")
+    assert any(
+        row.startswith("| `my/Env-v3`, shape = cylinder | 2000") for row in results(tmp_path / "shared")
+    )
+    assert """--seed 2000 --set 'env.kwargs.shape="cylinder"'""" in card_of(tmp_path / "shared")[1]
+
+
+def test_an_evaluation_that_is_damaged_is_left_out(run: Path, tmp_path: Path) -> None:
+    (run / "eval/rollout_000004_seed1000_episodes4/eval_info.json").write_text("{")
+    assert share(run, tmp_path / "shared")["evaluations"] == 0
 
 
 def test_rollouts_that_differ_go_to_different_folders(run: Path) -> None:

@@ -25,7 +25,7 @@ class FakeGroup(EnvironmentProcesses):
     """Environments that end after two chunks; every call is written down."""
 
     def __init__(self, name: str, num_envs: int, events: list[str]) -> None:
-        self.name, self.num_envs, self.events = name, num_envs, events
+        self.name, self.num_envs, self.events, self.env_id = name, num_envs, events, "fake"
         self.action_space = spaces.Box(-1, 1, (num_envs, 8, 2), np.float32)
         self.aborted = threading.Event()
 
@@ -68,7 +68,7 @@ class FakePolicy(LivePolicy):
     """Writes its decisions down; it remembers how many it has made in the episodes at hand."""
 
     def __init__(self, events: list[str]) -> None:
-        self.events, self.remembered = events, []  # type: ignore[var-annotated]
+        self.events, self.remembered, self.observes = events, [], ()  # type: ignore[var-annotated]
 
     def act(
         self, observation: Any, seeds: Sequence[int] | None = None, task: str = "", memory: Any = None

@@ -7,10 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 from fake_env import SENSORS_ID
 
-from vla.base.errors import ConfigError
+from vla.base.errors import ConfigError, EnvironmentSetupError
 from vla.base.family import load_plugins
 from vla.embed.datasets import open_source
 from vla.embed.datasets.dataset_config import DatasetConfig
+from vla.rollout.record.attempt import AttemptRunner
+from vla.rollout.record.plan import make_plan
 from vla.rollout.record.record import record
 from vla.rollout.rollout_config import EnvConfig, RecordConfig
 from vla.rollout.worlds.expert import EXPERT_TASKS, find_task
@@ -43,6 +45,28 @@ def test_sensors_are_columns_of_a_recording(recording: Path) -> None:
     lidar, imu = (np.array(table[f"observation.{name}"].to_pylist()) for name in ("lidar", "imu"))
     assert (lidar.shape, imu.shape) == ((4, 8, 4), (4, 5, 6))
     np.testing.assert_allclose(lidar[:, 0, 0], [0, 0.1, 0.2, 0.3])
+
+
+def test_numbers_that_are_not_finite_are_the_environments_with_key_and_step() -> None:
+    load_plugins(("fake_env",))
+    env = EnvConfig(id=SENSORS_ID, kwargs={"trouble": "nan"})
+    runner = AttemptRunner(make_plan(env, RecordConfig(task="count_sensors", seed=7, image_size=(16, 16))))
+    with pytest.raises(
+        EnvironmentSetupError,
+        match=r"'vla-tests/Sensors-v0' gave 'lidar'\[3, 1\] = nan at step 2 of attempt 1, seed 8",
+    ):
+        runner.run(1)
+
+
+def test_what_an_environment_raises_ends_a_recording_in_one_line(tmp_path: Path) -> None:
+    load_plugins(("fake_env",))
+    env = EnvConfig(id=SENSORS_ID, kwargs={"trouble": "raised"})
+    config = RecordConfig(task="count_sensors", episodes=1, out=str(tmp_path / "demos"), workers=1)
+    told = (
+        r"'count_sensors' raised ValueError: the joint is stuck at .*fake_env\.py:\d+; finished attempts are"
+    )
+    with pytest.raises(EnvironmentSetupError, match=told):
+        record(env, config)
 
 
 def test_stage_one_reads_recorded_sensors(recording: Path) -> None:

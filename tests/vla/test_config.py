@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from vla.base.errors import ConfigError
-from vla.config import PipelineConfig, read_tables
+from vla.config import PRESETS, PipelineConfig, read_tables
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +28,30 @@ def test_a_named_file_takes_the_place_of_pipeline_toml() -> None:
     Path("other.toml").write_text("[train]\nseed = 5\n")
     settings = PipelineConfig.load(Path("other.toml"), {}, [])
     assert (settings.train.steps, settings.train.seed) == (50_000, 5)
+
+
+def test_a_preset_lies_below_the_file_the_options_and_what_is_set(capsys: pytest.CaptureFixture[str]) -> None:
+    small = PipelineConfig.load(None, {}, [], preset="small")
+    assert (small.train.steps, small.train.batch_size, small.policy.model_dump()["n_emb"]) == (2500, 64, 128)
+    assert capsys.readouterr().err == ""
+    Path("pipeline.toml").write_text("[train]\nsteps = 7\nbatch_size = 64\n[policy]\nn_layer = 12\n")
+    settings = PipelineConfig.load(None, {"train.lr": 0.5}, ["policy.n_emb=64"], preset="small")
+    assert (settings.train.steps, settings.train.lr, settings.train.batch_size) == (7, 0.5, 64)
+    assert capsys.readouterr().err == (
+        "pipeline.toml takes the place of --preset small in policy.n_layer, train.steps\n"
+    )
+
+
+def test_a_preset_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match="there is no preset 'smal'; did you mean 'small'"):
+        PipelineConfig.load(None, {}, [], preset="smal")
+
+
+def test_the_small_preset_has_the_sizes_of_the_demo() -> None:
+    preset, demo = read_tables(PRESETS / "small.toml"), read_tables(ROOT / "examples/demo.toml")
+    demo["policy"].pop("head")
+    demo["train"].pop("out")
+    assert preset == {table: demo[table] for table in ("policy", "train")}
 
 
 def test_a_saved_configuration_comes_back() -> None:

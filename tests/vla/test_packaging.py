@@ -27,6 +27,7 @@ def test_wheel_and_sdist_hold_the_rooms_and_nothing_else_is_importable(tmp_path:
         "policy/heads/imf.py",
         "rollout/live.py",
         "py.typed",
+        "presets/small.toml",
         *ENCODER,
     ):
         assert f"vla/{room}" in names

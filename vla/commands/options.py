@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 Config = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; ./pipeline.toml if there is one.")
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", help="Sizes that come with vla, below file and options: small, for a CPU."),
+]
 Assign = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Any key of docs/configuration.md; repeatable."),
@@ -41,10 +45,11 @@ def settings_from(
     options: Mapping[str, Any],
     assignments: list[str] | None,
     base: Mapping[str, Any] | None = None,
+    preset: str | None = None,
 ) -> "PipelineConfig":
     from vla.config import PipelineConfig
 
-    return PipelineConfig.load(file, options, assignments or [], base)
+    return PipelineConfig.load(file, options, assignments or [], base, preset)
 
 
 def show(result: Mapping[str, Any], as_json: bool) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vla.commands.options import Assign, Config, Device, Encoder, Json, settings_from, show
+from vla.base.errors import ConfigError
+from vla.commands.options import Assign, Config, Device, Encoder, Json, Preset, settings_from, show
 
 
 def train(
@@ -32,6 +33,7 @@ def train(
         bool,
         typer.Option("--extend", help="With --resume: go on beyond the steps that the run was begun with."),
     ] = False,
+    preset: Preset = None,
     config: Config = None,
     set_: Assign = None,
     json_: Json = False,
@@ -41,6 +43,8 @@ def train(
     Without --resume the run directory must not exist. The encoder is only needed for
     validation rollouts (train.rollout_every). A run goes on with its own configuration;
     more steps than it was begun with need --extend.
+
+    Without a GPU: vla train --preset small, a policy and a run of a size that two cores train in minutes.
 
     Several caches, which must agree in streams and encoders: vla train --cache A --cache B --weights 2,1
 
@@ -57,7 +61,9 @@ def train(
         "encoder.id": encoder,
         "env.id": env,
     }
-    settings = settings_from(config, named, set_)
+    if resume and preset:
+        raise ConfigError("a resumed run goes on with its own sizes; leave --preset out")
+    settings = settings_from(config, named, set_, preset=preset)
     from vla.saved import run_tables
     from vla.stages import train as run
 

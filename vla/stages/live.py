@@ -65,6 +65,8 @@ def rollout(
         out: folder for results; None makes one below the run.
         force: write over earlier results in that folder.
     """
+    from vla.base.files import sha256_of
+    from vla.policy.training.checkpoint import weights_file
     from vla.policy.training.run import find_policy
     from vla.rollout.evaluate.evaluate import evaluate
     from vla.rollout.evaluate.plots import plot_evaluation
@@ -73,7 +75,9 @@ def rollout(
     target = out or default_rollout_folder(settings, folder)
     if (target / "eval_info.json").exists() and not force:
         raise CheckpointError(f"{target} holds an evaluation; choose another --out, or --force to replace it")
-    info = evaluate(load_live(settings, folder), settings.env, settings.rollout, target)
+    live = load_live(settings, folder)
+    notes = {"weights_sha256": sha256_of(weights_file(folder, settings.rollout.weights))}
+    info = evaluate(live, settings.env, settings.rollout, target, notes)
     plot_evaluation(info, target)
     settings.save(target / "pipeline.toml", ["env", "encoder", "rollout"])
     return {"out": str(target), "policy": str(folder), **info}
