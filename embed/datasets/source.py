@@ -273,6 +273,9 @@ def name_streams(
         )
     for name, key in vectors.items():
         if len(shapes[name]) != 1:
-            raise DatasetError(f"{dataset}: '{key}' has shape {list(shapes[name])}; {name} takes vectors")
+            raise DatasetError(
+                f"{dataset}: '{key}' has shape {list(shapes[name])} a frame; {name} takes vectors; if a row "
+                "holds a chunk of actions, store the first: vla cuts chunks itself (policy.pred_horizon)"
+            )
         streams.append(Stream(name=name, kind="vector", dtype="float32", shape=shapes[name], key=key))
     return tuple(streams)
