@@ -76,7 +76,7 @@ def write_zarr(
     packed_by: Any = "auto",
 ) -> Path:
     """Write a replay buffer, `rows` frames a chunk."""
-    root = zarr.open_group(str(path), mode="w", zarr_format=version)  # type: ignore[arg-type]
+    root = zarr.open_group(str(path), mode="w", zarr_format=version)
     options: dict[str, Any] = {"compressors": packed_by, "config": {"write_empty_chunks": True}}
     for name, values in arrays.items():
         chunks = (rows, *values.shape[1:])

@@ -114,8 +114,9 @@ def test_lengths_that_differ_are_refused(demos: Path) -> None:
 def test_a_state_of_another_size_is_refused(demos: Path) -> None:
     with change(demos, "observations/qpos") as file:
         file["observations/qpos"] = np.zeros((4, 7))
-    wrong = r"\(episode_1\.hdf5\) has state of shape \[7\], the first one \[14\]"
-    with pytest.raises(DatasetError, match=wrong):
+    with pytest.raises(
+        DatasetError, match=r"\(episode_1\.hdf5\) has state of shape \[7\], the first one \[14\]"
+    ):
         opened(demos)
 
 

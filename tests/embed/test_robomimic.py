@@ -158,7 +158,7 @@ def test_sensors_are_named_as_observations_or_by_their_whole_name(demos: Path) -
 
 def test_a_file_without_images_says_how_they_get_there(tmp_path: Path) -> None:
     demos = write_robomimic(tmp_path / "low_dim.hdf5", cameras=())
-    with pytest.raises(DatasetError, match=r"has no images .* dataset_states_to_obs\.py"):
+    with pytest.raises(DatasetError, match=r"has no images .*dataset_states_to_obs\.py"):
         opened(demos)
 
 

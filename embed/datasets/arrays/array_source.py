@@ -129,8 +129,8 @@ class ArraySource(FrameSource):
 
     def place(self, position: int) -> tuple[tuple[str, ...], str]:
         place = self._entries[position].place
-        where = f"{place.group} {place.rows} " if place.group or place.rows else ""
-        return (place.file,), f"{where}color {self._config.color}"
+        where = [str(part) for part in (place.group, place.rows) if part]
+        return (place.file,), " ".join([*where, f"color {self._config.color}"])
 
     def _content(self, entry: _Entry) -> bytes:
         content = EpisodeContent(self.streams)

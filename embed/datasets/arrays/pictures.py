@@ -6,7 +6,7 @@ encoded   PNG, JPEG or WebP: uint8 [T, bytes] padded with zeros, fixed-length st
           variable-length uint8 [T]
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,8 @@ def is_encoded(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
     """Tell whether an array may hold an encoded image a row."""
     padded = dtype == np.uint8 and len(shape) == 2 and shape[1] <= MAX_IMAGE_BYTES
     text = dtype.kind == "S" and len(shape) == 1 and dtype.itemsize <= MAX_IMAGE_BYTES
-    varying = dict(dtype.metadata or {}).get("vlen") == np.uint8 and len(shape) == 1  # as h5py describes it
+    described: Mapping[str, Any] = dtype.metadata or {}
+    varying = described.get("vlen") == np.uint8 and len(shape) == 1  # so says h5py
     return padded or text or varying
 
 

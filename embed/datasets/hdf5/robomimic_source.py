@@ -27,7 +27,7 @@ from vla.embed.datasets.hdf5.opening import MAX_NAMES, get_dataset, get_group
 from vla.embed.datasets.source import NoFps, vector_keys
 
 DATA, OBS, MASK = "data", "obs", "mask"
-DEMO = re.compile(r"demo_(\d{1,9})", re.ASCII)
+DEMO = re.compile(r"demo_(?:0|[1-9]\d{0,8})", re.ASCII)
 MAX_SUBSET = 1 << 20
 """Names that a subset may list."""
 
