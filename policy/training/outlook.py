@@ -64,8 +64,8 @@ def forecast(step_s: float, steps: int) -> str:
 def spell(seconds: float) -> str:
     """Spell a duration in its largest unit.
 
-    >>> [spell(40), spell(5400), spell(200_000)]
-    ['40 seconds', '90 minutes', '2.3 days']
+    >>> [spell(40.0), spell(5400.0), spell(2e5)]
+    ['40 seconds', '90 minutes', '2.31 days']
     """
     for unit, size, most in (("seconds", 1, 120), ("minutes", 60, 120), ("hours", 3600, 48)):
         if seconds < most * size:

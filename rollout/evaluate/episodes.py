@@ -189,10 +189,12 @@ def _require_finite_numbers(
         values = seen[stream.name]
         if stream.kind == "image" or np.isfinite(values).all():
             continue
-        for row in np.flatnonzero(~over[: len(seeds)]):
+        for row, seed in enumerate(seeds):
+            if over[row]:
+                continue
             for age, instant in enumerate(reversed(values[row])):
                 step = max(0, decision * policy.horizons.num_action_steps - age)
-                when = f"step {step} of the episode of seed {seeds[row]}"
+                when = f"step {step} of the episode of seed {seed}"
                 if (error := not_finite(env_id, stream.name, instant, when)) is not None:
                     raise error
 

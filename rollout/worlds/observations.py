@@ -96,8 +96,13 @@ class Observations(gymnasium.ObservationWrapper[Observation, np.ndarray, dict[st
             {**info, **told},
         )
 
-    def observation(self, observation: dict[str, Any]) -> Observation:
+    def observation(self, observation: Any) -> Observation:
         """Convert one observation."""
+        if not isinstance(observation, Mapping):
+            raise EnvironmentSetupError(
+                f"'{_name(self.env)}' gave {type(observation).__name__} {str(observation)[:100]!r} for an "
+                "observation; reset must return (dictionary, info), step five values: docs/environments.md"
+            )
         views = views_of(observation)
         # A space sorts its names: unless they are configured, the order is the environment's own.
         given = [name for name in views if name in self._cameras]
@@ -226,10 +231,13 @@ def _require_camera(env: gymnasium.Env[Any, Any], views: Mapping[str, Any], want
         )
     if not is_image(views[name]):
         images = [view for view, space in views.items() if is_image(space)]
-        raise EnvironmentSetupError(
-            f"view '{name}' of '{_name(env)}' is {views[name]}, no uint8 image [h, w, 3]; name those "
-            "that the policy looks at, the others are dropped: --set env.cameras.NAME=VIEW, VIEW "
+        choose = (
+            "name those that the policy looks at, the others are dropped: --set env.cameras.NAME=VIEW, VIEW "
             f"one of {', '.join(images)}"
+        )
+        raise EnvironmentSetupError(
+            f"view '{name}' of '{_name(env)}' is {views[name]}, no uint8 image [h, w, 3]; "
+            + (choose if images else "wrap the environment so that it gives some: docs/environments.md")
         )
 
 

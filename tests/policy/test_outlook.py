@@ -14,7 +14,7 @@ def test_a_long_training_names_a_smaller_size_and_a_short_one_does_not() -> None
 
 
 def test_durations_are_spelt_in_a_unit_that_people_use() -> None:
-    assert [spell(s) for s in (3, 130, 8000, 200_000)] == ["3 seconds", "2 minutes", "2 hours", "2.31 days"]
+    assert [spell(s) for s in (3.0, 130.0, 8000.0, 2e5)] == ["3 seconds", "2 minutes", "2 hours", "2.31 days"]
 
 
 def test_it_is_said_once_after_a_slow_step_or_some_quick_ones(

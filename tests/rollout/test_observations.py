@@ -110,6 +110,24 @@ def test_what_was_declared_otherwise_is_refused_by_name(give: Any, told: str) ->
     assert "docs/environments.md" in str(caught.value)
 
 
+def test_an_environment_of_before_gymnasium_is_told_what_reset_returns() -> None:
+    # Its dictionary of two keys is taken for (observation, info).
+    env = Counting(lambda given: "agent_pos")
+    with pytest.raises(EnvironmentSetupError, match=r"gave str 'agent_pos' for an observation; reset must"):
+        stepped(env)
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Box(0, 255, (3, 4, 6), np.uint8), spaces.Box(0, 1, (4, 6, 3), np.float32)], ids=str
+)
+def test_an_environment_without_any_rgb_image_is_to_be_wrapped(space: spaces.Box) -> None:
+    env = Counting()
+    state = env.observation_space["agent_pos"]
+    env.observation_space = spaces.Dict({"pixels": spaces.Dict({"cam": space}), "agent_pos": state})
+    with pytest.raises(EnvironmentSetupError, match=r"no uint8 image \[h, w, 3\]; wrap the environment"):
+        Observations(env, {})
+
+
 @pytest.mark.parametrize("reward", [2, np.float32(2), np.array([2.0]), np.array([[2]])])
 def test_a_reward_is_one_number_whatever_it_comes_in(reward: Any) -> None:
     env = Counting()
@@ -129,11 +147,12 @@ def test_a_reward_that_is_no_number_is_refused(reward: Any) -> None:
 @pytest.mark.parametrize("key", ["is_success", "success"])
 def test_success_is_one_truth_whatever_it_comes_in(key: str) -> None:
     env = Counting()
-    for given, due in ((np.array([True]), True), (np.float32(0), False), (1, True)):
+    cases: list[tuple[Any, bool]] = [(np.array([True]), True), (np.float32(0), False), (1, True)]
+    for given, due in cases:
         env.told = {key: given}
         assert stepped(env)[4][key] is due
-    for given in (np.array([True, False]), "False", float("nan")):
-        env.told = {key: given}
+    for wrong in (np.array([True, False]), "False", float("nan")):
+        env.told = {key: wrong}
         with pytest.raises(EnvironmentSetupError, match=rf"gave info\['{key}'\] = "):
             stepped(env)
 
@@ -142,6 +161,7 @@ class Group(EnvironmentProcesses):
     """Stands for processes of environments, in this one."""
 
     def __init__(self, env: ChunkEnv) -> None:
+        self.seen: dict[str, np.ndarray] = {}
         self.env, self.env_id, self.num_envs = env, "robots/Counting-v0", 1
         self.action_space = spaces.Box(-1, 1, (1, 4, 2), np.float32)
 
@@ -152,7 +172,8 @@ class Group(EnvironmentProcesses):
         return {name: value[None] for name, value in self.seen.items()}, {}
 
     def step_async(self, actions: np.ndarray) -> None:
-        self.seen, *self.result = self.env.step(actions[0])
+        answer: Any = self.env.step(actions[0])
+        self.seen, *self.result = answer
 
     def step_wait(self, timeout: Any = None) -> Any:
         *found, info = self.result
