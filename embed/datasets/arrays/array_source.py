@@ -147,10 +147,8 @@ class ArraySource(FrameSource):
                     try:
                         content.add_images(stream.name, arrays.image_bytes(stream.key, rows))
                     except FrameError as error:
-                        where = (
-                            f"camera '{stream.name}' at episode {entry.index}, frames {start} to {frames[-1]}"
-                        )
-                        raise DatasetError(f"{self._folder.name}: {where}: one {error}") from error
+                        where = f"camera '{stream.name}' at episode {entry.index}"
+                        raise DatasetError(f"{self._folder.name}: {where}: a frame {error}") from error
         return content.digest()
 
     def read(self, frames: range, block: int, size: tuple[int, int] | None = None) -> Iterator[FrameBlock]:
