@@ -58,7 +58,7 @@ class SiglipConfig(EncoderConfig):
 
     @classmethod
     def settings_of(cls, identity: EncoderIdentity) -> dict[str, Any]:
-        how = str(identity.settings["interpolation"]).partition("-")[0]
+        how = str(identity.settings.get("interpolation", "bilinear")).partition("-")[0]
         return {"pool": identity.settings["pooling"], "interpolation": how}
 
 
