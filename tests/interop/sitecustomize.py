@@ -2,8 +2,8 @@
 
 Python imports this first in every process that has this folder on PYTHONPATH; `make interop` sees to that.
 The compiled half does not load beside a CPU-only torch. torchvision describes its operators `nms` and `qnms`
-to torch while it is imported, and transformers imports torchvision wherever it is installed. Nobody here needs
-either, so they are declared without code behind them.
+to torch while it is imported, and transformers imports torchvision wherever it is installed. Neither is
+needed here, so they are declared without code behind them.
 """
 
 import importlib.util
