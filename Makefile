@@ -35,7 +35,7 @@ demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" python examples/demo.py
 
 # lerobot 0.6 asks for Python 3.12, torch < 2.12, av < 16 and far more than is used here, hence --no-deps. Python 3.11
-# does too, see tests/interop/python311.py.
+# does too, see tests/interop/lerobot_import.py.
 .venv-interop/ready: pyproject.toml constraints.txt tests/interop/constraints.txt lerobot_policy_vla/pyproject.toml
 	test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c tests/interop/constraints.txt \
@@ -45,7 +45,7 @@ demo: .venv/ready
 	touch $@
 
 interop: .venv-interop/ready
-	PYTHONPATH=tests/interop .venv-interop/bin/pytest -m interop tests/interop
+	PYTHONPATH="$(CURDIR)/tests/interop" .venv-interop/bin/pytest -m interop tests/interop
 
 # gym-aloha 0.1.5 asks for mujoco < 3.9, vla is pinned to a later one.
 .venv-aloha/ready: pyproject.toml tests/aloha/constraints.txt

@@ -1,4 +1,4 @@
-"""Let lerobot be imported by Python 3.11, and torchvision where its compiled half does not load.
+"""Let lerobot be imported (`lerobot_import`), and torchvision where its compiled half does not load.
 
 Python imports this first in every process that has this folder on PYTHONPATH; `make interop` sees to that.
 The compiled half does not load beside a CPU-only torch. torchvision describes its operators `nms` and `qnms`
@@ -9,7 +9,7 @@ needed here, so they are declared without code behind them.
 import importlib.util
 from pathlib import Path
 
-import python311  # noqa: F401
+import lerobot_import  # noqa: F401
 import torch
 
 spec = importlib.util.find_spec("torchvision")

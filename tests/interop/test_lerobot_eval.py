@@ -1,107 +1,118 @@
 """`lerobot-eval` and `vla rollout` drive one policy through the same episodes. make interop.
 
-The policy is trained here in a minute, on eight demonstrations: it reaches for the box and rarely hands it
-over. Its rewards, which say in each step how far the task is, differ from episode to episode, and a policy
-that saw or did anything else would have others.
+Twice: a policy of random weights in a small world whose rewards are its actions, so that their sums tell
+whether all of them were the same; and one that is trained here on twelve demonstrations of `sim_transfer`.
+Rewards there say in each step how far the task is.
 """
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from fake_env import ENV_ID
+from fakes import awake_agent, write_dataset
+from lerobot_commands import run_lerobot
+
+import vla
+from vla.config import PipelineConfig
+from vla.policy.agents.policy import load_policy
+from vla.policy.training.run import find_policy
+from vla.stages import export_lerobot
 
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
 
 EPISODES, SEED = 4, 1000
-SETTINGS = """
-[env]
-id = "vla/SimTransfer-v0"
-kwargs = { render_height = 256, render_width = 256 }
+SMALL = {
+    "policy.per_view_dim": 32,
+    "policy.cond_dim": 96,
+    "policy.n_emb": 64,
+    "policy.n_layer": 2,
+    "policy.n_head": 2,
+    "train.val_episodes": 0,
+    "train.device": "cpu",
+    "train.tracker": "none",
+}
+BY_ACTIONS = ("--env.discover_packages_path=fake_task", "--env.type=count")
+TRANSFER = ("--env.type=sim_transfer",)
 
-[record]
-task = "sim_transfer"
-episodes = 8
-out = "demos"
 
-[dataset]
-path = "demos"
-
-[encoder]
-id = "siglip2-tiny-sim"
-device = "cpu"
-
-[cache]
-path = "features"
-
-[policy]
-per_view_dim = 64
-cond_dim = 128
-n_emb = 64
-n_layer = 2
-n_head = 2
-
-[train]
-out = "run"
-steps = 400
-batch_size = 32
-lr = 2e-3
-warmup_steps = 20
-ema_decay = 0.98
-val_episodes = 0
-rollout_every = 0
-tracker = "none"
-
-[rollout]
-videos = 0
-num_envs = 1
-"""
-# The order of sums, and so the last digits of a feature, depends on how many threads share them.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+@pytest.fixture(scope="module", autouse=True)
+def offline() -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a trained run, exported for LeRobot."""
-    folder = tmp_path_factory.mktemp("eval")
-    (folder / "pipeline.toml").write_text(SETTINGS)
-    for command in (["record"], ["embed"], ["train"], ["export", "run", "--lerobot", "exported"]):
-        run("vla", *command, cwd=folder)
+def random_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a policy of large random weights, exported for LeRobot."""
+    folder = tmp_path_factory.mktemp("random")
+    demos = write_dataset(folder / "demos", lengths=(20, 20))
+    pixels = {"encoder.type": "pixels", "encoder.image_size": [8, 8], "encoder.device": "cpu"}
+    cache = vla.embed(demos, "pixels", folder / "features", settings=pixels)
+    vla.train(cache, folder / "run", steps=1, settings={**SMALL, "train.batch_size": 4})
+    policy = find_policy(folder / "run")
+    awake_agent(load_policy(policy)).save_pretrained(policy)
+    export_lerobot(PipelineConfig(), folder / "run", folder / "exported")
     return folder
 
 
-def run(program: str, *options: str, cwd: Path) -> None:
-    """Run a program of this environment, on one thread."""
-    command = [str(Path(sys.executable).with_name(program)), *options]
-    environment = {**os.environ, **ONE_THREAD}
-    finished = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
-    assert finished.returncode == 0, f"{program} {options}: {finished.stderr[-4000:]}"
+@pytest.fixture(scope="module")
+def transfer_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a policy that reaches for the box, exported for LeRobot."""
+    folder = tmp_path_factory.mktemp("transfer")
+    env = {"env.kwargs": {"render_height": 256, "render_width": 256}}
+    vla.record("sim_transfer", folder / "demos", episodes=12, settings=env)
+    encoder = {"encoder.device": "cpu"}
+    cache = vla.embed(folder / "demos", "siglip2-tiny-sim", folder / "features", settings=encoder)
+    training = {"train.batch_size": 32, "train.lr": 2e-3, "train.warmup_steps": 20, "train.ema_decay": 0.98}
+    vla.train(cache, folder / "run", steps=400, settings={**SMALL, **training, **env})
+    export_lerobot(PipelineConfig(), folder / "run", folder / "exported")
+    return folder
 
 
-def lerobot_eval(bench: Path, name: str, *options: str) -> dict[str, Any]:
+def lerobot_eval(folder: Path, name: str, *options: str) -> dict[str, Any]:
     """Evaluate with LeRobot; return its figures, an episode each."""
-    common = ["--policy.path=exported", "--policy.device=cpu", "--env.type=sim_transfer", f"--seed={SEED}"]
-    run("lerobot-eval", *common, f"--eval.n_episodes={EPISODES}", f"--output_dir={name}", *options, cwd=bench)
-    info = json.loads((bench / name / "eval_info.json").read_bytes())
+    common = ["--policy.path=exported", "--policy.device=cpu", f"--seed={SEED}", f"--output_dir={name}"]
+    run_lerobot("eval", *common, f"--eval.n_episodes={EPISODES}", *options, cwd=folder)
+    info = json.loads((folder / name / "eval_info.json").read_bytes())
     metrics: dict[str, Any] = info["per_task"][0]["metrics"]
     return metrics
 
 
-def test_lerobot_eval_and_vla_rollout_have_the_same_episodes(bench: Path) -> None:
-    options = ["--episodes", str(EPISODES), "--seed", str(SEED), "--out", "ours"]
-    run("vla", "rollout", "run", *options, cwd=bench)
-    ours = json.loads((bench / "ours/eval_info.json").read_bytes())["per_episode"]
-    theirs = lerobot_eval(bench, "theirs", f"--policy.seed={SEED}", "--eval.batch_size=1")
+def vla_rollout(folder: Path, env: str, **settings: Any) -> list[dict[str, Any]]:
+    """Evaluate with vla; return its episodes."""
+    settings = {"rollout.videos": 0, "rollout.num_envs": 1, **settings}
+    info = vla.rollout(folder / "run", env=env, episodes=EPISODES, seed=SEED, settings=settings)
+    episodes: list[dict[str, Any]] = info["per_episode"]
+    return episodes
+
+
+def test_every_action_of_lerobot_eval_is_that_of_vla_rollout(random_policy: Path) -> None:
+    ours = vla_rollout(random_policy, ENV_ID, **{"env.clip_actions": False})  # LeRobot clips nothing
+    seeded = (*BY_ACTIONS, f"--policy.seed={SEED}")
+    one = lerobot_eval(random_policy, "one", *seeded, "--eval.batch_size=1")
+    two = lerobot_eval(random_policy, "two", *seeded, "--eval.batch_size=2")
+    other = lerobot_eval(random_policy, "other", *BY_ACTIONS, "--policy.seed=1", "--eval.batch_size=2")
+    for theirs in (one, two):
+        for name, key in (("sum_rewards", "sum_reward"), ("max_rewards", "max_reward")):
+            np.testing.assert_allclose(theirs[name], [episode[key] for episode in ours], rtol=1e-4)
+        assert theirs["successes"] == [episode["success"] for episode in ours]
+    assert np.ptp(one["sum_rewards"]) > 1e-2  # it sees, and episodes differ
+    assert not np.allclose(other["sum_rewards"], one["sum_rewards"], rtol=1e-2)
+
+
+def test_lerobot_eval_and_vla_rollout_transfer_the_box_alike(transfer_policy: Path) -> None:
+    ours = vla_rollout(transfer_policy, "vla/SimTransfer-v0")
+    seeded = (*TRANSFER, f"--policy.seed={SEED}")
+    theirs = lerobot_eval(transfer_policy, "theirs", *seeded, "--eval.batch_size=1")
     assert theirs["sum_rewards"] == [episode["sum_reward"] for episode in ours]
     assert theirs["max_rewards"] == [episode["max_reward"] for episode in ours]
     assert theirs["successes"] == [episode["success"] for episode in ours]
     assert len(set(theirs["sum_rewards"])) > 1  # or nothing was told apart
 
 
-def test_lerobot_eval_drives_several_environments_at_a_time(bench: Path) -> None:
-    metrics = lerobot_eval(bench, "together", "--eval.batch_size=2", "--eval.use_async_envs=true")
-    assert len(metrics["successes"]) == EPISODES
-    assert max(metrics["max_rewards"]) > 0
+def test_lerobot_eval_drives_environments_in_processes_of_their_own(transfer_policy: Path) -> None:
+    options = (*TRANSFER, "--eval.batch_size=2", "--eval.use_async_envs=true")
+    assert len(lerobot_eval(transfer_policy, "together", *options)["successes"]) == EPISODES

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import awake_agent
+from lerobot_commands import run_lerobot
 
 import vla
 from vla.base.errors import CheckpointError, ConfigError, EnvironmentSetupError
@@ -122,12 +123,6 @@ def vlas_own_actions(live: LivePolicy, decisions: int) -> np.ndarray:
     return np.concatenate(chunks)
 
 
-def run_lerobot(command: str, *options: str, cwd: Path) -> None:
-    program = Path(sys.executable).with_name(command)
-    finished = subprocess.run([str(program), *options], cwd=cwd, capture_output=True, text=True, timeout=280)
-    assert finished.returncode == 0, finished.stderr[-4000:]
-
-
 def test_lerobot_rollout_moves_the_arm_as_vla_would(exported: Path, live: LivePolicy, tmp_path: Path) -> None:
     options = [
         f"--policy.path={exported}",
@@ -141,7 +136,7 @@ def test_lerobot_rollout_moves_the_arm_as_vla_would(exported: Path, live: LivePo
         "--play_sounds=false",
         "--return_to_initial_position=false",
     ]
-    run_lerobot("lerobot-rollout", *options, cwd=tmp_path)
+    run_lerobot("rollout", *options, cwd=tmp_path)
     moved = np.array([json.loads(line) for line in (tmp_path / "log").read_text().splitlines()])
     expected = vlas_own_actions(live, 3)
     assert len(moved) >= len(expected) == 24

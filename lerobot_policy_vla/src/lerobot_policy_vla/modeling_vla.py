@@ -188,7 +188,7 @@ class VlaPolicy(PreTrainedPolicy):
 def _require_action(config: VlaConfig, action_dim: int) -> None:
     """Check that a robot or an environment takes the policy's actions, where LeRobot says what it takes."""
     for feature in (config.output_features or {}).values():
-        if feature.shape != (action_dim,):
+        if tuple(feature.shape) != (action_dim,):
             raise ConfigError(
                 f"the policy answers with {action_dim} values, the environment takes {list(feature.shape)}: "
                 "name the environment of the demonstrations"

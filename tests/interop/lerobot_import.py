@@ -1,10 +1,13 @@
-"""Let Python 3.11 import lerobot 0.6, which is written for 3.12: five of its files use the syntax of PEP 695.
+"""Let lerobot 0.6 be imported by Python 3.11 and beside PyAV 18; it asks for 3.12 and for av < 16.
+
+Five of its files use the syntax of PEP 695:
 
     type Name = X                   Name = X
     class Name[T](Base):            class Name(Base, Generic[T]):
     def name[T: X](...):            def name(...):
 
-The type parameters themselves are put into the module before it runs. Nothing else of lerobot is changed.
+The type parameters themselves are put into the module before it runs. One file checks the options of a video
+codec by a list that PyAV has no more: here the codec itself is all that is in it, so that nothing is checked.
 """
 
 import re
@@ -17,6 +20,7 @@ from typing import Any, Generic, TypeVar
 ALIAS = re.compile(r"^type (?=\w+ = )", re.MULTILINE)
 CLASS = re.compile(r"^class (\w+)\[([\w, ]+)\](?:\((.*)\))?:", re.MULTILINE)
 FUNCTION = re.compile(r"^def (\w+)\[([^\]]+)\](?=\()", re.MULTILINE)
+WITH_PYAV_15 = {"av.option.Option": "object", "in codec.descriptor.options": "in (codec,)"}
 
 
 class LerobotFinder:
@@ -31,7 +35,7 @@ class LerobotFinder:
 
 
 class LerobotLoader(SourceFileLoader):
-    """Loads a module as 3.11 writes it."""
+    """Loads a module as it is spelled for what is installed."""
 
     def exec_module(self, module: ModuleType) -> None:
         for name in type_parameters(self.get_data(self.path).decode()):
@@ -40,14 +44,16 @@ class LerobotLoader(SourceFileLoader):
         super().exec_module(module)
 
     def source_to_code(self, data: Any, path: Any, **options: Any) -> CodeType:  # type: ignore[override]
-        return super().source_to_code(as_python311(bytes(data).decode()).encode(), path, **options)
+        return super().source_to_code(respelled(bytes(data).decode()).encode(), path, **options)
 
 
-def as_python311(source: str) -> str:
-    """Spell what is new in 3.12 as before."""
-    source = ALIAS.sub("", source)
-    source = FUNCTION.sub(r"def \1", source)
-    return CLASS.sub(lambda match: _class(*match.groups()), source)
+def respelled(source: str) -> str:
+    """Spell a module of lerobot for what is installed."""
+    source = FUNCTION.sub(r"def \1", ALIAS.sub("", source))
+    source = CLASS.sub(lambda match: _class(*match.groups()), source)
+    for theirs, here in WITH_PYAV_15.items():
+        source = source.replace(theirs, here)
+    return source
 
 
 def type_parameters(source: str) -> Iterator[str]:
@@ -61,5 +67,4 @@ def _class(name: str, parameters: str, bases: str | None) -> str:
     return f"class {name}({f'{bases}, ' if bases else ''}Generic[{parameters}]):"
 
 
-if sys.version_info < (3, 12):
-    sys.meta_path.insert(0, LerobotFinder)  # type: ignore[arg-type]
+sys.meta_path.insert(0, LerobotFinder)
