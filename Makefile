@@ -2,7 +2,7 @@
 # make test    lint, types, tests
 # make slow    tests that take minutes and rarely break
 # make demo    record -> embed -> train -> rollout on one CPU
-# make interop lerobot reads what vla writes, and the other way round; in .venv-interop
+# make interop lerobot reads what vla writes, the other way round, and drives its policies; in .venv-interop
 # make aloha   gym-aloha, with its own MuJoCo, and the tests that need it; in .venv-aloha
 # make slurm   a SLURM cluster of one node on this machine, and a sweep through it; as root on Debian
 # make oldest  the tests with the oldest versions that pyproject.toml allows; in .venv-oldest
@@ -35,15 +35,18 @@ slow: .venv/ready
 demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" python examples/demo.py
 
-# lerobot 0.4.4 asks for torch < 2.11 and for far more than data sets need, hence --no-deps.
-.venv-interop/ready: pyproject.toml constraints.txt tests/interop/constraints.txt
+# lerobot 0.6 asks for Python 3.12, torch < 2.12, av < 16 and far more than is used here, hence --no-deps. Python 3.11
+# does too, see tests/interop/lerobot_import.py.
+.venv-interop/ready: pyproject.toml constraints.txt tests/interop/constraints.txt lerobot_policy_vla/pyproject.toml
 	test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
-	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c tests/interop/constraints.txt -e '.[dev]' accelerate
-	.venv-interop/bin/pip install --quiet --disable-pip-version-check --no-deps lerobot==0.4.4 torchvision==0.28.0
+	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c tests/interop/constraints.txt \
+		-e '.[dev]' draccus einops opencv-python-headless termcolor
+	.venv-interop/bin/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
+		lerobot==0.6.1 torchvision==0.28.0 -e lerobot_policy_vla
 	touch $@
 
 interop: .venv-interop/ready
-	PYTHONPATH=tests/interop .venv-interop/bin/pytest -m interop tests/interop
+	PYTHONPATH="$(CURDIR)/tests/interop" .venv-interop/bin/pytest -m interop tests/interop
 
 # gym-aloha 0.1.5 asks for mujoco < 3.9, vla is pinned to a later one.
 .venv-aloha/ready: pyproject.toml tests/aloha/constraints.txt

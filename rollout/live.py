@@ -150,6 +150,16 @@ class LivePolicy:
         }
 
 
+def noise_seeds(seeds: Sequence[int], decision: int) -> list[int]:
+    """Give each row of a decision a seed of its own: no two chunks of a run share their noise.
+
+    Args:
+        seeds: of the episodes, one a row.
+        decision: of the episode, from 0 on.
+    """
+    return [seed * 100_003 + decision for seed in seeds]
+
+
 def load_encoder(config: EncoderConfig, trained_on: SavedPolicy) -> FrozenEncoder | None:
     """Load the encoder of a policy; None for one that observes nothing which is computed from images.
 

@@ -166,13 +166,16 @@ def rollout(
     return run(chosen, Path(policy), out=Path(out) if out else None, force=force)
 
 
-def load_live(policy: str | Path, *, device: str = "auto", task: str = "") -> "LivePolicy":
+def load_live(
+    policy: str | Path, *, device: str = "auto", task: str = "", settings: Settings | None = None
+) -> "LivePolicy":
     """Load a policy with its encoder: camera images and state in, actions out.
 
     Args:
         policy: a run, a checkpoint or a policy folder.
         device: of both.
         task: what to do, in words, for a policy that takes it.
+        settings: further keys of the configuration, such as `{"rollout.num_steps": 4}`.
     """
     from vla.policy.training.run import find_policy
     from vla.saved import saved_tables
@@ -180,7 +183,7 @@ def load_live(policy: str | Path, *, device: str = "auto", task: str = "") -> "L
 
     folder = find_policy(Path(policy))
     named = {"encoder.device": device, "rollout.task": task or None}
-    return run(_resolved(None, named, None, saved_tables(folder)), folder)
+    return run(_resolved(None, named, settings, saved_tables(folder)), folder)
 
 
 def _resolved(

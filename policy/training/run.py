@@ -19,6 +19,8 @@ from vla.base.files import cannot_write, remove_leftovers
 
 CONFIG_FILE = "pipeline.toml"
 POLICY_FOLDER, STATE_FOLDER = "pretrained_model", "training_state"
+INSIDE_LEROBOT = "vla"
+"""Where the policy is in a folder for LeRobot, whose own `config.json` lies beside it."""
 
 
 class RunDirectory:
@@ -140,7 +142,7 @@ def find_policy(path: Path, checkpoint: str | None = None) -> Path:
     """Return the folder of `config.json` and weights that a path means.
 
     Args:
-        path: a run directory, a checkpoint, or a `pretrained_model` folder itself.
+        path: a run directory, a checkpoint, a `pretrained_model` folder itself, or one for LeRobot.
         checkpoint: which one of a run; see `RunDirectory.policy_folder`.
 
     Raises:
@@ -149,7 +151,7 @@ def find_policy(path: Path, checkpoint: str | None = None) -> Path:
     # A shared policy has its run's settings beside its own config.json; a run has no config.json.
     if (path / CONFIG_FILE).is_file() and not (path / "config.json").is_file():
         return RunDirectory(path).policy_folder(checkpoint)
-    for folder in (path, path / POLICY_FOLDER):
+    for folder in (path / INSIDE_LEROBOT, path, path / POLICY_FOLDER):
         if (folder / "config.json").is_file():
             return folder
     raise CheckpointError(f"no run and no policy at {path}; train one: {_train_command(path)}")

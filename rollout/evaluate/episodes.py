@@ -23,7 +23,7 @@ from vla.base.errors import VlaError
 from vla.base.threads import compute_threads
 from vla.rollout.evaluate.environment_processes import EnvironmentProcesses
 from vla.rollout.evaluate.summary import EpisodeResult
-from vla.rollout.live import LivePolicy
+from vla.rollout.live import LivePolicy, noise_seeds
 from vla.rollout.worlds.observations import not_finite
 
 Latency = dict[str, list[float]]
@@ -146,9 +146,7 @@ def _run_batch(
     while not over.all():
         seen = {name: array[: len(seeds)] for name, array in observation.items()}  # no copy
         _require_finite_numbers(policy, group.env_id, seen, seeds, over, decision)
-        # A seed a row and decision: no two chunks of a run share their noise.
-        noise = [seed * 100_003 + decision for seed in seeds]
-        actions, timing, memory = policy.act(seen, noise, memory=memory)
+        actions, timing, memory = policy.act(seen, noise_seeds(seeds, decision), memory=memory)
         _require_finite(actions, seeds, decision)
         chunk = np.zeros_like(low)
         chunk[used] = actions

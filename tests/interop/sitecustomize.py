@@ -1,13 +1,15 @@
-"""Let torchvision be imported where its compiled half does not load, as beside a CPU-only torch.
+"""Let lerobot be imported (`lerobot_import`), and torchvision where its compiled half does not load.
 
 Python imports this first in every process that has this folder on PYTHONPATH; `make interop` sees to that.
-torchvision describes its operators `nms` and `qnms` to torch while it is imported, and transformers imports
-torchvision wherever it is installed. Data sets need neither, so they are declared without code behind them.
+The compiled half does not load beside a CPU-only torch. torchvision describes its operators `nms` and `qnms`
+to torch while it is imported, and transformers imports torchvision wherever it is installed. Neither is
+needed here, so they are declared without code behind them.
 """
 
 import importlib.util
 from pathlib import Path
 
+import lerobot_import  # noqa: F401
 import torch
 
 spec = importlib.util.find_spec("torchvision")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_lerobot import LENGTHS, VIEWS, record_episodes, write_with_lerobot
+from test_lerobot import LENGTHS, VIEWS, record_episodes, video_encoder, write_with_lerobot
 
 from vla.cache import CacheConfig, FeatureCache
 from vla.embed import DatasetConfig, EmbedReport, PixelsConfig, embed
@@ -20,9 +20,9 @@ CODINGS = ("png", "libsvtav1", "h264")
 def lerobot_dataset() -> Any:
     """Return the class `LeRobotDataset` of the installed lerobot, offline."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    from lerobot_here import import_lerobot_dataset
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    return import_lerobot_dataset()
+    return LeRobotDataset
 
 
 @pytest.fixture(params=CODINGS)
@@ -69,11 +69,12 @@ def test_of_episodes_that_are_recorded_later_only_they_are_encoded(
 
 
 def test_a_recording_that_goes_on_another_day_costs_what_is_new(
-    write: Callable[..., Any], tmp_path: Path
+    write: Callable[..., Any], coding: str, tmp_path: Path
 ) -> None:
     dataset = write(tmp_path / "demos", 0, 1)
     run(dataset.root, tmp_path / "out")
-    record_episodes(dataset, [2, 3])
+    encoder = None if coding == "png" else video_encoder(coding)
+    record_episodes(dataset.resume("someone/demos", root=dataset.root, rgb_encoder=encoder), [2, 3])
     report = run(dataset.root, tmp_path / "out")
     assert (report.images_encoded, indices(report)) == (images(2, 3), [0, 1, 2, 3])
 

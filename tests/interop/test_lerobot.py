@@ -41,9 +41,9 @@ VIEWS = ("top", "wrist")
 def lerobot_dataset() -> Any:
     """Return the class `LeRobotDataset` of the installed lerobot, offline."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    from lerobot_here import import_lerobot_dataset
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    return import_lerobot_dataset()
+    return LeRobotDataset
 
 
 def frame_number(episode: int, frame: int) -> int:
@@ -78,10 +78,17 @@ def write_with_lerobot(
     features = {f"observation.images.{view}": image for view in VIEWS}
     features |= {"observation.state": vector, "action": vector}
     dataset = lerobot_dataset.create(
-        "someone/demos", FPS, features, root=root, use_videos=videos, video_backend="pyav", vcodec=codec
+        "someone/demos", FPS, features, root=root, use_videos=videos, rgb_encoder=video_encoder(codec)
     )
     record_episodes(dataset, range(len(LENGTHS)) if episodes is None else episodes)
     return root
+
+
+def video_encoder(codec: str) -> Any:
+    """Return lerobot's settings of a codec."""
+    from lerobot.configs.video import RGBEncoderConfig
+
+    return RGBEncoderConfig(vcodec=codec)
 
 
 def record_episodes(dataset: Any, episodes: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""`vla export`: a policy for programs without PyTorch."""
+"""`vla export`: a policy for other programs: one ONNX graph, or a folder for LeRobot."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -23,29 +23,39 @@ from vla.commands.options import (
 
 def export(
     policy: Policy,
-    onnx: Annotated[Path, typer.Option("--onnx", help="ONNX file to write.")],
+    onnx: Annotated[Path | None, typer.Option("--onnx", help="ONNX file to write.")] = None,
+    lerobot: Annotated[Path | None, typer.Option("--lerobot", help="Folder to make for LeRobot.")] = None,
     check: Annotated[int, typer.Option(min=0, help="Random inputs compared with PyTorch.")] = 8,
     task: Task = None,
     num_steps: NumSteps = None,
     revision: Revision = None,
     checkpoint: Checkpoint = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing ONNX file.")] = False,
     encoder: Encoder = None,
     config: Config = None,
     set_: Assign = None,
     json_: Json = False,
 ) -> None:
-    """Write encoder and policy as one ONNX graph: uint8 images, state and noise in, actions out.
+    """Write a policy for other programs.
 
+    --onnx FILE writes encoder and policy as one graph: uint8 images, state and noise in, actions out.
     Beside it go a .md and a .json file that say what goes in and comes out.
+
+    --lerobot DIR writes a folder for lerobot-eval, lerobot-rollout and the like: --policy.path=DIR.
 
     Example: vla export runs/demo --onnx runs/demo/policy.onnx --check 8
     """
+    if (onnx is None) == (lerobot is None):
+        raise typer.BadParameter("name what to write, either --onnx FILE or --lerobot DIR")
     named = {"rollout.task": task, "rollout.num_steps": num_steps, "encoder.id": encoder}
     from vla.policy.sharing.hub import locate
     from vla.saved import saved_tables
     from vla.stages import export as run
+    from vla.stages import export_lerobot
 
     folder = locate(policy, revision)
     settings = settings_from(config, named, set_, base=saved_tables(folder))
-    show(asdict(run(settings, folder, onnx, checks=check, checkpoint=checkpoint, force=force)), json_)
+    if lerobot is not None:
+        show(export_lerobot(settings, folder, lerobot, checkpoint=checkpoint), json_)
+    elif onnx is not None:
+        show(asdict(run(settings, folder, onnx, checks=check, checkpoint=checkpoint, force=force)), json_)

@@ -6,7 +6,18 @@ notebooks.
 
 from vla.stages.demonstrations import compact, embed, record
 from vla.stages.live import export, load_live, rollout, serve
-from vla.stages.sharing import share
+from vla.stages.sharing import export_lerobot, share
 from vla.stages.training import train
 
-__all__ = ["compact", "embed", "export", "load_live", "record", "rollout", "serve", "share", "train"]
+__all__ = [
+    "compact",
+    "embed",
+    "export",
+    "export_lerobot",
+    "load_live",
+    "record",
+    "rollout",
+    "serve",
+    "share",
+    "train",
+]
