@@ -11,7 +11,7 @@ from vla.base.device import choose_dtype
 from vla.base.errors import EncoderError
 from vla.cache.metadata import EncoderIdentity
 from vla.embed.encoders.encoder import EncoderConfig, PerViewEncoder
-from vla.embed.transforms import Preprocessing, normalise
+from vla.embed.transforms import BILINEAR, Preprocessing, normalise
 
 Pooling = Literal["pooled", "mean", "grid2", "grid4", "patches"]
 GRID = {"mean": 1, "grid2": 2, "grid4": 4}
@@ -58,7 +58,7 @@ class SiglipConfig(EncoderConfig):
 
     @classmethod
     def settings_of(cls, identity: EncoderIdentity) -> dict[str, Any]:
-        how = str(identity.settings.get("interpolation", "bilinear")).partition("-")[0]
+        how = str(identity.settings.get("interpolation", BILINEAR)).partition("-")[0]
         return {"pool": identity.settings["pooling"], "interpolation": how}
 
 
