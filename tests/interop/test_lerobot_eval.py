@@ -1,7 +1,7 @@
 """`lerobot-eval` and `vla rollout` drive one policy through the same episodes. make interop.
 
 Twice: a policy of random weights in a small world whose rewards are its actions, so that their sums tell
-whether all of them were the same; and one that is trained here on twelve demonstrations of `sim_transfer`.
+whether all of them were the same; and one that is trained here on eight demonstrations of `sim_transfer`.
 Rewards there say in each step how far the task is.
 """
 
@@ -22,7 +22,7 @@ from vla.policy.agents.policy import load_policy
 from vla.policy.training.run import find_policy
 from vla.stages import export_lerobot
 
-pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(1800)]
 
 EPISODES, SEED = 4, 1000
 SMALL = {
@@ -63,11 +63,11 @@ def transfer_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a policy that reaches for the box, exported for LeRobot."""
     folder = tmp_path_factory.mktemp("transfer")
     env = {"env.kwargs": {"render_height": 256, "render_width": 256}}
-    vla.record("sim_transfer", folder / "demos", episodes=12, settings=env)
+    vla.record("sim_transfer", folder / "demos", episodes=8, settings=env)
     encoder = {"encoder.device": "cpu"}
     cache = vla.embed(folder / "demos", "siglip2-tiny-sim", folder / "features", settings=encoder)
     training = {"train.batch_size": 32, "train.lr": 2e-3, "train.warmup_steps": 20, "train.ema_decay": 0.98}
-    vla.train(cache, folder / "run", steps=400, settings={**SMALL, **training, **env})
+    vla.train(cache, folder / "run", steps=200, settings={**SMALL, **training, **env})
     export_lerobot(PipelineConfig(), folder / "run", folder / "exported")
     return folder
 
