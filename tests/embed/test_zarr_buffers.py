@@ -174,6 +174,7 @@ def changed(demos: Path, array: str, **values: Any) -> None:
         ),
         ({"filters": [{"id": "pickle"}]}, "uses filter 'pickle', which vla does not read"),
         ({"dtype": "|O"}, "is no array of numbers"),
+        ({"dtype": ",<f4"}, "does not describe an array"),
         ({"chunks": [1 << 30, 1 << 10]}, r"claims chunks of \d+ MiB; vla reads up to 1024"),
         ({"chunks": [0, 5]}, "is no array of numbers"),
         ({"shape": [-1, 5]}, "does not describe an array"),

@@ -17,6 +17,11 @@ from vla.base.errors import DatasetError
 from vla.embed.datasets.zarr.storage import ARRAY, Storage
 
 CODECS = ("blosc", "zstd", "lz4", "zlib", "gzip", "imagecodecs_jpegxl")
+# numpy evaluates what a comma in a dtype stands beside: SyntaxError, as of code.
+METADATA_ERRORS = (
+    *(ValidationError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(RecursionError, SyntaxError, OverflowError),
+)
 MAX_METADATA_BYTES = 1 << 20
 MAX_CHUNK_BYTES = 1 << 30
 """Chunks are unpacked whole."""
@@ -71,7 +76,7 @@ def read_metadata(storage: Storage, array: str) -> ArrayMetadata:
         kind = found.numpy_dtype.kind
     except _NotRead as error:
         raise DatasetError(f"{name} {error}; write it again with {', '.join(CODECS)} or none") from error
-    except (ValidationError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except METADATA_ERRORS as error:
         raise DatasetError(f"{name} does not describe an array that vla reads ({error})"[:300]) from error
     if kind not in "fiub" or len(found.chunks) != len(found.shape) or 0 in found.chunks:
         raise DatasetError(f"{name}: {found.dtype} {list(found.shape)} is no array of numbers")
