@@ -43,6 +43,10 @@ class LerobotLoader(SourceFileLoader):
             module.__dict__["Generic"] = Generic
         super().exec_module(module)
 
+    def path_stats(self, path: Any) -> Any:
+        """Say nothing of the file, so that what pip compiled of the other spelling is not taken."""
+        raise OSError(f"{path} is compiled anew")
+
     def source_to_code(self, data: Any, path: Any, **options: Any) -> CodeType:  # type: ignore[override]
         return super().source_to_code(respelled(bytes(data).decode()).encode(), path, **options)
 
