@@ -109,7 +109,9 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, s
         if family is None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from keys(field.annotation, f"{prefix}{name}.")
             continue
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        default = None
+        if not field.is_required():
+            default = field.get_default(call_default_factory=True, validated_data={})
         shown = "" if default is None else f"`{json.dumps(default, default=str)}`"
         if family is not None:
             kind = ", ".join(f"`{member}`" for member in family.members())

@@ -1,15 +1,35 @@
 """Fixtures: one small dataset, encoder and cache with task texts for the whole session."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from fake_language import Bench, make_bench
 from fakes import write_dataset, write_vision_checkpoint
 
+from vla.cli import main
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # commands that tests start share the cores
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
+
+
+@pytest.fixture
+def vla(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Return a function that runs a command with --json, which must succeed, and returns what it printed."""
+
+    def run(*words: object) -> dict[str, Any]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([*map(str, words), "--json"])
+        captured = capsys.readouterr()
+        assert not stopped.value.code, captured.err
+        return dict(json.loads(captured.out))
+
+    return run
 
 
 @pytest.fixture(scope="session")

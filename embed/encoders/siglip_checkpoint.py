@@ -51,6 +51,10 @@ OTHER_TYPES = {
     "dinov3_vit": "DINOv3",
 }
 """What checkpoints that people may name are, by `model_type`."""
+# transformers 4 keeps the tower in an attribute `vision_model`, transformers 5 saves it without that prefix.
+BARE_NAMES: dict[str, Any] = (
+    {"key_mapping": {r"^(?!vision_model\.)": "vision_model."}} if transformers.__version__ < "5" else {}
+)
 # What decides the function besides the tensors; everything else in a config is bookkeeping.
 ARCHITECTURE_KEYS = (
     "hidden_size",
@@ -130,6 +134,7 @@ def _load(name: str, revision: str, interpolation: Choice, *, local: bool) -> Vi
             dtype=torch.float32,
             use_safetensors=True,  # never a pickle
             output_loading_info=True,
+            **BARE_NAMES,
         )
         files = {file: find(file) for file in (NESTED, FLAT)}
     except OSError as error:

@@ -90,10 +90,6 @@ class AutoregressiveHead(ActionHead):
         """Return the middles of bins."""
         return self.lowest + (index + 0.5) / self.config.bins * (self.highest - self.lowest)
 
-    def draw(self, rows: int, random: Random) -> Draws:
-        """Draw nothing."""
-        return {}
-
     def compute_loss(
         self,
         cond: Float[Tensor, "B N C"],

@@ -60,10 +60,6 @@ class GaussianHead(ActionHead):
         super().__init__(policy.cond_dim, (policy.pred_horizon, action_dim))
         self.network, self._deterministic = network, deterministic
 
-    def draw(self, rows: int, random: Random) -> Draws:
-        """Draw nothing."""
-        return {}
-
     def compute_loss(
         self,
         cond: Float[Tensor, "B N C"],

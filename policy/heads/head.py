@@ -42,9 +42,8 @@ class ActionHead(nn.Module):
         super().__init__()
         self.cond_dim, self.shape = cond_dim, shape
 
-    @abstractmethod
     def draw(self, rows: int, random: Random) -> Draws:
-        """Draw everything random about one loss: noise and times.
+        """Draw everything random about one loss: noise and times; nothing where a head needs none.
 
         Apart from the loss itself, so that `compute_loss` is a plain function of tensors, which can be
         compiled and captured in a graph.
@@ -53,6 +52,7 @@ class ActionHead(nn.Module):
             rows: B.
             random: the source of numbers.
         """
+        return {}
 
     @abstractmethod
     def compute_loss(

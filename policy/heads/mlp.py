@@ -56,10 +56,6 @@ class RegressionHead(ActionHead):
         super().__init__(policy.cond_dim, (policy.pred_horizon, action_dim))
         self.network, self._loss = network, loss
 
-    def draw(self, rows: int, random: Random) -> Draws:
-        """Draw nothing."""
-        return {}
-
     def compute_loss(
         self,
         cond: Float[Tensor, "B N C"],

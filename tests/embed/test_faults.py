@@ -151,7 +151,9 @@ def test_a_batch_that_is_too_large_is_halved_until_it_fits(
     frames = fake_images(3, 11)
     by_two = load(encoder_dir, batch_size=2).encode({"top": frames})
     scarce(monkeypatch, 3, error)
-    assert torch.equal(load(encoder_dir, batch_size=8).encode({"top": frames})["top"], by_two["top"])
+    halved = load(encoder_dir, batch_size=8).encode({"top": frames})
+    # Which images share a pass decides the last digits.
+    torch.testing.assert_close(halved["top"], by_two["top"], atol=2e-3, rtol=0)
     said = capsys.readouterr().err
     assert "out of memory at 8 images a pass; going on with 4" in said
     assert "going on with 2, next time: --set encoder.batch_size=2" in said

@@ -317,6 +317,24 @@ def test_a_cached_depth_stream_is_what_the_dataset_holds(tmp_path: Path) -> None
     assert np.array_equal(cache.frame(9)["range"].numpy(), depth[9, ..., None].astype(np.float32))
 
 
+def test_depth_of_another_size_than_promised_is_one_line(tmp_path: Path) -> None:
+    root = write(tmp_path / "demos", kinds=IMAGE)
+    write_depth(root)
+    add_feature(root, DEPTH, {"dtype": "image", "shape": [8, 8, 1]})
+    source = opened(root, streams={"range": {"key": DEPTH, "kind": "depth"}})
+    with pytest.raises(DatasetError, match="'range' at episode 0, frame 0 is 16 x 24 pixels"):
+        stream(source, "range")
+
+
+def test_odd_values_of_keys_that_only_inform_do_not_matter(tmp_path: Path) -> None:
+    root = write(tmp_path / "demos")
+    change_info(root, total_episodes="three")
+    odd = {"dtype": "video", "shape": [*SIZE, 3], "info": ["mp4"], "is_depth_map": "no", "video_info": 1}
+    add_feature(root, TOP, odd)
+    source = opened(root)
+    assert np.array_equal(stream(source), truth()) and source.remarks == ()
+
+
 def test_depth_is_known_by_what_info_json_says_of_a_video(tmp_path: Path) -> None:
     root = write(tmp_path / "demos")
     add_feature(root, DEPTH, {"dtype": "video", "shape": [*SIZE, 1], "info": {"video.is_depth_map": True}})

@@ -193,7 +193,9 @@ def test_another_process_without_torch_gets_the_policys_actions_and_the_server_e
     assert_same(np.array(answer["actions"]), expected)
     assert answer["torch"] is False
     assert (server.returncode, out) == (0, "")
-    assert all(line.startswith("vla serve: client") for line in err.splitlines()), err
+    # websockets before 17 also says that the caller without handshake had none.
+    known = ("vla serve: client", "vla serve: opening handshake failed")
+    assert all(line.startswith(known) for line in err.splitlines()), err
     with pytest.raises(ServerError, match="closed the connection"):
         staying.reset()
     staying.close()

@@ -37,6 +37,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+@pytest.mark.slow
 def test_a_cache_has_the_same_bytes_for_any_number_of_processes(encoder_dir: Path, tmp_path: Path) -> None:
     demos = write_dataset(tmp_path / "demos", lengths=(13, 12))
     named = ["--dataset", demos, "--encoder", encoder_dir, "--device", "cpu", "--set", "cache.shard_frames=4"]

@@ -1,6 +1,6 @@
 """Every trunk that reads tokens with every head and fusion: trained for a few steps and rolled out."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +8,12 @@ import pytest
 from fake_datasets import write_dataset
 from fake_env import SENSORS_ID
 
-from vla.cli import main
 from vla.policy.fusion.fusion import FUSIONS
 from vla.policy.heads.head import HEADS
 from vla.policy.trunks.trunk import TRUNKS
 
 TOKEN_TRUNKS = [name for name, config in TRUNKS.members().items() if "tokens" in config.kinds]
 SMALL = {"per_view_dim": 4, "cond_dim": 8, "n_emb": 16, "n_layer": 1, "n_head": 2}
-
-
-def vla(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main([*map(str, arguments), "--json"])
-    captured = capsys.readouterr()
-    assert not stopped.value.code, captured.err
-    return dict(json.loads(captured.out))
 
 
 @pytest.mark.slow
@@ -34,18 +24,18 @@ def test_every_trunk_trains_and_drives_with_this_head_and_fusion(
     fusion: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    vla: Callable[..., dict[str, Any]],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_dataset(tmp_path / "demos", (12, 9), (32, 32), 3, cameras={"top": "image"})
     encoder = ["--encoder", "siglip2-tiny-random", "--pool", "grid2"]
-    vla(capsys, "embed", "--dataset", tmp_path / "demos", *encoder, "--out", tmp_path / "features")
+    vla("embed", "--dataset", tmp_path / "demos", *encoder, "--out", tmp_path / "features")
     for trunk in TOKEN_TRUNKS:
         policy = {**SMALL, "head": head, "fusion": fusion, "trunks.top": trunk}
         sets = [f"--set=policy.{key}={value}" for key, value in policy.items()]
         sets += ["--set=train.rollout_every=0", "--set=train.val_episodes=1"]
         run = tmp_path / trunk
-        vla(capsys, "train", "--cache", tmp_path / "features", "--out", run, "--steps", 20, *sets)
+        vla("train", "--cache", tmp_path / "features", "--out", run, "--steps", 20, *sets)
         options = ["--episodes", 1, "--set=rollout.videos=0", "--set=rollout.num_envs=1"]
-        found = vla(capsys, "rollout", run, "--env", SENSORS_ID, *options)
+        found = vla("rollout", run, "--env", SENSORS_ID, *options)
         assert found["aggregated"]["n_episodes"] == 1

@@ -5,6 +5,7 @@ frame_index, tasks [text, "valid"], slices of state and action in `modality.json
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 from fake_datasets import TABLE_V21, VIDEO_V21, fake_images, write_video
 
-from vla.cli import main
 from vla.embed.datasets import open_source
 from vla.embed.datasets.dataset_config import DatasetConfig
 
@@ -111,17 +111,9 @@ def test_values_are_those_of_another_reader(demos: Path) -> None:
 
 
 def test_a_policy_trains_on_slices_of_it(
-    demos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    demos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vla: Callable[..., dict[str, Any]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def vla(*arguments: object) -> dict[str, Any]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main([*map(str, arguments), "--json"])
-        captured = capsys.readouterr()
-        assert not stopped.value.code, captured.err
-        return dict(json.loads(captured.out))
 
     assert vla("inspect", demos)["tasks"] == [TASKS[2], TASKS[0]]
     keys = ["--set", "dataset.state_key=left_hand,left_arm", "--set", "dataset.action_key=left_arm"]

@@ -1,6 +1,6 @@
 """The vocabulary, the whole way: frames as they are, points and series go from a dataset to actions."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ from fake_datasets import write_dataset
 from fake_env import SENSORS_ID
 
 from vla.cache import FeatureCache
-from vla.cli import main
 
 SENSORS = """
 [dataset.streams]
@@ -32,17 +31,9 @@ videos = 0
 
 @pytest.mark.parametrize("encoder", ["pixels", "siglip2-tiny-random"])
 def test_a_dataset_with_sensors_is_embedded_trained_on_and_rolled_out(
-    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vla: Callable[..., dict[str, Any]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def vla(*arguments: object) -> dict[str, Any]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main([*map(str, arguments), "--json"])
-        captured = capsys.readouterr()
-        assert not stopped.value.code, captured.err
-        return dict(json.loads(captured.out))
 
     Path("pipeline.toml").write_text(SENSORS)
     shapes = {"lidar": (8, 4), "imu": (5, 6)}

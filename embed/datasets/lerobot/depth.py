@@ -31,7 +31,9 @@ def depth_cameras(folder: DatasetFolder, info: LeRobotInfo) -> set[str]:
 
 
 def _says_depth(feature: Feature) -> bool:
-    told: dict[str, Any] = {**(feature.video_info or {}), **(feature.info or {})}
+    told: dict[str, Any] = {}
+    for table in (feature.video_info, feature.info):
+        told |= table if isinstance(table, dict) else {}
     flags = (feature.is_depth_map, told.get("is_depth_map"), told.get("video.is_depth_map"))
     return any(flag is True for flag in flags) or told.get("video.pix_fmt") in DEPTH_FORMATS
 

@@ -33,11 +33,11 @@ class Feature(BaseModel):
     dtype: str
     """image, video, or the name of a number type."""
     shape: tuple[int, ...] | None = None
-    info: dict[str, Any] | None = None
+    info: Any = None
     """Of a video: codec, pixel format, whether it is a depth map."""
-    video_info: dict[str, Any] | None = None
+    video_info: Any = None
     """The same, by the name of before v2.0."""
-    is_depth_map: bool | None = None
+    is_depth_map: Any = None
 
 
 class LeRobotInfo(BaseModel):
@@ -50,7 +50,7 @@ class LeRobotInfo(BaseModel):
     data_path: str
     video_path: str | None = None
     chunks_size: Annotated[int, Field(ge=1)] = 1000
-    total_episodes: int | None = None
+    total_episodes: Any = None
 
     def choose_cameras(
         self, dataset: str, wanted: tuple[str, ...], depth: Collection[str] = (), listed: Collection[str] = ()

@@ -15,7 +15,7 @@ from vla.embed.datasets.dataset_config import DatasetConfig
 from vla.embed.datasets.decoders import Decoded, Decoders, VideoTrack
 from vla.embed.datasets.episodes import choose_episodes, locate, number_through
 from vla.embed.datasets.folder import DatasetFolder
-from vla.embed.datasets.images import FrameError, Sizes, decode_depth, decode_image, stored_image
+from vla.embed.datasets.images import FrameError, Sizes, decode_image, stored_image
 from vla.embed.datasets.lerobot import episodes_v3, episodes_v21
 from vla.embed.datasets.lerobot.columns import default_key, find_columns, read_modality
 from vla.embed.datasets.lerobot.contents import lerobot_contents
@@ -103,7 +103,7 @@ class LeRobotSource(FrameSource):
             f"'{key}' is a depth map and left out; keep it by name: dataset.streams, kind = \"depth\""
             for key in self._left_out
         ]
-        if said is not None and said != len(self._listed):
+        if isinstance(said, int) and said != len(self._listed):
             lines.append(
                 f"info.json says {said} episodes, the list of episodes has {len(self._listed)}; a table "
                 "may be missing, or episodes were taken out by hand"
@@ -217,21 +217,26 @@ class LeRobotSource(FrameSource):
         return Sizes(self._first_shape)
 
     def _first_shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a camera's first frame: that of the first episode that has one."""
+        """Return the shape that every frame of a camera has: that of the first one that can be read.
+
+        Of a depth map it is the one that info.json promises, by which its stream is stored.
+        """
+        if name in self._depth:
+            return next(stream.shape for stream in self.streams if stream.name == name)
         for episode in self._chosen:
             with suppress(DatasetError, FrameError):
                 return self._shape_in(episode, name)
         raise FrameError("cannot be held against the camera's first frame, which no episode has")
 
     def _shape_in(self, episode: EpisodeFiles, name: str) -> tuple[int, ...]:
-        key, depth = self._images[name], name in self._depth
+        key = self._images[name]
         if name in self._videos:
-            with closing(VideoTrack(self._folder, self._timing, 1, depth=depth)) as track:
+            with closing(VideoTrack(self._folder, self._timing, 1)) as track:
                 return next(track.frames([(episode.videos[key], range(1))])).shape
         rows = Rows(episode.rows.file, episode.rows.column, episode.rows.start, episode.rows.start + 1)
         (block,) = read_rows(self._folder, [rows], [key], 1)
         stored = stored_image(self._folder, block.cells(key)[0])
-        return (decode_depth if depth else decode_image)(stored).shape
+        return decode_image(stored).shape
 
     def _rows(self, frames: range) -> Iterator[Rows]:
         """Yield where the rows of some frames are, in as few pieces as there can be."""
