@@ -1,6 +1,7 @@
 """Demonstrations as groups of HDF5 files, compared with what h5py reads."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,18 @@ def test_a_demonstration_that_lacks_a_camera_or_is_a_link_elsewhere_is_refused(d
         file["data/demo_1"] = h5py.ExternalLink("/etc/passwd", "/")
     with pytest.raises(DatasetError, match="'demo_1' of 'data/demo_1' is a link that leads out of the file"):
         opened(demos)
+
+
+def test_a_damaged_table_of_names_is_one_line(demos: Path) -> None:
+    intact, found = demos.read_bytes(), 0
+    places = [match.start() for match in re.finditer(b"SNOD", intact)]  # libhdf5's mark of such a table
+    for place in places:
+        demos.write_bytes(intact[:place] + b"XXXX" + intact[place + 4 :])
+        try:
+            source = opened(demos)
+            for stream in source.streams:
+                read(source, stream.name)
+        except DatasetError as error:
+            found += 1
+            assert "\n" not in str(error)
+    assert found >= 3  # of the file itself, of data, of obs

@@ -14,7 +14,7 @@ from vla.embed.datasets.arrays.array_source import ArraySource, Place
 from vla.embed.datasets.dataset_config import DatasetConfig
 from vla.embed.datasets.folder import DatasetFolder
 from vla.embed.datasets.hdf5.hdf5_arrays import TASK_ATTRIBUTES, Hdf5Arrays
-from vla.embed.datasets.hdf5.opening import get_group
+from vla.embed.datasets.hdf5.opening import get_group, member_names
 from vla.embed.datasets.source import NoFps, vector_keys
 
 IMAGES = "observations/images"
@@ -43,8 +43,7 @@ class ActArrays(Hdf5Arrays):
     """One episode file."""
 
     def cameras(self) -> dict[str, str]:
-        images = get_group(self.file, IMAGES)
-        names = tuple(images) if images is not None else ()
+        names = member_names(get_group(self.file, IMAGES))
         if not names:
             raise DatasetError(f"{self.name} has no cameras below {IMAGES}; nothing to embed")
         return {name: f"{IMAGES}/{name}" for name in names}

@@ -6,6 +6,7 @@ would not come to an end with.
 """
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ MAX_CHUNK_BYTES = 1 << 30
 """HDF5 unpacks whole chunks. ACT stores a chunk a frame, some writers one an episode."""
 MAX_NAMES = 1000
 EXTRA = "pip install 'vla[hdf5]'"
+DAMAGE = (KeyError, OSError, RuntimeError, TypeError, ValueError)
+"""What h5py raises where it cannot follow a file."""
 
 
 def open_file(path: Path) -> Any:
@@ -73,8 +76,22 @@ def get_dataset(base: Any, name: str) -> Any:
     return found
 
 
+def member_names(group: Any | None) -> list[str]:
+    """List what is directly in a group; nothing is in one that is not there.
+
+    Raises:
+        DatasetError: the group is damaged.
+    """
+    if group is None:
+        return []
+    try:
+        return list(group)
+    except DAMAGE as error:
+        raise DatasetError(f"{group.file.filename}: '{group.name}' cannot be read ({error})") from error
+
+
 def dataset_names(base: Any) -> list[str]:
-    """List the datasets below a file or group; links are not followed."""
+    """List the datasets below a file or group, as far as they can be listed; links are not followed."""
     import h5py
 
     names: list[str] = []
@@ -84,7 +101,8 @@ def dataset_names(base: Any) -> list[str]:
             names.append(name)
         return True if len(names) >= MAX_NAMES else None  # anything but None ends the visit
 
-    base.visititems(note)
+    with suppress(*DAMAGE):  # they only help with a message
+        base.visititems(note)
     return names
 
 
@@ -108,6 +126,6 @@ def _follow(base: Any, name: str, links_left: int = 8) -> Any | None:
                     f"{base.file.filename}: '{part}' of '{name}' is a link that leads out of the file; vla "
                     "reads one file only, copy the data in (h5copy)"
                 )
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except DAMAGE as error:
         raise DatasetError(f"{base.file.filename}: '{name}' cannot be read ({error})") from error
     return here

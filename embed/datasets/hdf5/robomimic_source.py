@@ -23,7 +23,7 @@ from vla.embed.datasets.arrays.robot_state import robot_state
 from vla.embed.datasets.dataset_config import DatasetConfig
 from vla.embed.datasets.folder import DatasetFolder, by_number
 from vla.embed.datasets.hdf5.hdf5_arrays import TASK_ATTRIBUTES, Hdf5Arrays
-from vla.embed.datasets.hdf5.opening import MAX_NAMES, get_dataset, get_group
+from vla.embed.datasets.hdf5.opening import MAX_NAMES, get_dataset, get_group, member_names
 from vla.embed.datasets.source import NoFps, vector_keys
 
 DATA, OBS, MASK = "data", "obs", "mask"
@@ -34,16 +34,16 @@ MAX_SUBSET = 1 << 20
 
 def demos(arrays: Hdf5Arrays) -> list[str]:
     """Return the names of the demonstrations of a file, in numerical order; none if it has no such."""
-    data = get_group(arrays.file, DATA)
-    return sorted((name for name in data or () if DEMO.fullmatch(name)), key=by_number)
+    names = member_names(get_group(arrays.file, DATA))
+    return sorted(filter(DEMO.fullmatch, names), key=by_number)
 
 
 class DemoArrays(Hdf5Arrays):
     """One demonstration; its observations go by their names below `obs`."""
 
     def array(self, key: str) -> Any:
-        obs = get_group(self.group, OBS)
-        return get_dataset(self.group, f"{OBS}/{key}" if obs is not None and key in obs else key)
+        below = key.partition("/")[0] in member_names(get_group(self.group, OBS))
+        return get_dataset(self.group, f"{OBS}/{key}" if below else key)
 
     def cameras(self) -> dict[str, str]:
         found = {
@@ -70,11 +70,13 @@ class DemoArrays(Hdf5Arrays):
         """Yield the arrays directly below `obs`, as the file has them; links are not followed."""
         import h5py
 
-        obs = get_group(self.group, OBS)
-        for name in list(obs or ())[:MAX_NAMES]:
-            if obs is None or not isinstance(obs.get(name, getlink=True), h5py.HardLink):
-                continue
-            if isinstance(found := obs[name], h5py.Dataset):
+        obs: Any = get_group(self.group, OBS)
+        for name in member_names(obs)[:MAX_NAMES]:
+            try:
+                found = obs[name] if isinstance(obs.get(name, getlink=True), h5py.HardLink) else None
+            except self.errors as error:
+                raise DatasetError(f"{self.name}: {OBS}/{name} cannot be read ({error})") from error
+            if isinstance(found, h5py.Dataset):
                 yield name, found
 
     def task(self) -> str:
@@ -168,10 +170,11 @@ def _subset(arrays: Hdf5Arrays, subset: str) -> set[str]:
         DatasetError: there is no such subset, or it lists what is not there.
     """
     masks = get_group(arrays.file, MASK)
-    if masks is None or subset not in masks:
+    subsets = member_names(masks)
+    if subset not in subsets:
         known = (
-            f"its subsets: {', '.join(masks)}"
-            if masks
+            f"its subsets: {', '.join(subsets)}"
+            if subsets
             else "it has none (no mask/); leave dataset.subset out"
         )
         raise DatasetError(f"{arrays.name} has no subset '{subset}'; {known}")
