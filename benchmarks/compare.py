@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,6 +35,7 @@ from vla.rollout.evaluate.evaluate import evaluate
 from vla.rollout.live import LivePolicy, load_encoder
 
 LATENCY_ROUNDS = 30
+DEMO = Path("examples/demo.toml")
 
 
 @dataclass(frozen=True)
@@ -54,22 +56,25 @@ def run_comparison(description: str | None, name: str, variants: Sequence[Varian
 
     Args:
         description: the benchmark's docstring.
-        name: of the result file and the folder of runs.
+        name: of the result file and the folder of runs; another configuration's than the demo's is added.
         variants: all there are.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("examples/demo.toml"))
+    parser.add_argument("--config", type=Path, default=DEMO)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of training")
     parser.add_argument(
         "--episodes", type=int, default=50, help="an evaluation; seeds as in the configuration"
     )
     parser.add_argument("--only", nargs="*", help="names of variants")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
-    parser.add_argument("--work", type=Path, default=Path(f"runs/benchmark-{name}"))
-    parser.add_argument("--out", type=Path, default=Path(f"benchmarks/results/{name}.json"))
+    parser.add_argument("--work", type=Path, help=f"folder of runs; runs/benchmark-{name} or so")
+    parser.add_argument("--out", type=Path, help=f"benchmarks/results/{name}.json or so")
     parser.add_argument("--table", action="store_true", help="run nothing, print the table")
     arguments = parser.parse_args()
-    comparison = Comparison(arguments.config, arguments.work, arguments.out, arguments.set)
+    task = name if arguments.config == DEMO else f"{name}-{arguments.config.stem}"
+    work = arguments.work or Path(f"runs/benchmark-{task}")
+    out = arguments.out or Path(f"benchmarks/results/{task}.json")
+    comparison = Comparison(arguments.config, work, out, arguments.set)
     if not arguments.table:
         chosen = [v for v in variants if not arguments.only or v.name in arguments.only]
         for seed in arguments.seeds:  # seed by seed, so that a stopped comparison is a fair one
@@ -134,6 +139,7 @@ class Comparison:
                 "num_steps": steps,
                 "successes": sum(bool(episode["success"]) for episode in info["per_episode"]),
                 "episodes": episodes,
+                "modes": info["aggregated"].get("modes", {}),
                 "first_environment_seed": rollout.seed,
                 "avg_reward": round(info["avg_reward"], 2),
                 **json.loads(seconds.read_text()),
@@ -196,7 +202,7 @@ class Comparison:
         saved = self._saved
         latency = {identity(row): row["ms"] for row in saved["head_ms"]}
         lines = [
-            "| variant | steps | success (95 % interval) | avg_reward | by seed | head | train, CPU |",
+            "| variant | steps | success (95 % interval) | by seed | modes | head | train, CPU |",
             "|---|---|---|---|---|---|---|",
         ]
         keys = dict.fromkeys((row["variant"], row["num_steps"]) for row in saved["rows"])
@@ -206,11 +212,10 @@ class Comparison:
             successes, episodes = (sum(row[key] for row in rows) for key in ("successes", "episodes"))
             interval = [100 * bound for bound in wilson_interval(successes, episodes)]
             seeds = ", ".join(f"{100 * row['successes'] / row['episodes']:.0f}" for row in rows)
-            reward = sum(row["avg_reward"] for row in rows) / len(rows)
             ms = latency.get((name, steps, None))
             lines.append(
                 f"| {name} | {steps} | {format_success(100 * successes / episodes, interval)} "
-                f"| {reward:.0f} | {seeds} "
+                f"| {seeds} | {shares(rows)} "
                 f"| {'' if ms is None else f'{ms:.1f} ms'} "
                 f"| {median(row['train_cpu_s'] for row in rows):.0f} s |"
             )
@@ -240,6 +245,14 @@ class Head:
 
     def __call__(self) -> None:
         self._policy.act(self._observation, num_steps=self._steps)
+
+
+def shares(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the share of each mode that the environment tells apart; empty where it tells none."""
+    modes: Counter[str] = Counter()
+    for row in rows:
+        modes.update(row.get("modes", {}))
+    return ", ".join(f"{mode} {100 * count / modes.total():.0f} %" for mode, count in sorted(modes.items()))
 
 
 def identity(row: dict[str, Any]) -> tuple[str, int, int | None]:

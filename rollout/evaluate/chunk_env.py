@@ -3,8 +3,8 @@
     action       float32 [num_action_steps, A]
     observation  {stream: [T_obs, ...]}, the last observations, oldest first
     reward       sum over the steps of the chunk
-    info         max_reward and is_success of the episode so far; tells_success, whether the environment has
-                 said anything of it; render_s, mean seconds an observation
+    info         max_reward, is_success and mode of the episode so far; tells_success, whether the environment
+                 has said anything of success; render_s, mean seconds an observation
 
 Of the 8 observations of a chunk the policy sees the last 2, and rendering is most of the cost of a
 step. Environments with a `render_observations` attribute are told not to render the others.
@@ -82,6 +82,7 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
             "is_success": False,
             "tells_success": False,
             "max_reward": -np.inf,
+            "mode": "",
             "render_s": float(info.get("render_s", 0.0)),
         }
         path = (options or {}).get("videos", {}).get(seed)
@@ -105,6 +106,7 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
             if (success := _success(info)) is not None:
                 self._last_info["is_success"] |= success
                 self._last_info["tells_success"] = True
+            self._last_info["mode"] = str(info.get("mode", ""))
             render_seconds.append(float(info.get("render_s", 0.0)))
             self._film()
             if terminated or truncated:

@@ -165,6 +165,7 @@ def _run_batch(
             sum_reward=float(sum_reward[row]),
             max_reward=float(info["max_reward"][row]),
             success=bool(info["is_success"][row]) if info["tells_success"][row] else None,
+            mode=info["mode"][row] or None,
         )
         for row, seed in enumerate(seeds)
     ]

@@ -1,5 +1,6 @@
 """What evaluation episodes amount to: `eval_info.json`, with LeRobot's keys and a few more."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +21,8 @@ class EpisodeResult:
     max_reward: float
     success: bool | None
     """None where the environment has not said."""
+    mode: str | None = None
+    """Which of several right ways it went, where the environment tells them apart."""
 
 
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
@@ -68,10 +71,19 @@ def summarise(
         "eval_ep_s": seconds / len(episodes),
         "video_paths": list(video_paths),
     }
+    modes = Counter(episode.mode for episode in episodes if episode.mode is not None)
+    if modes:
+        aggregated["modes"] = dict(sorted(modes.items()))
     return {
-        "per_episode": [{"episode_ix": i, **asdict(episode)} for i, episode in enumerate(episodes)],
+        "per_episode": [_row(i, episode) for i, episode in enumerate(episodes)],
         "aggregated": aggregated,
         # The figure to track: the mean over episodes of the sum of rewards.
         "avg_reward": aggregated["avg_sum_reward"],
         "latency_ms": {part: percentiles_ms(values) for part, values in latency_s.items() if len(values)},
     }
+
+
+def _row(index: int, episode: EpisodeResult) -> dict[str, Any]:
+    """Return what is written of an episode; most environments know of no modes."""
+    row = {"episode_ix": index, **asdict(episode)}
+    return row if episode.mode is not None else {key: value for key, value in row.items() if key != "mode"}

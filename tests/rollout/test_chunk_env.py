@@ -92,3 +92,13 @@ def test_an_episode_is_filmed_when_its_seed_is_asked_for(tmp_path: Path) -> None
     with av.open(str(path)) as video:
         rate, frames = video.streams.video[0].average_rate, list(video.decode(video=0))
     assert (len(frames), frames[0].width, frames[0].height, rate) == (21, 32, 32, 25)
+
+
+def test_the_mode_is_what_the_environment_said_last() -> None:
+    env = make_chunk_env(EnvConfig(id="vla/Detour-v0"), HORIZONS)
+    assert env.reset(seed=0)[1]["mode"] == ""
+    way = [(0.0, 0.2), (0.1, 0.2), (0.4, 0.2), (0.6, 0.0)]
+    modes = [env.step(np.tile(np.float32(place), (8, 1)))[4]["mode"] for place in way]
+    assert modes == ["", "", "left", "left"]
+    assert env.reset(seed=0)[1]["mode"] == ""
+    env.close()

@@ -77,3 +77,15 @@ def test_eval_info_has_lerobots_keys_and_the_users() -> None:
     }
     assert (aggregated["pc_success"], aggregated["eval_ep_s"], info["avg_reward"]) == (50.0, 1.5, 6.0)
     assert info["latency_ms"].keys() == {"encode", "head"}
+
+
+def test_modes_are_counted_where_an_environment_tells_them_apart() -> None:
+    modes = ["left", None, "right", "left"]
+    episodes = [
+        EpisodeResult(seed=k, sum_reward=0.0, max_reward=0.0, success=True, mode=mode)
+        for k, mode in enumerate(modes)
+    ]
+    info = summarise(episodes, {}, 1.0, [])
+    assert info["aggregated"]["modes"] == {"left": 2, "right": 1}
+    assert [episode.get("mode") for episode in info["per_episode"]] == modes
+    assert "modes" not in summarise(episodes[1:2], {}, 1.0, [])["aggregated"]

@@ -1,0 +1,1 @@
+"""A puck goes round a post, on either side, in MuJoCo: a task with two right answers."""
