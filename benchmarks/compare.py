@@ -10,7 +10,6 @@ import json
 import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,12 +18,12 @@ from statistics import median
 from typing import Any
 
 import torch
+from comparison_table import comparison_table, identity
 from machine import machine
 from measure import rounded, take_turns
 
 from vla import stages
 from vla.base.files import write_json
-from vla.base.success import format_success, wilson_interval
 from vla.cache import FeatureCache
 from vla.config import PipelineConfig
 from vla.policy.agents.policy import Policy
@@ -199,28 +198,7 @@ class Comparison:
 
     def table(self) -> str:
         """Return a Markdown table, seeds pooled."""
-        saved = self._saved
-        latency = {identity(row): row["ms"] for row in saved["head_ms"]}
-        lines = [
-            "| variant | steps | success (95 % interval) | by seed | modes | head | train, CPU |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        keys = dict.fromkeys((row["variant"], row["num_steps"]) for row in saved["rows"])
-        for name, steps in keys:
-            rows = [row for row in saved["rows"] if (row["variant"], row["num_steps"]) == (name, steps)]
-            rows.sort(key=lambda row: int(row["seed"]))
-            successes, episodes = (sum(row[key] for row in rows) for key in ("successes", "episodes"))
-            interval = [100 * bound for bound in wilson_interval(successes, episodes)]
-            seeds = ", ".join(f"{100 * row['successes'] / row['episodes']:.0f}" for row in rows)
-            ms = latency.get((name, steps, None))
-            lines.append(
-                f"| {name} | {steps} | {format_success(100 * successes / episodes, interval)} "
-                f"| {seeds} | {shares(rows)} "
-                f"| {'' if ms is None else f'{ms:.1f} ms'} "
-                f"| {median(row['train_cpu_s'] for row in rows):.0f} s |"
-            )
-        timed = [f"{row['variant']} {row['num_steps']}: {row['ms']:g} ms" for row in saved["head_ms"]]
-        return "\n".join([*lines, "", "One decision of the head, side by side: " + ", ".join(timed)])
+        return comparison_table(self._saved)
 
 
 class Head:
@@ -245,16 +223,3 @@ class Head:
 
     def __call__(self) -> None:
         self._policy.act(self._observation, num_steps=self._steps)
-
-
-def shares(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the share of each mode that the environment tells apart; empty where it tells none."""
-    modes: Counter[str] = Counter()
-    for row in rows:
-        modes.update(row.get("modes", {}))
-    return ", ".join(f"{mode} {100 * count / modes.total():.0f} %" for mode, count in sorted(modes.items()))
-
-
-def identity(row: dict[str, Any]) -> tuple[str, int, int | None]:
-    """Return what a row is about; the seed is None where it is about all of them."""
-    return row["variant"], row["num_steps"], row.get("seed")

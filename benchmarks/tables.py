@@ -11,15 +11,17 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from comparison_table import comparison_table
 from h100_estimate import estimate_table
 from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-FILES = ("README.md", "docs/scale.md", "docs/speed.md")
+FILES = ("README.md", "docs/scale.md", "docs/speed.md", "docs/heads.md")
 DEVICES = ("cpu", "cuda")
 DEVICE_NAMES = {"cpu": "CPU, reduced size", "cuda": "GPU"}
 MISSING = "?"
@@ -245,6 +247,11 @@ def growth_table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def heads_table(results: Results, name: str) -> str:
+    """Return a comparison of heads."""
+    return comparison_table(results[name]) if name in results else "not measured yet"
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "headline": headline,
     "speed": speed_table,
@@ -255,6 +262,8 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "H100": estimate_table,
     "sizes": sizes_table,
     "growth": growth_table,
+    "heads": partial(heads_table, name="heads"),
+    "heads detour": partial(heads_table, name="heads-detour"),
 }
 
 

@@ -120,13 +120,23 @@ class AutoregressiveHead(ActionHead):
         tokens, kept, drawn = self.cond_in(cond), None, list[Tensor]()
         for position in range(uniform.shape[1]):
             hidden, kept = self.stack(tokens, kept)
-            drawn.append(self._choose(self.bin_out(hidden[:, -1]).float(), uniform[:, position]))
+            logits = self.bin_out(hidden[:, -1]).float()
+            drawn.append(choose(logits, self.config.temperature, uniform[:, position]))
             tokens = self.bin_in(drawn[-1])[:, None]
         return self.from_bins(torch.stack(drawn, dim=1).unflatten(1, self.shape))
 
-    def _choose(self, logits: Float[Tensor, "B bins"], uniform: Float[Tensor, "B"]) -> Int64[Tensor, "B"]:
-        """Return the bin in which a uniform number lies, of the cumulative distribution."""
-        if not self.config.temperature:
-            return logits.argmax(dim=-1)
-        below = (logits / self.config.temperature).softmax(dim=-1).cumsum(dim=-1)
-        return torch.searchsorted(below, uniform[:, None].contiguous())[:, 0].clamp(max=self.config.bins - 1)
+
+def choose(
+    logits: Float[Tensor, "B V"], temperature: float, uniform: Float[Tensor, "B"]
+) -> Int64[Tensor, "B"]:
+    """Return the token in which a uniform number lies, of the cumulative distribution.
+
+    Args:
+        logits: of each of V tokens.
+        temperature: 0 takes the likeliest.
+        uniform: within [0, 1].
+    """
+    if not temperature:
+        return logits.argmax(dim=-1)
+    below = (logits / temperature).softmax(dim=-1).cumsum(dim=-1)
+    return torch.searchsorted(below, uniform[:, None].contiguous())[:, 0].clamp(max=logits.shape[1] - 1)

@@ -4,7 +4,7 @@ B batch, T pred_horizon, N condition tokens, A action size, C condition width.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import torch
@@ -32,11 +32,13 @@ class ActionHead(nn.Module):
         default_num_steps: network evaluations a sample where nothing else is asked.
         grad_clip: largest norm of the gradients where `train.grad_clip` does not say.
         export_problem: why a graph for other programs cannot be made of it; empty where it can.
+        needs_chunks: whether it asks for the demonstrations' chunks before it is trained.
     """
 
     default_num_steps: int
     grad_clip: float = 1.0
     export_problem = ""
+    needs_chunks = False
 
     def __init__(self, cond_dim: int, shape: tuple[int, int]) -> None:
         super().__init__()
@@ -73,6 +75,9 @@ class ActionHead(nn.Module):
 
     def fit_range(self, lowest: Float[Tensor, "A"], highest: Float[Tensor, "A"]) -> None:
         """Take the range of the normalised actions of the demonstrations; most heads do without."""
+
+    def fit_chunks(self, blocks: Iterable[Float[Tensor, "n T A"]]) -> None:
+        """Take the normalised chunks of the demonstrations, if it `needs_chunks`; after `fit_range`."""
 
     @abstractmethod
     def sample(self, cond: Float[Tensor, "B N C"], random: Random, num_steps: int) -> Float[Tensor, "B T A"]:

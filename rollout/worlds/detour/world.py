@@ -21,8 +21,8 @@ MAX_EPISODE_STEPS = 64
 STATE_NAMES = ("x.pos", "y.pos")
 """The two numbers of a state or an action: where the puck is, or shall be [m]."""
 LEFT_SHARE = 0.5
-"""Of the demonstrations. With 0.7 the mean of both ways leans to the left far enough for regression to pass there:
-72 of 100 episodes."""
+"""Of the demonstrations. With 0.7 the mean of both ways leans to the left far enough for regression to pass
+there, in 72 of 100 episodes."""
 
 gymnasium.register(
     id=ENV_ID,
@@ -37,6 +37,7 @@ class DetourTask(ExpertTask):
 
     type: Literal["detour"] = "detour"
     env_id: str = ENV_ID
+    env_kwargs: dict[str, Any] = {"repeated": True}  # noqa: RUF012  pydantic copies it
     instruction: str = INSTRUCTION
     robot_type: str = "puck"
     control_hz: int = CONTROL_HZ
