@@ -137,6 +137,7 @@ def compare(graph: PolicyGraph, data: bytes, image_size: tuple[int, int], checks
     options.log_severity_level = 3  # it warns of initialisers that it removes itself
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     largest, largest_std = 0.0, 0.0
+    spread = graph.policy.action_form.spread(graph.policy.action_standardize.std)
     for check in range(checks):
         inputs = graph.random_inputs(batch=1 + check % 2, seed=1 + check, image_size=image_size)
         with torch.no_grad():
@@ -145,5 +146,5 @@ def compare(graph: PolicyGraph, data: bytes, image_size: tuple[int, int], checks
         found = torch.from_numpy(session.run(None, feed)[0])
         difference = (found - expected).abs()
         largest = max(largest, float(difference.max()))
-        largest_std = max(largest_std, float((difference / graph.policy.action_standardize.std).max()))
+        largest_std = max(largest_std, float((difference / spread).max()))
     return largest, largest_std
