@@ -23,10 +23,12 @@ from vla.base.errors import ConfigError, nearest
 from vla.base.strict import Width
 from vla.cache.stream import STATE, TASK, Observation
 from vla.policy.actions.action_form import ACTIONS, ActionsConfig
-from vla.policy.agents.policy import Figures, Policy
+from vla.policy.agents.chunk_policy import ChunkPolicy, Joint
+from vla.policy.agents.policy import Figures
 from vla.policy.batch import Batch, Draws
 from vla.policy.fusion.fusion import FUSIONS, FusionConfig, FusionSizes
 from vla.policy.heads.head import HEADS, HeadConfig
+from vla.policy.heads.joining import Target
 from vla.policy.mixture import AnyMetadata
 from vla.policy.nn.bounds import Bounds
 from vla.policy.nn.normalize import Standardize
@@ -69,7 +71,7 @@ class VLAAgentConfig(HeadedConfig):
         return VLAAgent(saved, self)
 
 
-class VLAAgent(Policy):
+class VLAAgent(ChunkPolicy):
     """Trunks, fusion and action head, with the normalisation statistics inside.
 
     Args:
@@ -126,6 +128,7 @@ class VLAAgent(Policy):
         self.default_num_steps = self.head.default_num_steps
         self.grad_clip = self.head.grad_clip
         self.export_problem = self.head.export_problem
+        self.join_problem = self.head.join_problem
 
     def describe(self) -> dict[str, Any]:
         """Say which members of families it is made of, and how wide its condition is."""
@@ -206,27 +209,26 @@ class VLAAgent(Policy):
         action = self.as_learned(batch.action, batch.observation.get(STATE))
         return self.head.compute_loss(cond, action, self.learns(batch), draws)
 
-    def act(
-        self, observation: Observation, memory: Any = None, random: Random | None = None, num_steps: int = 0
-    ) -> tuple[Float[Tensor, "B num_action_steps A"], Any]:
-        """Choose the next actions of a batch of robots; it needs no memory. See `Policy.act`."""
-        return self.predict_action_chunk(observation, num_steps, random)[:, self.horizons.executed], None
-
     @torch.no_grad()
-    def predict_action_chunk(
-        self, observation: Observation, num_steps: int = 0, random: Random | None = None
-    ) -> Float[Tensor, "B T A"]:
-        """Draw one action chunk a row, in the robot's units; its first action is the first observation's.
-
-        Args:
-            observation: see `Policy.act`.
-            num_steps: network evaluations of the sampler; 0 takes the head's own.
-            random: where samples shall be repeatable; torch's default generator otherwise.
-        """
+    def samples(
+        self,
+        observation: Observation,
+        random: Random | None,
+        num_steps: int,
+        *,
+        count: int = 1,
+        joint: Joint | None = None,
+    ) -> Float[Tensor, "N B T A"]:
+        """Draw chunks of one condition, one after the other; see `ChunkPolicy.samples`."""
         source = self._noise_of_what_moves(random or RowRandom(device=self.device))
-        cond = self._build_cond(observation, live=True)
-        chunk = self.head.sample(cond, source, num_steps or self.default_num_steps)
-        return self.in_robot_units(chunk, observation.get(STATE))
+        cond, state = self._build_cond(observation, live=True), observation.get(STATE)
+        how = (cond, source, num_steps or self.default_num_steps)
+        if joint is None:
+            drawn = [self.head.sample(*how) for _ in range(count)]
+        else:
+            target = Target(self.as_learned(joint.actions, state), joint.weight, joint.max_guidance)
+            drawn = [self.head.sample_joined(*how, target) for _ in range(count)]
+        return torch.stack([self.in_robot_units(chunk, state) for chunk in drawn])
 
     @torch.no_grad()
     def action_error(self, batch: Batch, random: Random) -> Float[Tensor, ""]:

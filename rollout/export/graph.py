@@ -20,6 +20,9 @@ from vla.embed.encoders.encoder import PerViewEncoder
 from vla.policy.random import GivenNoise
 from vla.rollout.live import LivePolicy
 
+UNSEEN = (0, 0)
+"""The size of images that there are none of."""
+
 
 class PolicyGraph(nn.Module):
     """From what a robot observes to the actions it executes.
