@@ -27,7 +27,9 @@ INNER = 16
 def covariance(length: int) -> Tensor:
     """Return that of a path about its way."""
     time = torch.arange(length, dtype=torch.float64)
-    return SPREAD**2 * torch.exp(-(((time[:, None] - time) / SMOOTHNESS) ** 2) / 2) + NUGGET * torch.eye(length)
+    return SPREAD**2 * torch.exp(-(((time[:, None] - time) / SMOOTHNESS) ** 2) / 2) + NUGGET * torch.eye(
+        length
+    )
 
 
 class Ideal:
@@ -58,7 +60,7 @@ class Ideal:
 
 
 def overwritten(velocity: Callable[..., Tensor], noise: Tensor, steps: int, target: Target) -> Tensor:
-    """Sample with what is fixed put in at each noise level (RePaint, arXiv 2201.09865, without its repeats)."""
+    """Sample with what is fixed put in at each noise level (RePaint, arXiv 2201.09865, no repeats)."""
     x_t, fixed = noise, (target.weight >= 1)[:, None]
     for k in range(steps):
         t = torch.full((len(x_t),), 1 - k / steps)
@@ -110,13 +112,17 @@ def main() -> None:
     for name, velocity, counts in (("flow", flow, (5, 10)), ("imf", ideal.mean_velocity, (1, 2, 5))):
         for steps in counts:
             ways: dict[str, Callable[[Tensor, Target], Tensor]] = {
-                "none": lambda e, to, v=velocity, n=steps: sample_joined(v, e, n, Target(to.chunk, 0 * to.weight, 0)),
+                "none": lambda e, to, v=velocity, n=steps: sample_joined(
+                    v, e, n, Target(to.chunk, 0 * to.weight, 0)
+                ),
                 "overwritten": lambda e, to, v=velocity, n=steps: overwritten(v, e, n, to),
                 "guided": lambda e, to, v=velocity, n=steps: sample_joined(v, e, n, to),
             }
             if steps == 1:
                 for rounds in (1, 3, 10):
-                    ways[f"noise, {rounds} rounds"] = lambda e, to, v=velocity, n=rounds: by_noise(v, e, n, to)
+                    ways[f"noise, {rounds} rounds"] = lambda e, to, v=velocity, n=rounds: by_noise(
+                        v, e, n, to
+                    )
             for way, draw in ways.items():
                 figures = {key: round(value, 3) for key, value in measure(rows, draw).items()}
                 print(json.dumps({"head": name, "steps": steps, "joined": way, **figures}), flush=True)

@@ -71,7 +71,7 @@ class LivePolicy:
 
     Raises:
         EncoderMismatch: the encoder is another one.
-        ConfigError: the policy takes no task text and is given one, or does not predict what `execution` needs.
+        ConfigError: the policy takes no task text and is given one, or predicts too little for `execution`.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """What a policy asks of the form of its actions, and the usual one: the robot's numbers as they are.
 
-B batch, T pred_horizon, T_obs obs_horizon, A action size, S state size; P and Q their sizes as they are learned.
+B batch, T pred_horizon, T_obs obs_horizon, A action size, S state size; P and Q their sizes as learned.
 """
 
 from abc import abstractmethod

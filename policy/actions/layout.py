@@ -1,8 +1,8 @@
 """Which numbers of a vector hold rotations, and the vector taken apart: plain numbers, and matrices.
 
-    robot     x y z  qx qy qz qw  gripper        as the data and the robot have it
-    pose      plain [x y z gripper], turns [R]   to calculate with
-    learned   x y z gripper  r1 r2 r3 r4 r5 r6   plain numbers first, then six for each rotation
+robot     x y z  qx qy qz qw  gripper        as the data and the robot have it
+pose      plain [x y z gripper], turns [R]   to calculate with
+learned   x y z gripper  r1 r2 r3 r4 r5 r6   plain numbers first, then six for each rotation
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vla.policy.actions.rotations import SIX, RotationForm, from_matrix, from_six, numbers_of, to_matrix, to_six
+from vla.policy.actions.rotations import (
+    SIX,
+    RotationForm,
+    from_matrix,
+    from_six,
+    numbers_of,
+    to_matrix,
+    to_six,
+)
 
 
 class Pose(NamedTuple):
@@ -64,7 +72,9 @@ class Layout:
 
     def put_together(self, pose: Pose) -> Float[Tensor, "*batch A"]:
         """Return the robot's vector."""
-        turns = [from_matrix(turn, form) for form, turn in zip(self._forms, pose.turns.unbind(-3), strict=True)]
+        turns = [
+            from_matrix(turn, form) for form, turn in zip(self._forms, pose.turns.unbind(-3), strict=True)
+        ]
         return torch.cat([pose.plain, *turns], dim=-1)[..., self._back]
 
     @staticmethod

@@ -1,7 +1,7 @@
 """What all forms share that are not the robot's own numbers: rotations, correspondence, and what rests.
 
-B batch, T pred_horizon, T_obs obs_horizon, A action size, S state size, P and Q their sizes as learned, n plain
-numbers and k rotations of an action.
+B batch, T pred_horizon, T_obs obs_horizon, A action size, S state size, P and Q their sizes as learned, n
+plain numbers and k rotations of an action.
 """
 
 from abc import abstractmethod
@@ -90,7 +90,7 @@ class PoseForm(ActionForm):
     def _correspond(
         self, config: DifferenceConfig, action: Stream, state: Stream
     ) -> tuple[list[bool], list[bool]]:
-        """Find the state's number of each plain number; return which numbers and rotations are differences."""
+        """Find the state's number of each plain one; return which numbers and rotations are differences."""
         starts = [span.start for span in self._action.spans]
         for number in config.absolute:
             if number not in self._action.plain and number not in starts:
@@ -145,7 +145,9 @@ class PoseForm(ActionForm):
         found = dict(cache.statistics)
         found[ACTION] = streamed_statistics(self.dim, lambda: self._actions(demonstrations), quantiles)
         if self._state.spans:
-            found[STATE] = streamed_statistics(self.state_dim, lambda: self._states(demonstrations), quantiles)
+            found[STATE] = streamed_statistics(
+                self.state_dim, lambda: self._states(demonstrations), quantiles
+            )
         return replace(cache, statistics=found)
 
     def _actions(self, demonstrations: Demonstrations) -> Iterator[Tensor]:

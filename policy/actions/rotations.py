@@ -5,9 +5,9 @@
     rotation_vector    3 numbers, axis times angle [rad]
     euler_xyz          3 angles [rad] about the fixed axes x, then y, then z: R = Rz Ry Rx
 
-The six numbers are the first two columns of the matrix (Zhou et al. 2019, arXiv 1812.07035, section 4.2): near
-rotations have near numbers, which no form of three or four has everywhere. What a network answers is made a
-rotation again by Gram-Schmidt.
+The six numbers are the first two columns of the matrix (Zhou et al. 2019, arXiv 1812.07035): near rotations
+have near numbers, which no form of three or four has everywhere. What a network answers is made a rotation
+again by Gram-Schmidt.
 """
 
 from typing import Literal
@@ -69,7 +69,7 @@ def to_six(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
 
 
 def from_six(six: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
-    """Return the rotation whose first two columns are nearest in turn (equation 15 of the paper)."""
+    """Return the rotation whose first two columns are nearest in turn."""
     first = normalize(six[..., :3], dim=-1, eps=SMALLEST)
     rest = six[..., 3:] - (first * six[..., 3:]).sum(-1, keepdim=True) * first
     second = normalize(rest, dim=-1, eps=SMALLEST)

@@ -178,8 +178,8 @@ class VLAAgent(ChunkPolicy):
 
         Args:
             observation: see `Policy.act`.
-            live: keep the state within the bounds of the demonstrations. A robot that is driven somewhere else
-                is no reason for numbers that training never saw.
+            live: keep the state within the bounds of the demonstrations. A robot that is driven somewhere
+                else is no reason for numbers that training never saw.
 
         Raises:
             ConfigError: the task text's feature is missing, or is given to an agent that takes none.
@@ -236,7 +236,10 @@ class VLAAgent(ChunkPolicy):
 
         In standard deviations of what is learned, so figures of other `policy.actions` are no comparison.
         """
-        chunk, state = self.predict_action_chunk(batch.observation, random=random), batch.observation.get(STATE)
+        chunk, state = (
+            self.predict_action_chunk(batch.observation, random=random),
+            batch.observation.get(STATE),
+        )
         error = self.as_learned(chunk, state) - self.as_learned(batch.action, state)
         return error[~batch.action_is_pad].square().mean().sqrt()
 

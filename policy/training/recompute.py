@@ -1,7 +1,7 @@
 """Gradient checkpointing (arXiv 1604.06174): activations are computed again for the gradient, not kept.
 
-Of every attention and MLP of a stack, and of every trunk as a whole, only what goes in is kept. The losses and the
-gradients are the same numbers; an update costs one forward pass more.
+Of every attention and MLP of a stack, and of every trunk as a whole, only what goes in is kept. The losses and
+the gradients are the same numbers; an update costs one forward pass more.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ PARTS = (Attention, SwiGLU, CausalAttention, Trunk)
 
 
 def recompute_activations(model: nn.Module) -> None:
-    """Let the parts of a model compute their activations again; it is changed, its weights and names are not."""
+    """Let the parts of a model compute their activations again; its weights and their names stay."""
     for part in parts_of(model):
         part.forward = _recomputed(part.forward)  # type: ignore[method-assign]
 

@@ -39,9 +39,9 @@ class TrainConfig(StrictModel):
     """Passes that share the windows of an update, one after the other: the memory of a part of them."""
     gradient_checkpointing: bool = False
     """Compute activations of trunks, attention and MLPs again for the gradient instead of keeping them: the
-    same losses in less memory, and a third more time."""
+    same losses in less memory, for one forward pass more."""
     autocast: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Arithmetic of large products: auto is bfloat16 on a GPU, else float32; bfloat16 on a CPU that has it."""
+    """Of large products: auto is bfloat16 on a GPU, else float32; bfloat16 also on a CPU that has it."""
     seed: Count = 0
     """Of weights, order, noise and times."""
     device: str = "auto"

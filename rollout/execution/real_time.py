@@ -4,8 +4,8 @@
     weight       1  1  .9 .6 .4 .2 .1 .0  0  0       `delay` actions are fixed, then less and less
     new chunk    p0 p1 c2 c3 c4 c5 c6 c7 c8 c9       sampled so as to join; see `vla.policy.heads.joining`
 
-The first `delay` actions are those of the old chunk, to the bit: a robot that goes on while the policy computes has
-executed them by the time when the new ones come.
+The first `delay` actions are those of the old chunk, to the bit: a robot that goes on while the policy computes
+has executed them by the time when the new ones come.
 
 B batch, T pred_horizon, A action size, L actions of the old chunk that are left.
 """
@@ -27,8 +27,8 @@ from vla.policy.random import Random
 from vla.rollout.execution.execution import Execution, ExecutionConfig, require_chunks
 
 STEPS = 5
-"""Sampling steps of a chunk that joins, where nothing else is asked and the head takes fewer. Guided in one step,
-chunks of improved MeanFlow bend at the joint 7 times as much as unguided ones, in 5 steps a ninth
+"""Sampling steps of a chunk that joins, where nothing else is asked and the head takes fewer. Guided in one
+step, chunks of improved MeanFlow bend at the joint 7 times as much as unguided ones, in 5 steps a ninth
 (benchmarks/real_time.py, docs/decisions/0025)."""
 
 
@@ -64,8 +64,8 @@ class RealTimeExecution(Execution):
         left = horizons.pred_horizon - horizons.obs_horizon + 1 - self.num_action_steps
         if config.delay > min(left, self.num_action_steps):
             raise ConfigError(
-                f"rollout.execution.delay = {config.delay} is more than the {left} actions that are left of a "
-                f"chunk, or than the {self.num_action_steps} between decisions; take at most "
+                f"rollout.execution.delay = {config.delay} is more than the {left} actions that are left of "
+                f"a chunk, or than the {self.num_action_steps} between decisions; take at most "
                 f"{min(left, self.num_action_steps)}"
             )
 

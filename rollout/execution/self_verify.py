@@ -1,7 +1,7 @@
 """Self-verification (arXiv 2505.09561): of several chunks the one that agrees best with what was just done.
 
-A predicted chunk begins at the first observation, so it says what the actions before now should have been. Of chunks
-that go different ways, that of the way under way has them right.
+A predicted chunk begins at the first observation, so it says what the actions before now should have been. Of
+chunks that go different ways, that of the way under way has them right.
 
     observed        o-1  o0
     candidates      a-1  a0  a1  a2 ...     sampled

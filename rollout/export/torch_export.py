@@ -1,8 +1,7 @@
 """Write a policy and its encoder as a `torch.export` archive, and check it against the policy.
 
-A program of PyTorch's own operators that needs no code of vla: `torch.export.load(FILE).module()` is called with the
-inputs of `PolicyGraph`, and can be compiled for C++ (AOTInductor). It takes the place of TorchScript, which PyTorch
-deprecates since 2.10.
+A program of PyTorch's own operators that needs no code of vla: `torch.export.load(FILE).module()` is called
+with the inputs of `PolicyGraph`. It takes the place of TorchScript, which PyTorch has deprecated.
 """
 
 import io

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import awake_agent, fake_frames, fake_spec, write_cache
+from fakes import awake_agent, fake_frames, fake_spec
 from test_train import POLICY, losses, settings
 from torch import Tensor
 
@@ -109,9 +109,7 @@ def test_action_and_state_may_write_a_rotation_in_other_forms_and_places() -> No
         ({"type": "absolute", "rotations": [POSE, {**POSE, "action": 6}]}, (10, 8), "share a number"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_what_would(
-    actions: Any, dims: tuple[int, int], says: str
-) -> None:
+def test_what_does_not_fit_is_refused_with_what_would(actions: Any, dims: tuple[int, int], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         form_of(actions, *dims)
 
@@ -169,7 +167,9 @@ def test_streamed_quantiles_are_numpys(count: int) -> None:
     rows[: count // 3, 1] = 0.25  # many alike
     found = streamed_statistics(3, lambda: rows.split(97), quantiles=True)
     for name, share in (("q01", 0.01), ("q99", 0.99)):
-        assert getattr(found, name) == pytest.approx(np.quantile(rows.double().numpy(), share, axis=0), rel=1e-12)
+        assert getattr(found, name) == pytest.approx(
+            np.quantile(rows.double().numpy(), share, axis=0), rel=1e-12
+        )
     assert found.min == tuple(rows.double().amin(0).tolist()) and found.count == count
 
 

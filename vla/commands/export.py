@@ -33,7 +33,9 @@ def export(
     num_steps: NumSteps = None,
     revision: Revision = None,
     checkpoint: Checkpoint = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file of --onnx or --torch.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing file of --onnx or --torch.")
+    ] = False,
     encoder: Encoder = None,
     config: Config = None,
     set_: Assign = None,

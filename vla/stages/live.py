@@ -186,6 +186,6 @@ def require_plain_chunks(settings: PipelineConfig, option: str) -> None:
     """
     if (way := settings.rollout.execution.type) != "chunk":
         raise ConfigError(
-            f"--{option} writes a policy that executes chunk after chunk, and rollout.execution = {way}, which "
-            "vla rollout and vla serve do; export with --set rollout.execution=chunk"
+            f"--{option} writes a policy that executes chunk after chunk, and rollout.execution = {way}, as "
+            "vla rollout and vla serve can; export with --set rollout.execution=chunk"
         )
