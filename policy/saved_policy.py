@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -258,3 +258,36 @@ def _read_json(folder: Path) -> Any:
         return json.loads((folder / CONFIG_FILE).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"no policy at {folder}: {CONFIG_FILE} cannot be read ({error})") from error
+
+
+def require_shapes(saved: SavedPolicy, path: Path) -> None:
+    """Hold a file of weights against a configuration, before memory is taken for either.
+
+    Args:
+        saved: from the `config.json` beside the file.
+        path: of the weights.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or its tensors are not those of such a policy.
+    """
+    try:
+        with torch.device("meta"):
+            state = saved.policy.build(saved).saved_state()
+            due = {n: tuple(tensor.shape) for n, tensor in state.items()}
+    except ConfigError as error:
+        raise CheckpointError(f"{path.parent / CONFIG_FILE}: {error}") from error
+    rename = names_today(path.parent)
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {rename(n): tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from error
+    found |= {name: due[name] for name in added_since(state, found.keys())}
+    for name in sorted(due.keys() | found.keys()):
+        if due.get(name) != found.get(name):
+            shapes = [
+                list(shape) if shape is not None else "none" for shape in (found.get(name), due.get(name))
+            ]
+            raise CheckpointError(
+                f"{path} does not fit {CONFIG_FILE}: tensor '{name}' is {shapes[0]}, not {shapes[1]}"
+            )

@@ -10,7 +10,7 @@ frame once, when it comes, by `image_sizes`.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,8 @@ from vla.embed.frozen_encoder import FrozenEncoder
 from vla.policy.agents.policy import Policy
 from vla.policy.random import SeededRows
 from vla.policy.saved_policy import SavedPolicy
+from vla.rollout.execution.chunk import ChunkConfig
+from vla.rollout.execution.execution import ExecutionConfig
 from vla.rollout.robot_streams import cameras_of, missing_stream, robot_streams
 from vla.rollout.task_features import TaskFeatures
 
@@ -47,7 +49,7 @@ class Decision(NamedTuple):
     """In the robot's units; the first is for the newest observation."""
     timing: Timing
     memory: Any
-    """What the policy remembers of the episode, for its next decision; None if it remembers nothing."""
+    """What is remembered of the episode for its next decision; None if nothing is."""
 
 
 class LivePolicy:
@@ -59,15 +61,17 @@ class LivePolicy:
         num_steps: sampling steps of the action head; 0 takes the head's own.
         compiling: how the policy's networks are compiled; see `vla.base.compiling`.
         task: what to do, in words, where `act` is not told; empty is the only task the policy knows.
+        execution: what is executed of the chunks that it predicts; None is one after the other.
 
     Attributes:
+        horizons: of the policy, with the actions that are executed between decisions.
         observes: the streams that an observation must hold.
         image_sizes: (height, width) [pixel] of the cameras that only the encoder looks through.
         tasks: features of task texts.
 
     Raises:
         EncoderMismatch: the encoder is another one.
-        ConfigError: the policy takes no task text and is given one.
+        ConfigError: the policy takes no task text and is given one, or predicts too little for `execution`.
     """
 
     def __init__(
@@ -77,12 +81,15 @@ class LivePolicy:
         num_steps: int = 0,
         compiling: Compile = "off",
         task: str = "",
+        execution: ExecutionConfig | None = None,
     ) -> None:
         require_same_encoder(policy.config.encoders, encoder)
         for network in policy.networks():
             compile_module(network, compiling)
         self.policy, self.encoder, self.num_steps = policy.eval(), encoder, num_steps
-        self.horizons, self.action_dim, self.fps = policy.horizons, policy.action_dim, policy.fps
+        self._execution = (execution or ChunkConfig()).build(self.policy)
+        self.horizons = replace(policy.horizons, num_action_steps=self._execution.num_action_steps)
+        self.action_dim, self.fps = policy.action_dim, policy.fps
         self.observes = robot_streams(policy.observes, policy.config.encoders)
         self.tasks = TaskFeatures(policy, encoder.identity if encoder else None, task)
         raw = {stream.name for stream in policy.observes if stream.made_by is None}
@@ -131,7 +138,7 @@ class LivePolicy:
         if text is not None:
             known[TASK] = text.to(self.device).expand(rows, instants, -1)
         random = None if seeds is None else SeededRows(seeds, self.device)
-        actions, memory = self.policy.act(known, memory, random, self.num_steps)
+        actions, memory = self._execution.decide(known, memory, random, self.num_steps)
         chosen = actions.float().cpu().numpy()
         timing = Timing(encode_s=encoded - began, head_s=time.perf_counter() - encoded)
         return Decision(chosen, timing, memory)

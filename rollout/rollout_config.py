@@ -10,6 +10,7 @@ from pydantic import Field
 
 from vla.base.compiling import AutoCompile
 from vla.base.strict import StrictModel
+from vla.rollout.execution.execution import EXECUTIONS, ExecutionConfig
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -69,6 +70,8 @@ class RolloutConfig(StrictModel):
     compile: AutoCompile = "auto"
     """Of the action head: off, on (torch.compile), graphs (CUDA graphs too), or auto: graphs where `vla
     serve` has a GPU, else off, because the decisions of a rollout are too few; see `vla.base.compiling`."""
+    execution: Annotated[ExecutionConfig, EXECUTIONS.choice()] = EXECUTIONS.by_default()
+    """What is executed of the chunks that the policy predicts: one after the other (chunk), or joined."""
     weights: Literal["ema", "raw"] = "ema"
     """The moving average of the weights, or the last ones."""
     videos: Annotated[int, Field(ge=0)] = 4

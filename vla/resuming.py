@@ -22,6 +22,7 @@ FREE = {
     "normalise",
     "device",
     "accumulate",
+    "gradient_checkpointing",
     "tracker",
     "best",
     "patience",

@@ -18,6 +18,7 @@ def default_rollout_folder(settings: PipelineConfig, policy: Path) -> Path:
     own_env = saved_tables(policy).get("env", {}).get("id", EnvConfig().id)
     name = f"seed{chosen.seed}_episodes{chosen.episodes}"
     name += f"_steps{chosen.num_steps}" if chosen.num_steps else ""
+    name += f"_{chosen.execution.type}" if chosen.execution.type != "chunk" else ""
     name += "_raw" if chosen.weights == "raw" else ""
     name += f"_{_label(settings.env.id)}" if settings.env.id != own_env else ""
     name += f"_{_label(chosen.task)}" if chosen.task else ""

@@ -3,7 +3,7 @@
 An observation is a dictionary of streams over `obs_horizon` instants, [B, T_obs, *shape], raw as the cache
 holds them: what is standardised, is so inside. See `vla.policy.batch`.
 
-B batch, T_obs obs_horizon, A action size, S state size.
+B batch, T_obs obs_horizon, T pred_horizon, A action size, P its size as it is learned, S state size.
 """
 
 from abc import abstractmethod
@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -22,6 +21,8 @@ from vla.base.files import write_atomically, write_json
 from vla.base.horizons import Horizons
 from vla.cache.movement import movement
 from vla.cache.stream import Observation, Stream
+from vla.policy.actions.action_form import ActionForm
+from vla.policy.actions.demonstrations import Demonstrations
 from vla.policy.batch import Batch, Draws
 from vla.policy.mixture import AnyMetadata
 from vla.policy.nn.normalize import Standardize
@@ -32,9 +33,9 @@ from vla.policy.saved_policy import (
     WEIGHTS_FILE,
     SavedPolicy,
     added_since,
-    names_today,
     read_config,
     read_tensors,
+    require_shapes,
 )
 
 AnyPolicy = TypeVar("AnyPolicy", bound="Policy")  # typing.Self is too new for the checker of shapes
@@ -48,12 +49,14 @@ class Policy(nn.Module):
 
     Args:
         saved: all that is known of it.
+        form: of its actions; None is the robot's own numbers.
 
     Attributes:
         config: the same; `config.policy` are its settings.
         horizons: how many instants it sees, predicts and executes.
-        action_standardize: between the robot's units and about unit scale.
-        action_moves: [A] bool, False where an action never moved in the demonstrations.
+        action_standardize: between the units of what is learned and about unit scale.
+        action_form: between the robot's actions and what is learned of them, P numbers an action.
+        action_moves: [P] bool, False where these never moved in the demonstrations.
         default_num_steps: sampling steps where nothing else is asked.
         grad_clip: largest norm of the gradients where `train.grad_clip` does not say.
         export_problem: why a graph for other programs cannot be made of it; empty where it can.
@@ -64,12 +67,13 @@ class Policy(nn.Module):
     export_problem: str = ""
     action_moves: Tensor
 
-    def __init__(self, saved: SavedPolicy) -> None:
+    def __init__(self, saved: SavedPolicy, form: ActionForm | None = None) -> None:
         super().__init__()
         self.config = saved
         self.horizons: Horizons = saved.policy.horizons
-        self.action_standardize = Standardize(saved.action.channels)
-        self.register_buffer("action_moves", torch.ones(saved.action.channels, dtype=torch.bool))
+        self.action_form = form or ActionForm(saved.action, saved.state)
+        self.action_standardize = Standardize(self.action_form.dim)
+        self.register_buffer("action_moves", torch.ones(self.action_form.dim, dtype=torch.bool))
 
     @classmethod
     def for_cache(
@@ -77,6 +81,7 @@ class Policy(nn.Module):
         config: PolicyConfig,
         cache: AnyMetadata,
         texts: Float[Tensor, "num_tasks text_dim"] | None = None,
+        demonstrations: Demonstrations | None = None,
     ) -> AnyPolicy:
         """Build an untrained policy that fits a cache and standardises with its statistics.
 
@@ -84,6 +89,7 @@ class Policy(nn.Module):
             config: what the policy is.
             cache: the metadata of the cache, or of a mixture.
             texts: `FeatureCache.text_features()`, for a policy that takes the task text.
+            demonstrations: for one that learns another form of actions than the robot's, or tokens of them.
 
         Raises:
             ConfigError: it asks for a stream, or for a trunk of one, that is not there.
@@ -93,16 +99,23 @@ class Policy(nn.Module):
             raise ConfigError(
                 f"policy.type = '{config.type}' is a {type(policy).__name__}, not a {cls.__name__}"
             )
+        policy.action_form.fit(cache.statistics[policy.config.action.name])
+        quantiles = config.normalization == "quantile"
+        cache = policy.action_form.described(cache, demonstrations, quantiles)
         action = cache.statistics[policy.config.action.name]
         policy.action_standardize.fit_as(action, config.normalization)
         constant = torch.tensor(movement(action.mean, action.std).constant)
         policy.action_moves.copy_(~constant)
         policy.fit(cache, texts)
+        policy.fit_demonstrations(demonstrations)
         return policy
 
     @abstractmethod
     def fit(self, cache: AnyMetadata, texts: Float[Tensor, "num_tasks text_dim"] | None) -> None:
         """Take the statistics of what it sees, and the features of the task texts; see `for_cache`."""
+
+    def fit_demonstrations(self, demonstrations: Demonstrations | None) -> None:
+        """Look at what it will be trained on, if it must; the last that `for_cache` does."""
 
     @property
     def observes(self) -> tuple[Stream, ...]:
@@ -132,12 +145,21 @@ class Policy(nn.Module):
     def device(self) -> torch.device:
         return self.action_standardize.mean.device
 
-    def in_robot_units(self, action: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:
-        """Turn standardised actions into commands; what never moved is commanded to be what it was."""
-        commands = self.action_standardize.invert(action)
-        return torch.where(self.action_moves, commands, self.action_standardize.mean)
+    def in_robot_units(
+        self, chunk: Float[Tensor, "B T P"], state: Float[Tensor, "B T_obs S"] | None
+    ) -> Float[Tensor, "B T A"]:
+        """Turn a standardised chunk into commands; what never moved is commanded to be what it was."""
+        learned = self.action_standardize.invert(chunk)
+        learned = torch.where(self.action_moves, learned, self.action_standardize.mean)
+        return self.action_form.decode(learned, state)
 
-    def learns(self, batch: Batch) -> Bool[Tensor, "B T A"]:
+    def as_learned(
+        self, action: Float[Tensor, "B T A"], state: Float[Tensor, "B T_obs S"] | None
+    ) -> Float[Tensor, "B T P"]:
+        """Turn a chunk of the robot's actions into the standardised one that is learned."""
+        return self.action_standardize(self.action_form.encode(action, state))
+
+    def learns(self, batch: Batch) -> Bool[Tensor, "B T P"]:
         """Tell which numbers of a batch's actions are learned: no padding, nothing that never moves."""
         return ~batch.action_is_pad[:, :, None] & self.action_moves
 
@@ -258,36 +280,3 @@ def load_policy(folder: str | Path, weights: str = WEIGHTS_FILE, *, revision: st
     policy = saved.policy.build(saved)
     policy.load_saved(read_tensors(folder, folder / weights))
     return policy.eval()
-
-
-def require_shapes(saved: SavedPolicy, path: Path) -> None:
-    """Hold a file of weights against a configuration, before memory is taken for either.
-
-    Args:
-        saved: from the `config.json` beside the file.
-        path: of the weights.
-
-    Raises:
-        CheckpointError: the file is missing or damaged, or its tensors are not those of such a policy.
-    """
-    try:
-        with torch.device("meta"):
-            state = saved.policy.build(saved).saved_state()
-            due = {n: tuple(tensor.shape) for n, tensor in state.items()}
-    except ConfigError as error:
-        raise CheckpointError(f"{path.parent / CONFIG_FILE}: {error}") from error
-    rename = names_today(path.parent)
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {rename(n): tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from error
-    found |= {name: due[name] for name in added_since(state, found.keys())}
-    for name in sorted(due.keys() | found.keys()):
-        if due.get(name) != found.get(name):
-            shapes = [
-                list(shape) if shape is not None else "none" for shape in (found.get(name), due.get(name))
-            ]
-            raise CheckpointError(
-                f"{path} does not fit {CONFIG_FILE}: tensor '{name}' is {shapes[0]}, not {shapes[1]}"
-            )

@@ -22,10 +22,14 @@ from torch import Tensor, nn
 from vla.base.errors import ConfigError, nearest
 from vla.base.strict import Width
 from vla.cache.stream import STATE, TASK, Observation
-from vla.policy.agents.policy import Figures, Policy
+from vla.policy.actions.action_form import ACTIONS, ActionsConfig
+from vla.policy.actions.demonstrations import Demonstrations
+from vla.policy.agents.chunk_policy import ChunkPolicy, Joint
+from vla.policy.agents.policy import Figures
 from vla.policy.batch import Batch, Draws
 from vla.policy.fusion.fusion import FUSIONS, FusionConfig, FusionSizes
 from vla.policy.heads.head import HEADS, HeadConfig
+from vla.policy.heads.joining import Target
 from vla.policy.mixture import AnyMetadata
 from vla.policy.nn.bounds import Bounds
 from vla.policy.nn.normalize import Standardize
@@ -34,6 +38,9 @@ from vla.policy.random import Random, RowRandom, StillWhere
 from vla.policy.saved_policy import SavedPolicy
 from vla.policy.trunks.text import LanguageProjector
 from vla.policy.trunks.trunk import TRUNKS, Trunk, TrunkConfig, trunk_for
+
+MOST_CHUNKS = 1 << 16
+"""Of each cache, that a head is shown; 65,536 of 16 x 16 numbers are 67 MB."""
 
 
 class VLAAgentConfig(HeadedConfig):
@@ -50,8 +57,12 @@ class VLAAgentConfig(HeadedConfig):
     """Trunk of each stream that shall have another than the one of its kind."""
     fusion: Annotated[FusionConfig, FUSIONS.choice()] = FUSIONS.by_default()
     """How streams, state and task text become the condition: concat."""
+    actions: Annotated[ActionsConfig, ACTIONS.choice()] = ACTIONS.by_default()
+    """What is learned of an action: its own numbers (absolute), the way from the current state (relative), or
+    from the action before (deltas)."""
     head: Annotated[HeadConfig, HEADS.choice()] = HEADS.by_default()
-    """Improved MeanFlow (imf), flow matching (flow), noise prediction (ddpm), or regression (mlp)."""
+    """Improved MeanFlow (imf), flow matching (flow), noise prediction (ddpm), regression (mlp), gaussian,
+    autoregressive, or tokens of chunks (fast)."""
     language: bool = False
     """Take the task text as a condition too; the cache must hold its features: vla embed --language."""
     language_dim: Width = 64
@@ -65,7 +76,7 @@ class VLAAgentConfig(HeadedConfig):
         return VLAAgent(saved, self)
 
 
-class VLAAgent(Policy):
+class VLAAgent(ChunkPolicy):
     """Trunks, fusion and action head, with the normalisation statistics inside.
 
     Args:
@@ -84,7 +95,7 @@ class VLAAgent(Policy):
     """
 
     def __init__(self, saved: SavedPolicy, policy: VLAAgentConfig) -> None:
-        super().__init__(saved)
+        super().__init__(saved, policy.actions.build(saved.action, saved.state, saved.policy.horizons))
         self._settings = policy
         self.camera_names = saved.camera_names
         seen = [stream for stream in saved.streams if stream.name != STATE]
@@ -99,8 +110,9 @@ class VLAAgent(Policy):
             for stream in seen
         )
         self._names = tuple(stream.name for stream in seen)
-        self.state_standardize = Standardize(saved.state.channels) if saved.state else None
-        self.state_bounds = Bounds(saved.state.channels) if saved.state else None
+        state_dim, action_dim = self.action_form.state_dim, self.action_form.dim
+        self.state_standardize = Standardize(state_dim) if state_dim else None
+        self.state_bounds = Bounds(state_dim) if state_dim else None
         self.language: LanguageProjector | None = None
         if policy.language:
             assert saved.text_encoder is not None  # SavedPolicy sees to it
@@ -108,7 +120,7 @@ class VLAAgent(Policy):
             self.language = LanguageProjector(text_dim, len(saved.tasks), policy.language_dim)
         sizes = FusionSizes(
             tokens={name: (trunk.num_tokens, trunk.dim) for name, trunk in self._named_trunks()},
-            state_dim=saved.state.channels if saved.state else 0,
+            state_dim=state_dim,
             task_dim=policy.language_dim if policy.language else 0,
             cond_dim=policy.cond_dim,
         )
@@ -117,10 +129,11 @@ class VLAAgent(Policy):
         cond_tokens = policy.obs_horizon * self.fusion.num_tokens
         self.per_step_cond_dim = policy.cond_dim * self.fusion.num_tokens
         self.global_cond_dim = policy.cond_dim * cond_tokens
-        self.head = policy.head.build(policy, saved.action.channels, cond_tokens)
+        self.head = policy.head.build(policy, action_dim, cond_tokens)
         self.default_num_steps = self.head.default_num_steps
         self.grad_clip = self.head.grad_clip
         self.export_problem = self.head.export_problem
+        self.join_problem = self.head.join_problem
 
     def describe(self) -> dict[str, Any]:
         """Say which members of families it is made of, and how wide its condition is."""
@@ -152,6 +165,24 @@ class VLAAgent(Policy):
         if self.language is not None and texts is not None:
             self.language.fit(texts)
 
+    def fit_demonstrations(self, demonstrations: Demonstrations | None) -> None:
+        """Show the head chunks of the demonstrations, if it asks for them.
+
+        Raises:
+            ConfigError: there are none to show.
+        """
+        if not self.head.needs_chunks:
+            return
+        if demonstrations is None:
+            raise ConfigError(
+                f"head '{self._settings.head.type}' learns its tokens from demonstrations; pass "
+                "demonstrations= to for_cache, or train with vla train"
+            )
+        self.head.fit_chunks(
+            self.as_learned(batch.action, batch.observation.get(STATE))
+            for batch in demonstrations.blocks(most=MOST_CHUNKS)
+        )
+
     @property
     def num_cameras(self) -> int:
         return len(self.camera_names)
@@ -165,8 +196,13 @@ class VLAAgent(Policy):
             assert isinstance(trunk, Trunk)
             yield name, trunk
 
-    def _build_cond(self, observation: Observation) -> Float[Tensor, "B N C"]:
+    def _build_cond(self, observation: Observation, *, live: bool = False) -> Float[Tensor, "B N C"]:
         """Build the condition: the tokens of each observation step, one step after the other.
+
+        Args:
+            observation: see `Policy.act`.
+            live: keep the state within the bounds of the demonstrations. A robot that is driven somewhere
+                else is no reason for numbers that training never saw.
 
         Raises:
             ConfigError: the task text's feature is missing, or is given to an agent that takes none.
@@ -175,7 +211,10 @@ class VLAAgent(Policy):
             takes = "needs" if self.language is not None else "does not take"
             raise ConfigError(f"this agent {takes} `{TASK}`, the feature of the task text (policy.language)")
         tokens = {name: trunk(observation[name]) for name, trunk in self._named_trunks()}
-        state = None if self.state_standardize is None else self.state_standardize(observation[STATE])
+        state = None
+        if self.state_standardize is not None and self.state_bounds is not None:
+            state = self.action_form.encode_state(observation[STATE])
+            state = self.state_standardize(self.state_bounds(state) if live else state)
         task = None if self.language is None else self.language(observation[TASK])
         return self.fusion(tokens, state, task)
 
@@ -190,44 +229,48 @@ class VLAAgent(Policy):
     def loss(self, batch: Batch, draws: Draws) -> tuple[Float[Tensor, ""], Figures]:
         """Return the head's loss on a batch, and figures worth logging."""
         cond = self._build_cond(batch.observation)
-        action = self.action_standardize(batch.action)
+        action = self.as_learned(batch.action, batch.observation.get(STATE))
         return self.head.compute_loss(cond, action, self.learns(batch), draws)
 
-    def act(
-        self, observation: Observation, memory: Any = None, random: Random | None = None, num_steps: int = 0
-    ) -> tuple[Float[Tensor, "B num_action_steps A"], Any]:
-        """Choose the next actions of a batch of robots; it needs no memory. See `Policy.act`."""
-        return self.predict_action_chunk(observation, num_steps, random)[:, self.horizons.executed], None
-
     @torch.no_grad()
-    def predict_action_chunk(
-        self, observation: Observation, num_steps: int = 0, random: Random | None = None
-    ) -> Float[Tensor, "B T A"]:
-        """Draw one action chunk a row, in the robot's units; its first action is the first observation's.
-
-        Args:
-            observation: see `Policy.act`.
-            num_steps: network evaluations of the sampler; 0 takes the head's own.
-            random: where samples shall be repeatable; torch's default generator otherwise.
-        """
+    def samples(
+        self,
+        observation: Observation,
+        random: Random | None,
+        num_steps: int,
+        *,
+        count: int = 1,
+        joint: Joint | None = None,
+    ) -> Float[Tensor, "N B T A"]:
+        """Draw chunks of one condition, one after the other; see `ChunkPolicy.samples`."""
         source = self._noise_of_what_moves(random or RowRandom(device=self.device))
-        if self.state_bounds is not None and STATE in observation:
-            # A robot that is driven somewhere else is no reason for numbers that training never saw.
-            observation = {**observation, STATE: self.state_bounds(observation[STATE])}
-        cond = self._build_cond(observation)
-        return self.in_robot_units(self.head.sample(cond, source, num_steps or self.default_num_steps))
+        cond, state = self._build_cond(observation, live=True), observation.get(STATE)
+        how = (cond, source, num_steps or self.default_num_steps)
+        if joint is None:
+            drawn = [self.head.sample(*how) for _ in range(count)]
+        else:
+            target = Target(self.as_learned(joint.actions, state), joint.weight, joint.max_guidance)
+            drawn = [self.head.sample_joined(*how, target) for _ in range(count)]
+        return torch.stack([self.in_robot_units(chunk, state) for chunk in drawn])
 
     @torch.no_grad()
     def action_error(self, batch: Batch, random: Random) -> Float[Tensor, ""]:
-        """Compare whole chunks with demonstrations, those actions too that are not executed."""
-        chunk = self.predict_action_chunk(batch.observation, random=random)
-        error = self.action_standardize(chunk) - self.action_standardize(batch.action)
+        """Compare whole chunks with demonstrations, those actions too that are not executed.
+
+        In standard deviations of what is learned, so figures of other `policy.actions` are no comparison.
+        """
+        chunk, state = (
+            self.predict_action_chunk(batch.observation, random=random),
+            batch.observation.get(STATE),
+        )
+        error = self.as_learned(chunk, state) - self.as_learned(batch.action, state)
         return error[~batch.action_is_pad].square().mean().sqrt()
 
     def typical(self, stream: str, normal: Tensor) -> Tensor:
         """Return numbers in the robot's units, for the state; see `Policy.typical`."""
         if stream == STATE and self.state_standardize is not None:
-            return self.state_standardize.invert(normal)
+            learned = normal[..., torch.arange(self.action_form.state_dim) % normal.shape[-1]]
+            return self.action_form.decode_state(self.state_standardize.invert(learned))
         return normal
 
     def networks(self) -> Iterable[nn.Module]:

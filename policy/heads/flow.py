@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vla.policy.batch import Draws
 from vla.policy.heads.head import ActionHead, HeadConfig, Valid, masked_mean_square
+from vla.policy.heads.joining import Target, sample_joined
 from vla.policy.nn.action_transformer import ActionTransformer
 from vla.policy.policy_config import HeadedConfig
 from vla.policy.random import Random
@@ -41,6 +42,7 @@ class FlowHead(ActionHead):
     """
 
     default_num_steps = 10
+    join_problem = ""
 
     def __init__(self, network: nn.Module, *, cond_dim: int, shape: tuple[int, int]) -> None:
         super().__init__(cond_dim, shape)
@@ -72,3 +74,14 @@ class FlowHead(ActionHead):
             (v_hat,) = self.network(x_t, cond, t)
             x_t = x_t - v_hat / num_steps
         return x_t
+
+    def sample_joined(
+        self, cond: Float[Tensor, "B N C"], random: Random, num_steps: int, target: Target
+    ) -> Float[Tensor, "B T A"]:
+        """Integrate guided velocities likewise."""
+
+        def velocity(x_t: Tensor, t: Tensor, h: Tensor) -> Tensor:
+            (v_hat,) = self.network(x_t, cond, t)
+            return v_hat
+
+        return sample_joined(velocity, self.noise(cond, random), num_steps, target)

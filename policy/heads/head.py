@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vla.base.errors import ConfigError
 from vla.base.family import Family
 from vla.base.strict import StrictModel
 from vla.policy.batch import Draws
+from vla.policy.heads.joining import Target
 from vla.policy.policy_config import HeadedConfig
 from vla.policy.random import Random
 
@@ -33,12 +35,14 @@ class ActionHead(nn.Module):
         grad_clip: largest norm of the gradients where `train.grad_clip` does not say.
         export_problem: why a graph for other programs cannot be made of it; empty where it can.
         needs_chunks: whether it asks for the demonstrations' chunks before it is trained.
+        join_problem: why `sample_joined` is not there; empty where it is.
     """
 
     default_num_steps: int
     grad_clip: float = 1.0
     export_problem = ""
     needs_chunks = False
+    join_problem = "real-time chunking guides velocities; of the heads here imf and flow have some"
 
     def __init__(self, cond_dim: int, shape: tuple[int, int]) -> None:
         super().__init__()
@@ -82,6 +86,16 @@ class ActionHead(nn.Module):
     @abstractmethod
     def sample(self, cond: Float[Tensor, "B N C"], random: Random, num_steps: int) -> Float[Tensor, "B T A"]:
         """Draw one chunk a row in `num_steps` network evaluations."""
+
+    def sample_joined(
+        self, cond: Float[Tensor, "B N C"], random: Random, num_steps: int, target: Target
+    ) -> Float[Tensor, "B T A"]:
+        """Draw one chunk a row that joins another; see `vla.policy.heads.joining`.
+
+        Raises:
+            ConfigError: the head cannot.
+        """
+        raise ConfigError(self.join_problem)
 
     def noise(self, cond: Float[Tensor, "B N C"], random: Random) -> Float[Tensor, "B T A"]:
         """Draw standard normal noise of a chunk's shape, a row for each condition."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from vla.base.strict import Positive, Share
 from vla.policy.batch import Draws
 from vla.policy.heads.head import ActionHead, HeadConfig, Valid, masked_mean_square
+from vla.policy.heads.joining import Target, sample_joined
 from vla.policy.nn.action_transformer import ActionTransformer
 from vla.policy.nn.dual import Dual
 from vla.policy.nn.precision import in_full_precision, products_are_rounded
@@ -75,6 +76,7 @@ class ImfHead(ActionHead):
     """
 
     default_num_steps = 1
+    join_problem = ""
     grad_clip = 5.0
 
     def __init__(
@@ -129,6 +131,17 @@ class ImfHead(ActionHead):
             u, _ = self.network(x_t, cond, t, h)
             x_t = x_t - u / num_steps
         return x_t
+
+    def sample_joined(
+        self, cond: Float[Tensor, "B N C"], random: Random, num_steps: int, target: Target
+    ) -> Float[Tensor, "B T A"]:
+        """Follow guided average velocities likewise."""
+
+        def velocity(x_t: Tensor, t: Tensor, h: Tensor) -> Tensor:
+            u: Tensor = self.network(x_t, cond, t, h)[0]
+            return u
+
+        return sample_joined(velocity, self.noise(cond, random), num_steps, target)
 
     def _weigh(self, error: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
         return error / (error.detach() + self.config.loss_offset) ** self.config.loss_power

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 from vla.base.distributed import World
 from vla.base.errors import CheckpointError
 from vla.base.files import sync_folder, write_atomically, write_json
+from vla.policy.actions.demonstrations import Demonstrations
 from vla.policy.agents.policy import Policy, load_policy
 from vla.policy.mixture import AnyCache, AnyMetadata
 from vla.policy.policy_config import PolicyConfig
@@ -79,7 +80,8 @@ def initial_state(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed)  # weights are drawn on the CPU: the same on every device
         texts = cache.text_features() if config.takes_task else None
-        policy = Policy.for_cache(config, metadata, texts)
+        shown = Demonstrations(cache, train.val_episodes, config.horizons)
+        policy = Policy.for_cache(config, metadata, texts, shown)
     policy = policy.to(device)
     ema, optimizer = MovingAverage(policy, train.ema_decay), build_optimizer(policy, train)
     return TrainingState(policy, ema, optimizer, Meter(train.batch_size, world))

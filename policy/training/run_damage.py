@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 
 from vla.base.errors import CheckpointError
 from vla.base.progress import Progress
-from vla.policy.agents.policy import require_shapes
-from vla.policy.saved_policy import WEIGHTS_FILE, read_config
+from vla.policy.saved_policy import WEIGHTS_FILE, read_config, require_shapes
 from vla.policy.training.checkpoint import OPTIMIZER_FILE, RAW_WEIGHTS_FILE, read_step
 from vla.policy.training.checksums import checksum_problem, read_checksums
 from vla.policy.training.run import POLICY_FOLDER, STATE_FOLDER, RunDirectory

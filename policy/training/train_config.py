@@ -37,6 +37,11 @@ class TrainConfig(StrictModel):
     """Windows of an update, of all processes together."""
     accumulate: PositiveInt = 1
     """Passes that share the windows of an update, one after the other: the memory of a part of them."""
+    gradient_checkpointing: bool = False
+    """Compute activations of trunks, attention and MLPs again for the gradient instead of keeping them: the
+    same losses in less memory, for one forward pass more."""
+    autocast: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Of large products: auto is bfloat16 on a GPU, else float32; bfloat16 also on a CPU that has it."""
     seed: Count = 0
     """Of weights, order, noise and times."""
     device: str = "auto"

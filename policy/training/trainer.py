@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vla.base.compiling import compile_module, for_training, say_compiling
-from vla.base.device import choose_device
+from vla.base.device import autocasts, choose_device
 from vla.base.distributed import World
 from vla.base.errors import ConfigError, VlaError
 from vla.base.interrupt import Signals
@@ -30,6 +30,7 @@ from vla.policy.training.optimizer import (
     trained_parameters,
 )
 from vla.policy.training.outlook import Outlook
+from vla.policy.training.recompute import recompute_activations
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import RunLog, read_metrics
 from vla.policy.training.sampling import load_ahead
@@ -71,6 +72,7 @@ class Trainer:
                 f"batch_size {config.batch_size} cannot be shared by {world.size} processes{passes}"
             )
         self._device = choose_device(config.device)
+        self._autocasts = autocasts(config.autocast, self._device)
         compiling = for_training(config.compile, self._device, config.steps)
         if world.is_main:
             say_compiling(config.compile, compiling, "train.compile")
@@ -96,6 +98,8 @@ class Trainer:
             run.remove_leftovers()
         if (last := run.last_step()) is not None:
             load_checkpoint(run, last, self.state)
+        if config.gradient_checkpointing:
+            recompute_activations(trained)
         self._parameters = list(trained_parameters(trained).values())
         self._model: nn.Module = trained.train()
         torch.set_float32_matmul_precision(config.matmul_precision)
@@ -213,7 +217,7 @@ class Trainer:
                 part = (
                     {name: tensor[number::passes] for name, tensor in draws.items()} if passes > 1 else draws
                 )
-                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocasts):
                     loss, parts = self._model(batch.part(number, passes), part)
                 (loss / passes if passes > 1 else loss).backward()
             figures = {"loss": loss.detach(), **parts}

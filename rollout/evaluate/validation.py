@@ -53,7 +53,7 @@ class ValidationRollouts:
         how = "off" if chosen.compile == "auto" else chosen.compile
         copied = copy.deepcopy(policy)
         answer_for(copied, chosen.cache)
-        live = LivePolicy(copied, self._encoder, chosen.num_steps, how, chosen.task)
+        live = LivePolicy(copied, self._encoder, chosen.num_steps, how, chosen.task, chosen.execution)
         info = evaluate(live, self._env, self._config, self._run.evaluation(step))
         figures = {"avg_reward": info["avg_reward"]}
         figures |= {name: info["aggregated"][name] for name in ("avg_max_reward", "pc_success", "eval_s")}

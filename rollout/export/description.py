@@ -1,11 +1,46 @@
 """What stands beside an exported graph: a description for programs, and a page for people."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from vla.rollout.live import LivePolicy
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What was made of a policy, in the words of its page."""
+
+    what: str
+    compared: str
+    """With what, after the version of PyTorch; the key of that version in braces."""
+    code: str
+    """How it is run; the names in braces are filled in."""
+
+
+ONNX = Kind(
+    "one ONNX graph",
+    " against ONNX Runtime {onnxruntime}",
+    """import numpy as np, onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+noise = np.random.randn(1, *session.get_inputs()[-1].shape[1:]).astype(np.float32)
+inputs = {{"noise": noise, {numbers}}}
+inputs |= {{f"pixels.{{camera}}": frames for camera, frames in images.items()}}
+(actions,) = session.run(None, inputs)""",
+)
+TORCH = Kind(
+    "one program of PyTorch's operators",
+    " against the archive",
+    """import torch
+
+program = torch.export.load("{file}").module()
+noise = torch.randn(1, {noise})
+with torch.no_grad():
+    actions = program({arguments})  # in the order of the table""",
+)
 
 
 def describe(
@@ -47,12 +82,13 @@ def describe(
     }
 
 
-def page(file: str, description: Mapping[str, Any]) -> str:
+def page(file: str, description: Mapping[str, Any], kind: Kind) -> str:
     """Write the page.
 
     Args:
-        file: name of the ONNX file.
+        file: name of what was written.
         description: what `describe` says, and the result of the check.
+        kind: what it is.
     """
     tensors = [("in", description["inputs"]), ("out", description["outputs"])]
     rows = "\n".join(
@@ -69,9 +105,15 @@ def page(file: str, description: Mapping[str, Any]) -> str:
     )
     numbers = [f"`{name}`" for name in description["inputs"] if not name.startswith(("pixels.", "noise"))]
     told = f"\n- It does one task: {description['task']!r}." if "task" in description else ""
+    code = kind.code.format(
+        file=file,
+        numbers=", ".join(f'"{name[1:-1]}": {name[1:-1]}' for name in numbers),
+        noise=", ".join(map(str, description["inputs"]["noise"]["shape"][1:])),
+        arguments=", ".join(name.replace("pixels.", "images.") for name in description["inputs"]),
+    )
     return f"""# {file}
 
-A policy trained with vla: frozen vision encoder, projectors and action head as one ONNX graph.
+A policy trained with vla: frozen vision encoder, projectors and action head as {kind.what}.
 
 | tensor | | dtype | shape |
 |---|---|---|---|
@@ -83,16 +125,10 @@ A policy trained with vla: frozen vision encoder, projectors and action head as 
 - `noise` is standard normal. The same noise gives the same actions; draw it anew for each decision.
 - Execute the {description["num_action_steps"]} actions in order, the first one now, then decide again.
 - Encoder: {description.get("encoder", "none")}. Sampling steps: {description["num_steps"]}.{told}
-- PyTorch {check["torch"]} against ONNX Runtime {check["onnxruntime"]}, {difference}.
+- PyTorch {check["torch"]}{kind.compared.format(**check)}, {difference}.
 
 ```python
-import numpy as np, onnxruntime
-
-session = onnxruntime.InferenceSession("{file}")
-noise = np.random.randn(1, *session.get_inputs()[-1].shape[1:]).astype(np.float32)
-inputs = {{"noise": noise, {", ".join(f'"{name[1:-1]}": {name[1:-1]}' for name in numbers)}}}
-inputs |= {{f"pixels.{{camera}}": frames for camera, frames in images.items()}}
-(actions,) = session.run(None, inputs)
+{code}
 ```
 """
 

@@ -2,7 +2,8 @@
 
     pixels.<camera>  uint8    [B, T_obs, H, W, 3]   RGB at the encoder's size, oldest first
     state, sensors   float32  [B, T_obs, ...]       in the robot's units
-    noise            float32  [B, T, A]             standard normal; the only randomness
+    noise            float32  [B, T, P]             standard normal; the only randomness. P is A but where
+                                                    `policy.actions` has rotations
     actions          float32  [B, num_action_steps, A]   out, in the robot's units, the first for now
 
 A policy with language does one task, whose feature is a constant of the graph. Normalisation of pixels, state
@@ -18,6 +19,9 @@ from vla.cache.stream import TASK
 from vla.embed.encoders.encoder import PerViewEncoder
 from vla.policy.random import GivenNoise
 from vla.rollout.live import LivePolicy
+
+UNSEEN = (0, 0)
+"""The size of images that there are none of."""
 
 
 class PolicyGraph(nn.Module):
@@ -80,5 +84,5 @@ class PolicyGraph(nn.Module):
             else:
                 normal = torch.randn(*leading, *stream.shape, generator=random)
                 arrays.append(self.policy.typical(stream.name, normal))
-        noise = torch.randn(batch, horizons.pred_horizon, self.policy.action_dim, generator=random)
+        noise = torch.randn(batch, horizons.pred_horizon, self.policy.action_form.dim, generator=random)
         return (*arrays, noise)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from vla.base.errors import ConfigError, MissingPackageError, VlaError
 from vla.base.files import write_atomically, write_json
-from vla.rollout.export.description import describe, page
-from vla.rollout.export.graph import PolicyGraph
+from vla.rollout.export.description import ONNX, describe, page
+from vla.rollout.export.graph import UNSEEN, PolicyGraph
+from vla.rollout.export.parity import largest_difference, require_parity
 from vla.rollout.live import LivePolicy
 
 try:
@@ -27,10 +28,6 @@ except ImportError as error:
     raise MissingPackageError(str(error.name), "onnx") from error
 
 OPSET = 20
-MAX_DIFFERENCE = 1e-2
-"""In standard deviations of an action: more is another function, not another order of sums."""
-UNSEEN = (0, 0)
-"""The size of images that there are none of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +73,7 @@ def export(live: LivePolicy, path: Path, *, checks: int) -> ExportReport:
         entry.key, entry.value = f"vla.{key}", json.dumps(value)
     data = model.SerializeToString()
     difference, relative = compare(graph, data, size, checks)
-    if relative > MAX_DIFFERENCE:
-        raise VlaError(
-            f"ONNX Runtime's actions differ from PyTorch's by {relative:.2g} standard deviations, at most "
-            f"{MAX_DIFFERENCE:g} is rounding; {path} was not written"
-        )
+    require_parity("ONNX Runtime", relative, path)
     description["check"] = {
         "inputs": checks,
         "max_abs_difference": difference,
@@ -90,7 +83,7 @@ def export(live: LivePolicy, path: Path, *, checks: int) -> ExportReport:
     }
     write_atomically(path, data)
     write_json(path.with_suffix(".json"), description)
-    write_atomically(path.with_suffix(".md"), page(path.name, description).encode())
+    write_atomically(path.with_suffix(".md"), page(path.name, description, ONNX).encode())
     return ExportReport(
         onnx=str(path),
         notes=str(path.with_suffix(".md")),
@@ -128,22 +121,13 @@ def _trace(graph: PolicyGraph, example: tuple[Tensor, ...]) -> Any:
 
 
 def compare(graph: PolicyGraph, data: bytes, image_size: tuple[int, int], checks: int) -> tuple[float, float]:
-    """Run random inputs through ONNX Runtime and PyTorch.
-
-    Returns:
-        The largest difference of an action: in the robot's units, and in standard deviations.
-    """
+    """Run random inputs through ONNX Runtime and PyTorch; see `largest_difference`."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns of initialisers that it removes itself
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    largest, largest_std = 0.0, 0.0
-    for check in range(checks):
-        inputs = graph.random_inputs(batch=1 + check % 2, seed=1 + check, image_size=image_size)
-        with torch.no_grad():
-            expected = graph(*inputs)
+
+    def answer(inputs: tuple[Tensor, ...]) -> Tensor:
         feed = {name: tensor.numpy() for name, tensor in zip(graph.names, inputs, strict=True)}
-        found = torch.from_numpy(session.run(None, feed)[0])
-        difference = (found - expected).abs()
-        largest = max(largest, float(difference.max()))
-        largest_std = max(largest_std, float((difference / graph.policy.action_standardize.std).max()))
-    return largest, largest_std
+        return torch.from_numpy(session.run(None, feed)[0])
+
+    return largest_difference(graph, answer, image_size, checks)

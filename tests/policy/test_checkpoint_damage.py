@@ -189,7 +189,7 @@ def put(tree: Any, place: str, value: int) -> None:
     tree[int(key) if isinstance(tree, list) else key] = value
 
 
-@pytest.mark.parametrize("head", ["imf", "flow", "ddpm", "mlp", "autoregressive"])
+@pytest.mark.parametrize("head", ["imf", "flow", "ddpm", "mlp", "autoregressive", "fast"])
 def test_no_size_that_a_policy_claims_is_beyond_what_is_answered_in_one_line(run: Path, head: str) -> None:
     folder = (run / CONFIG).parent
     config = json.loads((run / CONFIG).read_bytes()) | {"text_encoder": TEXT_ENCODER}

@@ -1,16 +1,24 @@
 """FAST tokens: the code of chunks, and the head that speaks it."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from fakes import fake_spec, write_cache
+from test_train import POLICY as SMALL
+from test_train import settings
 from torch import Tensor
 
 from vla.base.errors import ConfigError
-from vla.policy.agents.vla_agent import VLAAgentConfig
+from vla.policy.agents.policy import load_policy
+from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
 from vla.policy.heads.fast import FastConfig, FastHead
 from vla.policy.nn.action_tokens import END, PAD, ActionTokens, dct_matrix
 from vla.policy.random import RowRandom
+from vla.policy.training.run import RunDirectory
+from vla.policy.training.train import train
+from vla.policy.windows import Windows
 
 POLICY = VLAAgentConfig(cond_dim=8, n_emb=32, n_layer=2, n_head=4, pred_horizon=16, head={"type": "fast"})
 
@@ -128,3 +136,24 @@ def test_the_head_keeps_both_modes_and_obeys_the_condition(trained: FastHead) ->
 def test_what_never_moved_comes_out_as_it_was(trained: FastHead) -> None:
     chunk = trained.sample(torch.zeros(8, 2, 8), RowRandom(torch.Generator().manual_seed(2)), 1)
     assert (chunk[..., 1] == 5).all()
+
+
+def test_a_trained_policy_comes_back_with_its_code(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "cache", fake_spec(lengths=(30, 25, 20)))
+    run = RunDirectory.create(tmp_path / "run")
+    policy = SMALL.model_copy(update={"head": FastConfig(vocabulary=256)})
+    train(run, cache, policy, settings(steps=2, val_every=2))
+    loaded, again = (load_policy(run.policy_folder("last")) for _ in range(2))
+    assert isinstance(loaded, VLAAgent) and isinstance(loaded.head, FastHead)
+    assert loaded.head.tokens.known > loaded.head.tokens.base
+    windows = Windows(cache, loaded.horizons, loaded.observes, device=torch.device("cpu"), resident=True)
+    seen = windows.batch(torch.tensor([3, 4])).observation
+    noise = [RowRandom(torch.Generator().manual_seed(0)) for _ in range(2)]
+    first, second = (one.act(seen, random=row)[0] for one, row in zip((loaded, again), noise, strict=True))
+    assert torch.equal(first, second) and first.isfinite().all()
+
+
+def test_a_policy_without_demonstrations_is_refused(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "cache", fake_spec())
+    with pytest.raises(ConfigError, match="head 'fast' learns its tokens from demonstrations"):
+        VLAAgent.for_cache(SMALL.model_copy(update={"head": FastConfig()}), cache.metadata)

@@ -42,3 +42,24 @@ def choose_dtype(name: Literal["auto"] | DtypeName, device: torch.device) -> Dty
     if name != "auto":
         return name
     return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def autocasts(asked: Literal["auto", "bfloat16", "float32"], device: torch.device) -> bool:
+    """Decide whether large products of a training are made in bfloat16.
+
+    Args:
+        asked: auto is bfloat16 on a GPU and float32 elsewhere.
+        device: of the training.
+
+    Raises:
+        ConfigError: bfloat16 is asked for, and the device has no instructions for it.
+    """
+    if asked == "auto":
+        return device.type == "cuda"
+    if asked == "float32" or device.type == "cuda":
+        return asked == "bfloat16"
+    if device.type != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise ConfigError(
+            f"train.autocast = bfloat16, and device '{device}' has no instructions for it; leave it out"
+        )
+    return True

@@ -5,7 +5,7 @@ notebooks.
 """
 
 from vla.stages.demonstrations import compact, embed, record
-from vla.stages.live import export, load_live, rollout, serve
+from vla.stages.live import export, export_torch, load_live, rollout, serve
 from vla.stages.sharing import export_lerobot, share
 from vla.stages.training import train
 
@@ -14,6 +14,7 @@ __all__ = [
     "embed",
     "export",
     "export_lerobot",
+    "export_torch",
     "load_live",
     "record",
     "rollout",

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla.advice import advised
-from vla.base.errors import CheckpointError
+from vla.base.errors import CheckpointError, ConfigError
 from vla.config import PipelineConfig
 from vla.saved import default_rollout_folder
 
 if TYPE_CHECKING:
     from vla.base.compiling import AutoCompile, Compile
     from vla.rollout.export.onnx_export import ExportReport
+    from vla.rollout.export.torch_export import TorchReport
     from vla.rollout.live import LivePolicy
 
 
@@ -40,7 +41,7 @@ def load_live(settings: PipelineConfig, folder: Path, *, serving: bool = False) 
     device = encoder.device if encoder else choose_device(settings.encoder.device)
     how = for_serving(chosen.compile, device) if serving else _unless_auto(chosen.compile)
     say_compiling(chosen.compile, how, "rollout.compile")
-    return LivePolicy(policy.to(device), encoder, chosen.num_steps, how, chosen.task)
+    return LivePolicy(policy.to(device), encoder, chosen.num_steps, how, chosen.task, chosen.execution)
 
 
 def _unless_auto(asked: "AutoCompile") -> "Compile":
@@ -133,12 +134,58 @@ def export(
         checkpoint: of a run: best, last or a step; None takes best if there is one, else last.
         force: replace an existing file.
     """
-    from vla.policy.training.run import find_policy
     from vla.rollout.export.onnx_export import export as run
 
+    return run(_to_export(settings, policy, onnx, "onnx", checkpoint, force), onnx, checks=checks)
+
+
+@advised
+def export_torch(
+    settings: PipelineConfig,
+    policy: Path,
+    archive: Path,
+    *,
+    checks: int = 8,
+    checkpoint: str | None = None,
+    force: bool = False,
+) -> "TorchReport":
+    """Write a policy and its encoder as a `torch.export` archive; see `vla.rollout.export`.
+
+    Args:
+        settings: `encoder` and `rollout` are used; device and dtype are cpu and float32.
+        policy: a run, a checkpoint or a policy folder.
+        archive: the file to write.
+        checks: random inputs to compare with the policy.
+        checkpoint: of a run: best, last or a step; None takes best if there is one, else last.
+        force: replace an existing file.
+    """
+    from vla.rollout.export.torch_export import export_torch as run
+
+    return run(_to_export(settings, policy, archive, "torch", checkpoint, force), archive, checks=checks)
+
+
+def _to_export(
+    settings: PipelineConfig, policy: Path, path: Path, option: str, checkpoint: str | None, force: bool
+) -> "LivePolicy":
+    """Load a policy for a file that is not there yet."""
+    from vla.policy.training.run import find_policy
+
+    require_plain_chunks(settings, option)
     folder = find_policy(policy, checkpoint)
-    if onnx.exists() and not force:
-        raise CheckpointError(f"{onnx} exists; choose another --onnx, or --force to replace it")
+    if path.exists() and not force:
+        raise CheckpointError(f"{path} exists; choose another --{option}, or --force to replace it")
     encoder = settings.encoder.model_copy(update={"device": "cpu", "dtype": "float32"})
-    live = load_live(settings.model_copy(update={"encoder": encoder}), folder)
-    return run(live, onnx, checks=checks)
+    return load_live(settings.model_copy(update={"encoder": encoder}), folder)
+
+
+def require_plain_chunks(settings: PipelineConfig, option: str) -> None:
+    """Check that a policy is exported which decides without remembering anything.
+
+    Raises:
+        ConfigError: the run says otherwise.
+    """
+    if (way := settings.rollout.execution.type) != "chunk":
+        raise ConfigError(
+            f"--{option} writes a policy that executes chunk after chunk, and rollout.execution = {way}, as "
+            "vla rollout and vla serve can; export with --set rollout.execution=chunk"
+        )

@@ -8,6 +8,7 @@ from typing import Any
 from vla.base.progress import say
 from vla.config import PipelineConfig
 from vla.saved import saved_tables
+from vla.stages.live import require_plain_chunks
 
 
 def share(
@@ -63,6 +64,7 @@ def export_lerobot(
     from vla.policy.training.run import find_policy
     from vla.rollout.export.lerobot_folder import write_lerobot_folder
 
+    require_plain_chunks(settings, "lerobot")
     folder = find_policy(policy, checkpoint)
     name = out.resolve().name
     observes = write_lerobot_folder(folder, out, _tables_to_share(folder), settings.rollout, name=name)
