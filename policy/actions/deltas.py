@@ -4,8 +4,8 @@
     now, and before               a_k - s_k        the state of the same instant, which was observed
     rotations likewise            R(a_k-1)^T R(a_k)
 
-What is executed is therefore added up from the current state. Errors add up too: of the k-th action from now on
-they are those of k + 1 predictions.
+What is executed is therefore added up from the current state. Errors add up too: of the k-th action from now
+on they are those of k + 1 predictions.
 """
 
 from typing import Literal

@@ -3,8 +3,8 @@
     plain numbers    a_k - s_0            s_0 the state at the chunk's current instant
     rotations        R(s_0)^T R(a_k)      in the axes of the hand as it is turned now
 
-A chunk that starts where the robot is needs no memory of where demonstrations were. UMI (arXiv 2402.10329) has
-relative trajectories too; its positions are in the hand's axes as well, here they are in the robot's.
+A chunk that starts where the robot is needs no memory of where demonstrations were. UMI (arXiv 2402.10329)
+has relative trajectories too; its positions are in the hand's axes as well, here they are in the robot's.
 """
 
 from typing import Literal

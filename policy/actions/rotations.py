@@ -97,7 +97,7 @@ def _to_quaternion(matrix: Tensor) -> tuple[Tensor, Tensor]:
         [wz, xz, yz, 1 - xx - yy + zz],
     ]
     table = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
-    largest = torch.diagonal(table, dim1=-2, dim2=-1).argmax(dim=-1)
+    largest = torch.stack([rows[place][place] for place in range(4)], dim=-1).argmax(dim=-1)
     chosen = table.gather(-2, largest[..., None, None].expand(*largest.shape, 1, 4))[..., 0, :]
     unit = normalize(chosen, dim=-1, eps=SMALLEST)
     unit = torch.where(unit[..., :1] < 0, -unit, unit)
@@ -115,7 +115,7 @@ def _from_euler(angles: Tensor) -> Tensor:
 
 
 def _to_euler(matrix: Tensor) -> Tensor:
-    cosine = torch.hypot(matrix[..., 0, 0], matrix[..., 1, 0])
+    cosine = (matrix[..., 0, 0] ** 2 + matrix[..., 1, 0] ** 2).sqrt()
     pitch = torch.atan2(-matrix[..., 2, 0], cosine)
     locked = cosine < LOCKED
     roll = torch.where(locked, 0.0, torch.atan2(matrix[..., 2, 1], matrix[..., 2, 2]))

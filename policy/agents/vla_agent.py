@@ -141,7 +141,9 @@ class VLAAgent(ChunkPolicy):
         trunks = {name: type(trunk).__name__ for name, trunk in self._named_trunks()}
         blocks = f" in blocks of {policy.residual_block}" if policy.residual_block > 1 else ""
         sizes = f"{policy.residual} residuals{blocks}, width {policy.n_emb}, {policy.n_layer} layers"
+        learned = {} if policy.actions.type == "absolute" else {"actions": policy.actions.type}
         return {
+            **learned,
             "trunks": ", ".join(f"{name} {trunk}" for name, trunk in trunks.items()),
             "fusion": policy.fusion.type,
             "head": f"{policy.head.type} ({sizes})",

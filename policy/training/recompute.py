@@ -1,7 +1,7 @@
 """Gradient checkpointing (arXiv 1604.06174): activations are computed again for the gradient, not kept.
 
-Of every attention and MLP of a stack, and of every trunk as a whole, only what goes in is kept. The losses and
-the gradients are the same numbers; an update costs one forward pass more.
+Of every attention and MLP of a stack, and of every trunk as a whole, only what goes in is kept. The losses
+and the gradients are the same numbers; an update costs one forward pass more.
 """
 
 from collections.abc import Callable, Iterator

@@ -4,8 +4,8 @@
     weight       1  1  .9 .6 .4 .2 .1 .0  0  0       `delay` actions are fixed, then less and less
     new chunk    p0 p1 c2 c3 c4 c5 c6 c7 c8 c9       sampled so as to join; see `vla.policy.heads.joining`
 
-The first `delay` actions are those of the old chunk, to the bit: a robot that goes on while the policy computes
-has executed them by the time when the new ones come.
+The first `delay` actions are those of the old chunk, to the bit: a robot that goes on while the policy
+computes has executed them by the time when the new ones come.
 
 B batch, T pred_horizon, A action size, L actions of the old chunk that are left.
 """

@@ -8,6 +8,7 @@ from fakes import fake_spec, write_cache
 from test_train import POLICY, losses, settings
 from torch import Tensor
 
+from vla.base import device
 from vla.base.device import autocasts
 from vla.base.errors import ConfigError
 from vla.cache import FeatureCache
@@ -66,9 +67,10 @@ def test_it_keeps_less(cache: FeatureCache) -> None:
     assert kept[1] < 0.6 * kept[0]
 
 
-def test_bfloat16_is_used_where_it_is_asked_for(cache: FeatureCache, tmp_path: Path) -> None:
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        pytest.skip("this processor has no bfloat16")
+def test_bfloat16_is_used_where_it_is_asked_for(
+    cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: True)  # without, torch computes it by other means
     found = []
     for name in ("auto", "float32", "bfloat16"):
         run = RunDirectory.create(tmp_path / name)
@@ -81,6 +83,6 @@ def test_bfloat16_is_used_where_it_is_asked_for(cache: FeatureCache, tmp_path: P
 def test_bfloat16_is_refused_where_the_device_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not autocasts("auto", CPU) and autocasts("auto", torch.device("cuda"))
     assert not autocasts("float32", torch.device("cuda"))
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: False)
     with pytest.raises(ConfigError, match=r"train\.autocast = bfloat16, and device 'cpu' has no"):
         autocasts("bfloat16", CPU)

@@ -69,13 +69,23 @@ def test_the_archive_gives_the_live_policys_actions(
 def test_what_lies_beside_it_says_how_it_is_called(exported: tuple[Path, dict[str, Any]]) -> None:
     path, report = exported
     assert report["checked"] == 2 and 0 <= report["max_difference_std"] < 1e-2
-    files = {"extra": {"vla.json": ""}}
-    torch.export.load(path, extra_files=files["extra"])
-    inside, beside = json.loads(files["extra"]["vla.json"]), json.loads(Path(report["metadata"]).read_text())
-    assert list(inside["inputs"]) == list(beside["inputs"]) == ["state", "noise"]
+    inside = {"vla.json": ""}
+    torch.export.load(path, extra_files=inside)
+    beside = json.loads((path.parents[1] / report["metadata"]).read_text())
+    assert list(json.loads(inside["vla.json"])["inputs"]) == list(beside["inputs"]) == ["state", "noise"]
     assert beside["inputs"]["noise"]["shape"] == ["batch", 16, 10]
-    page = Path(report["notes"]).read_text()
+    page = (path.parents[1] / report["notes"]).read_text()
     assert 'torch.export.load("policy.pt2")' in page and "program(state, noise)" in page
+
+
+@pytest.mark.slow
+def test_a_graph_of_any_form_of_actions_gives_them_in_onnx_too(policy: LivePolicy, tmp_path: Path) -> None:
+    policy.policy.save_pretrained(tmp_path)
+    command = [sys.executable, "-m", "vla", "export", str(tmp_path), "--json", "--onnx", "policy.onnx"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr  # it compares the two before it writes
+    assert json.loads(done.stdout)["max_difference_std"] < 1e-2
 
 
 def test_a_file_that_is_there_is_refused(exported: tuple[Path, dict[str, Any]]) -> None:

@@ -58,8 +58,13 @@ def autocasts(asked: Literal["auto", "bfloat16", "float32"], device: torch.devic
         return device.type == "cuda"
     if asked == "float32" or device.type == "cuda":
         return asked == "bfloat16"
-    if device.type != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if device.type != "cpu" or not cpu_has_bfloat16():
         raise ConfigError(
             f"train.autocast = bfloat16, and device '{device}' has no instructions for it; leave it out"
         )
     return True
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16 that torch's products use."""
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
