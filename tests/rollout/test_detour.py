@@ -135,3 +135,24 @@ def test_an_episode_has_sixty_four_steps() -> None:
     import vla.rollout  # noqa: F401  it registers the worlds
 
     assert gymnasium.spec("vla/Detour-v0").max_episode_steps == MAX_EPISODE_STEPS == 64
+
+
+def test_the_mean_of_both_ways_touches_the_post_within_a_chunk() -> None:
+    ways = []
+    for side in (1.0, -1.0):
+        env = DetourEnv()
+        env.render_observations = False
+        env.reset(seed=0)
+        expert = DetourExpert(env, np.random.default_rng(0), noise=0.0)
+        expert.side = side
+        commands = [expert.act() for _ in range(1)]
+        for _ in range(7):
+            env.step(commands[-1].executed)
+            commands.append(expert.act())
+        ways.append([command.label for command in commands])
+    env = DetourEnv()
+    env.render_observations = False
+    env.reset(seed=0)
+    for command in np.mean(ways, axis=0):
+        info = env.step(command)[4]
+    assert info["touched"]

@@ -13,7 +13,9 @@ from vla.rollout.worlds.expert import Command, Expert
 
 CLEARANCE = 0.055
 """Between puck and post where it passes [m]."""
-SPEED = 0.4
+AHEAD, NEAR = (-0.04, 0.05), 0.02
+"""How far before and behind the post's axis the places beside it are, and when one counts as reached [m]."""
+SPEED = 0.6
 """[m/s]"""
 SLOWS_WITHIN = 0.08
 """Of the disc [m]."""
@@ -32,11 +34,14 @@ class DetourExpert(Expert):
         env: just reset.
         rng: draws the way and the disturbances.
         noise: scale of the disturbances; 0 is none.
+
+    Attributes:
+        side: 1 goes left of the post, -1 right.
     """
 
     def __init__(self, env: DetourEnv, rng: np.random.Generator, noise: float = 1.0) -> None:
         self._env, self._steps = env, 0
-        self._side = 1.0 if rng.random() < LEFT_SHARE else -1.0
+        self.side = 1.0 if rng.random() < LEFT_SHARE else -1.0
         self._direction = np.array([0.0, 0.0])
         self._amplitude = noise * DISTURBANCE * np.sqrt(2 / NUM_WAVES)
         self._frequency = rng.uniform(*DISTURBANCE_HZ, (NUM_WAVES, 2))
@@ -56,7 +61,10 @@ class DetourExpert(Expert):
         return Command(label.astype(np.float32), executed.astype(np.float32))
 
     def _aim(self, puck: np.ndarray) -> np.ndarray:
-        """Return the place beside the post until it is reached, then the disc."""
-        post = self._env.post
-        beside = post + np.array([0.0, self._side * (POST_RADIUS + PUCK_RADIUS + CLEARANCE)])
-        return beside if puck[0] < beside[0] - 0.03 else self._env.disc
+        """Return the places beside the post until they are reached, then the disc."""
+        aside = self.side * (POST_RADIUS + PUCK_RADIUS + CLEARANCE)
+        for ahead in AHEAD:
+            beside = self._env.post + np.array([ahead, aside])
+            if puck[0] < beside[0] - NEAR:
+                return beside
+        return self._env.disc
