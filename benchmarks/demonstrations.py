@@ -94,7 +94,7 @@ def untrained_identity(dtype: DtypeName = "float32") -> EncoderIdentity:
         id=FULL,
         weights_sha256="0" * 64,
         dtype=dtype,
-        settings={"pooling": "pooled", **PREPROCESSING.model_dump(mode="json")},
+        settings={"pooling": "pooled", **PREPROCESSING.settings()},
     )
 
 

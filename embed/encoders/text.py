@@ -21,8 +21,9 @@ from vla.base.errors import EncoderError
 from vla.base.hub import HUB_ERRORS, first_line
 from vla.base.progress import Progress
 from vla.cache.metadata import TextIdentity
+from vla.embed.encoders.checkpoint import require_on_hub
 from vla.embed.encoders.encoder import EncoderConfig
-from vla.embed.encoders.siglip_checkpoint import TINY_RANDOM, TINY_SIM, require_on_hub
+from vla.embed.encoders.siglip import TINY_RANDOM, TINY_SIM
 
 ARCHITECTURE_KEYS = (
     "hidden_size",
