@@ -76,6 +76,8 @@ class FrozenTextEncoder:
         Raises:
             EncoderError: the checkpoint has no text tower or no tokeniser, or they cannot be reached.
         """
+        if config.type != "siglip":
+            raise EncoderError(f"{config.id} has no text tower that encoder '{config.type}' reads; {ADVICE}")
         if config.id in (TINY_SIM, TINY_RANDOM) and not Path(config.id).is_dir():
             raise EncoderError(f"{config.id} has no text tower; {ADVICE}")
         transformers.logging.set_verbosity_error()  # it lists the vision tower's tensors as unexpected

@@ -1,6 +1,7 @@
 """Choose where and in which arithmetic to compute."""
 
 import os
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -8,6 +9,9 @@ import torch
 from vla.base.errors import ConfigError
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
+CPUINFO = Path("/proc/cpuinfo")
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""As Linux calls what multiplies bfloat16: AVX-512, AMX, and the same of ARM."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -42,3 +46,13 @@ def choose_dtype(name: Literal["auto"] | DtypeName, device: torch.device) -> Dty
     if name != "auto":
         return name
     return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def multiplies_bfloat16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 in hardware; False where nobody says so, as outside Linux."""
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:
+        return False
+    flags = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
+    return bool(BFLOAT16_FLAGS & set(next(flags, [])))
