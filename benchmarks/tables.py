@@ -1,4 +1,4 @@
-"""Put the measured figures into README.md and docs/scale.md. No figure in them is typed by hand.
+"""Put the measured figures into README.md and pages of docs. No figure in them is typed by hand.
 
     python benchmarks/tables.py            # after a benchmark has written its results
     python benchmarks/tables.py --check    # complain if a table is not what the results say
@@ -19,7 +19,7 @@ from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-FILES = ("README.md", "docs/scale.md", "docs/speed.md")
+FILES = ("README.md", "docs/guide.md", "docs/scale.md", "docs/speed.md")
 DEVICES = ("cpu", "cuda")
 DEVICE_NAMES = {"cpu": "CPU, reduced size", "cuda": "GPU"}
 MISSING = "?"
@@ -245,6 +245,22 @@ def growth_table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def encoders_table(results: Results) -> str:
+    """Return speed, memory and agreement of vision towers."""
+    found = results.get("encoders-cpu", {}).get("towers", {})
+    if not found:
+        return "not measured yet"
+    lines = ["| architecture | weights | images/s | memory | cosine |", "|---|---|---|---|---|"]
+    for name, tower in found.items():
+        lines.append(
+            f"| `{name}` | {tower['weights']} | {tower['images_per_s']:.3g} | {tower['memory_mib']:,} MiB | "
+            f"{tower['cosine']:.5f} |"
+        )
+    machine, batch = results["encoders-cpu"]["machine"], results["encoders-cpu"]["batch"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {machine['date']}"
+    return "\n".join([*lines, "", f"Batches of {batch}: {where}."])
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "headline": headline,
     "speed": speed_table,
@@ -255,6 +271,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "H100": estimate_table,
     "sizes": sizes_table,
     "growth": growth_table,
+    "encoders": encoders_table,
 }
 
 

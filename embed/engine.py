@@ -120,7 +120,7 @@ def embed(
                 )
                 writers = growth.writers(folder, spec)
                 if world.is_main and before is None and growth.missing:
-                    say_what_bfloat16_saves(frozen, encoder)
+                    say_what_bfloat16_saves(encoder, frozen.device, frozen.num_weights)
                 if world.is_main:
                     for writer in writers.values():
                         writer.begin()

@@ -10,11 +10,11 @@
     pixels  float [n, 3, H, W]  (value / 255 - mean) / std, per channel, of all of the frame or of its middle
 
 Resizing squashes, as with `eval_image_resize_shape`, or keeps the aspect ratio and cuts off what is too long,
-as the checkpoint's own image processor does. Many processors then cut a smaller square out of that one (DINOv2:
-224 of 256); this is left to `normalise`, so that a frame of the encoder's size always is one that needs no
-resizing, whether it comes from here or from a camera.
-Resizing runs in uint8 on the CPU everywhere, because the CUDA kernel takes floats only and would round
-some pixels the other way; a frame must have the same feature wherever it is encoded.
+as the checkpoint's own image processor does. Many processors then cut a smaller square out of that one
+(DINOv2: 224 of 256); this is left to `normalise`, so that a frame of the encoder's size always is one that
+needs no resizing, whether it comes from here or from a camera. Resizing runs in uint8 on the CPU
+everywhere, because the CUDA kernel takes floats only and would round some pixels the other way; a frame
+must have the same feature wherever it is encoded.
 """
 
 import zlib
@@ -62,8 +62,8 @@ class Preprocessing(StrictModel):
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     crop: tuple[Width, Width] | None = None
-    """Height and width [pixel] of the middle of the frame, which is all that the encoder sees; frames then keep
-    their aspect ratio. None squashes them, and the encoder sees them whole."""
+    """Height and width [pixel] of the middle of the frame, which is all that the encoder sees; frames then
+    keep their aspect ratio. None squashes them, and the encoder sees them whole."""
 
     @property
     def size(self) -> ImageSize:
@@ -76,7 +76,7 @@ class Preprocessing(StrictModel):
         return self.crop or self.image_size
 
     def settings(self) -> dict[str, Any]:
-        """Return what an encoder's identity says of it; `crop` came later, so what has none does not name it."""
+        """Return what an encoder's identity says of it: `crop`, which came later, only where there is one."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
@@ -131,9 +131,9 @@ def resize_images(
 
 
 def normalise(frames: UInt8[Tensor, "n h w 3"], spec: Preprocessing) -> Float[Tensor, "n 3 H W"]:
-    """Scale to [0, 1], subtract the mean and divide by the standard deviation of `spec`; of its middle, if so.
+    """Scale to [0, 1], subtract the mean and divide by the standard deviation of `spec`.
 
-    Runs in float32 on the device of `frames`.
+    What `spec` crops is left out. Runs in float32 on the device of `frames`.
     """
     frames = frames if spec.crop is None else middle(frames, spec.crop)
     mean, std = (

@@ -1,4 +1,4 @@
-"""Small checkpoints of every kind of vision tower, in the real architectures, written by transformers itself."""
+"""Small checkpoints of every kind of vision tower, in the real architectures."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,9 @@ def write_tower(root: Path, kind: str, seed: int = 0) -> Path:
     wake(model)
     model.save_pretrained(root)
     if kind.startswith("clip"):
-        CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}).save_pretrained(root)
+        CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}).save_pretrained(
+            root
+        )
     elif kind.startswith("dinov2"):
         crop = {"height": 56, "width": 56}
         BitImageProcessor(size={"shortest_edge": 64}, crop_size=crop, **IMAGENET).save_pretrained(root)

@@ -24,7 +24,7 @@ from transformers.utils import cached_file
 
 from vla.base.errors import EncoderError
 from vla.base.hub import HUB_ERRORS, TIMEOUT_S, first_line, refusal
-from vla.embed.encoders.encoder import ENCODERS, model_type_of, read_config
+from vla.embed.encoders.encoder import ENCODERS, read_config
 from vla.embed.encoders.processor_files import FLAT, NESTED, Choice, TowerInput, read_preprocessing
 from vla.embed.encoders.vision_tower import TowerKind
 from vla.embed.transforms import Preprocessing
@@ -44,9 +44,7 @@ class VisionCheckpoint:
     """Commit on the Hub; None elsewhere."""
 
 
-def load_tower(
-    name: str, revision: str, kind: TowerKind, interpolation: Choice = "auto"
-) -> VisionCheckpoint:
+def load_tower(name: str, revision: str, kind: TowerKind, interpolation: Choice = "auto") -> VisionCheckpoint:
     """Load a vision tower.
 
     Args:
@@ -56,8 +54,8 @@ def load_tower(
         interpolation: how images are resized; `auto` is as the checkpoint says.
 
     Raises:
-        EncoderError: the weights cannot be reached, are not a whole tower of that kind, or want images prepared
-            as vla does not.
+        EncoderError: the weights cannot be reached, are not a whole tower of that kind, or want images
+            prepared as vla does not.
     """
     try:
         return _load(name, revision, kind, interpolation, local=True)  # downloaded: no word with the Hub
@@ -104,7 +102,9 @@ def _load(
     except OSError as error:
         raise _not_there(name, kind, error, local=local) from error
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise EncoderError(f"{name} is no {kind.name} checkpoint that can be read: {first_line(error)}") from error
+        raise EncoderError(
+            f"{name} is no {kind.name} checkpoint that can be read: {first_line(error)}"
+        ) from error
     lacks = {str(key) for key in [*report["missing_keys"], *report["mismatched_keys"]]} - {*kind.unused}
     if lacks:
         raise EncoderError(
@@ -134,13 +134,14 @@ def _not_there(name: str, kind: TowerKind, error: OSError, *, local: bool) -> En
         if local:
             return _NotFoundError(f"encoder '{name}' is not on this machine")
         return EncoderError(
-            f"{name} has no weights as safetensors on the Hub ({first_line(error)}); choose a revision that has "
-            "them, such as --set encoder.revision=refs/pr/NUMBER of a conversion"
+            f"{name} has no weights as safetensors on the Hub ({first_line(error)}); choose a revision that "
+            "has them, such as --set encoder.revision=refs/pr/NUMBER of a conversion"
         )
     if pickles := sorted(folder.glob("*.bin")):
         return EncoderError(
-            f"{name} is no {kind.name} checkpoint that is read: its weights are a pickle ({pickles[0].name}), which may "
-            "run any code; save it with transformers as safetensors: model.save_pretrained(DIR)"
+            f"{name} is no {kind.name} checkpoint that is read: its weights are a pickle "
+            f"({pickles[0].name}), which may run any code; save it as safetensors, with "
+            "transformers' model.save_pretrained(DIR)"
         )
     return EncoderError(
         f"{name} holds no {kind.name} checkpoint (config.json and model.safetensors): {first_line(error)}"
@@ -164,8 +165,8 @@ def _require_kind(name: str, found: object, kind: TowerKind) -> str:
                 f"--set encoder.type={member}"
             )
     raise EncoderError(
-        f"{name} is a checkpoint of {OTHER_TYPES.get(str(found), found)}, which no encoder here takes; those of "
-        f"{kind.name} are for example {kind.example}; other kinds can be plugins: docs/plugins.md"
+        f"{name} is a checkpoint of {OTHER_TYPES.get(str(found), found)}, which no encoder here takes; those "
+        f"of {kind.name} are for example {kind.example}; other kinds can be plugins: docs/plugins.md"
     )
 
 
@@ -189,7 +190,8 @@ def require_on_hub(name: str, revision: str) -> None:
 def weights_sha256(model: nn.Module, kind: TowerKind) -> str:
     """Identify a vision tower by architecture and float32 tensors, whatever file held them.
 
-    The two-tower checkpoint and the vision tower saved from it have the same identity, in transformers 4 and 5.
+    The two-tower checkpoint and the vision tower saved from it have the same identity, in transformers 4
+    and 5.
     """
     digest = hashlib.sha256()
     architecture = {key: getattr(model.config, key, absent) for key, absent in kind.architecture.items()}
@@ -206,7 +208,7 @@ def weights_sha256(model: nn.Module, kind: TowerKind) -> str:
 
 
 def _published(name: str, kind: TowerKind) -> str:
-    # transformers 4 keeps SigLIP's tower in an attribute `vision_model`, transformers 5 some layers in `model`.
+    # transformers 4 keeps SigLIP's tower in `vision_model`, transformers 5 the layers of DINOv3 in `model`.
     name = re.sub(r"^(vision_model|model)\.", "", name)
     for now, published in kind.published_names.items():
         name = name.replace(now, published)

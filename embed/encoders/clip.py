@@ -34,8 +34,8 @@ KIND = TowerKind(
 class ClipEncoder(VisionTower):
     """A CLIP tower. Pooled is `image_embeds`, the projected feature, 512 numbers of ViT-B and 768 of ViT-L.
 
-    Patch tokens are those of the last layer, 768 and 1024 numbers, as they are before the layer norm that only the
-    pooled feature goes through.
+    Patch tokens are those of the last layer, 768 and 1024 numbers, as they are before the layer norm that
+    only the pooled feature goes through.
     """
 
     @classmethod

@@ -50,8 +50,8 @@ class DinoConfig(VisionTowerConfig):
     hub_names: ClassVar[tuple[str, ...]] = ("facebook/dinov2-", "facebook/dinov3-vit")
     kind: ClassVar[TowerKind] = KIND
     encoder: ClassVar[type[VisionTower]] = VisionTower
-    """Pooled is `pooler_output`, the class token after the last layer norm; patch tokens come after it and the
-    registers, through the same norm."""
+    """Pooled is `pooler_output`, the class token after the last layer norm; patch tokens come after it and
+    the registers, through the same norm."""
 
     type: Literal["dino"] = "dino"
     id: str = "facebook/dinov2-base"

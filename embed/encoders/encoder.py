@@ -136,7 +136,7 @@ class EncoderConfig(StrictModel, ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
     """What a checkpoint's config.json calls itself for the encoder to be chosen without `type`."""
     hub_names: ClassVar[tuple[str, ...]] = ()
-    """Beginnings of Hub ids for which it is chosen without `type`, before there is a config.json to look at."""
+    """Beginnings of Hub ids for which it is chosen without `type`, before there is a config.json."""
 
     type: str
     """Of the family; without it `id` decides: a member's name, or a directory that says what it holds."""
@@ -223,7 +223,9 @@ class EncoderFamily(Family[EncoderConfig]):
             return name
         if model_type is not None or "/" in name:
             for member, config in self.members().items():
-                if model_type in config.model_types or (model_type is None and name.startswith(config.hub_names)):
+                if model_type in config.model_types or (
+                    model_type is None and name.startswith(config.hub_names)
+                ):
                     return member
         return self.default
 

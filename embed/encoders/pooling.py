@@ -5,8 +5,8 @@
     grid3, grid6x8 the means of the patch tokens in each cell of a grid, rows x columns: 9 and 48 tokens
     patches        all patch tokens
 
-Every tower has all of them. A grid has a fixed number of tokens, which are the same place of the image in every
-frame; why they are not chosen by content: docs/decisions/0022.
+Every tower has all of them. A grid has a fixed number of tokens, which are the same place of the image in
+every frame; why they are not chosen by content: docs/decisions/0022.
 """
 
 import re
@@ -33,8 +33,8 @@ def canonical(pooling: str) -> str:
         return pooling
     if not (found := GRID.fullmatch(pooling)):
         raise ValueError(
-            f"'{pooling}' is nothing that can be kept of a view; pooled, mean, patches, or a grid of up to 99 "
-            "rows and columns such as grid4 (16 tokens) or grid6x8 (48 tokens)"
+            f"'{pooling}' is nothing that can be kept of a view; pooled, mean, patches, or a grid of up to "
+            "99 rows and columns such as grid4 (16 tokens) or grid6x8 (48 tokens)"
         )
     rows, columns = found[1], found[2] or found[1]
     if rows != columns:
@@ -71,8 +71,8 @@ def num_tokens(pooling: str, side: int) -> int:
     rows, columns = cells_of(pooling)
     if max(rows, columns) > side:
         raise EncoderError(
-            f"{pooling} has more cells along an edge than the {side} x {side} patches of this encoder; choose a "
-            f"coarser grid, or --pool patches for all {side**2}"
+            f"{pooling} has more cells along an edge than the {side} x {side} patches of this encoder; "
+            f"choose a coarser grid, or --pool patches for all {side**2}"
         )
     return rows * columns
 

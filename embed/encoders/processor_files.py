@@ -3,8 +3,8 @@
 processor_config.json      what transformers 5 writes, under `image_processor`; it goes first
 preprocessor_config.json   what it wrote before
 
-Two geometries are known: squashed to the tower's size (SigLIP, DINOv3), and the shorter edge brought to a size
-and a square cut out of the middle (CLIP, DINOv2). What vla would do otherwise is refused.
+Two geometries are known: squashed to the tower's size (SigLIP, DINOv3), and the shorter edge brought to a
+size and a square cut out of the middle (CLIP, DINOv2). What vla would do otherwise is refused.
 """
 
 import json
@@ -31,7 +31,13 @@ COMMON: Table = {
     "crop_size": None,
 }
 SQUASHED: Table = {**COMMON, "size": {"height": 224, "width": 224}}
-CROPPED: Table = {**COMMON, "size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224, "resample": 3}
+CROPPED: Table = {
+    **COMMON,
+    "size": {"shortest_edge": 224},
+    "do_center_crop": True,
+    "crop_size": 224,
+    "resample": 3,
+}
 CLIP_COLOURS: Table = {
     "image_mean": (0.48145466, 0.4578275, 0.40821073),
     "image_std": (0.26862954, 0.26130258, 0.27577711),
@@ -44,8 +50,8 @@ PROCESSORS: Mapping[str, Table] = {
     "BitImageProcessor": CROPPED | CLIP_COLOURS,
     "DINOv3ViTImageProcessor": SQUASHED | IMAGENET_COLOURS | {"resample": 2},
 }
-"""What a missing key means to each image processor of transformers; its fast and its PIL variant agree. Without
-`size` it is the tower's."""
+"""What a missing key means to each image processor of transformers; its fast and its PIL variant agree.
+SigLIP's without `size` means the tower's."""
 OLD_NAMES = {"CLIPFeatureExtractor": "CLIPImageProcessor"}
 RESAMPLE: Mapping[int, Interpolation] = {2: BILINEAR, 3: BICUBIC}
 """By Pillow's numbers."""
@@ -60,7 +66,7 @@ class TowerInput:
     processors: tuple[str, ...] = ("SiglipImageProcessor",)
     """Image processors that go with it; the first is meant where a file names none."""
     size: int | None
-    """Height and width [pixel] of its input; None is any square of whole patches, so that the processor decides."""
+    """Height and width [pixel] of its input; None is any square of whole patches: the processor decides."""
     patch: int = 1
     """Height and width [pixel] of a patch."""
 
@@ -85,16 +91,20 @@ def read_preprocessing(
         if takes.processors[0] == "SiglipImageProcessor" and takes.size:  # squashed, as SigLIP2's own does
             return Preprocessing(image_size=(takes.size, takes.size), interpolation=chosen or BILINEAR)
         raise EncoderError(
-            f"{name} does not say how its images are prepared; put the {FLAT} of its repository beside the weights"
+            f"{name} does not say how its images are prepared; put the {FLAT} of its repository beside the "
+            "weights"
         )
     kind = _kind(table, takes.processors[0])
-    wants: dict[str, Any] = {"size": {"height": takes.size, "width": takes.size}, **PROCESSORS.get(kind, SIGLIP)}
+    wants: dict[str, Any] = {
+        "size": {"height": takes.size, "width": takes.size},
+        **PROCESSORS.get(kind, SIGLIP),
+    }
     wants |= {key: value for key, value in table.items() if value is not None}
     wants["image_processor_type"] = kind
     if kind not in takes.processors:
         raise EncoderError(
-            f"{name}: {file} is of {kind}, but images of its tower are prepared by {' or '.join(takes.processors)}; "
-            "name another checkpoint"
+            f"{name}: {file} is of {kind}, but images of its tower are prepared by "
+            f"{' or '.join(takes.processors)}; name another checkpoint"
         )
     for key, due in (*_differences(wants, chosen is None), *_wrong_sizes(wants, takes)):
         told = ", or choose: --set encoder.interpolation=bicubic" if key == "resample" else ""

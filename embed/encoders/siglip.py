@@ -29,7 +29,7 @@ KIND = TowerKind(
         "layer_norm_eps": None,
         "vision_use_head": True,  # transformers 4 leaves it out where it has one
     },
-    # transformers 4 keeps the tower in an attribute `vision_model`, transformers 5 saves it without that prefix.
+    # transformers 4 keeps the tower in an attribute `vision_model`, transformers 5 saves it without that.
     names_in_transformers_4={r"^(?!vision_model\.)": "vision_model."},
 )
 

@@ -1,8 +1,8 @@
 """Vision transformers of the transformers library: what all kinds of them share.
 
-A kind (`siglip`, `clip`, `dino`) is one file beside this one. It says which classes of transformers it loads, what
-goes with them, and where in their output the pooled feature and the patch tokens are. Loading is in `checkpoint`,
-preparing images in `processor_files`, what is kept of a view in `pooling`.
+A kind (`siglip`, `clip`, `dino`) is one file beside this one. It says which classes of transformers it
+loads, what goes with them, and where in their output the pooled feature and the patch tokens are. Loading
+is in `checkpoint`, preparing images in `processor_files`, what is kept of a view in `pooling`.
 """
 
 from abc import ABC
@@ -37,7 +37,7 @@ class TowerKind:
     example: str
     """A checkpoint on the Hub."""
     classes: Mapping[str, str]
-    """The class of transformers for each `model_type` of a config.json, those of two-tower checkpoints too."""
+    """The class of transformers for each `model_type` of a config.json, those of two towers too."""
     processors: tuple[str, ...]
     """Image processors that go with it, the usual one first."""
     any_size: bool = False
@@ -49,8 +49,8 @@ class TowerKind:
     unused: tuple[str, ...] = ()
     """Tensors that no image reaches: they may be missing, and identify nothing."""
     published_names: Mapping[str, str] = field(default_factory=dict)
-    """Parts of tensor names that transformers 5 calls otherwise than 4 and the files; in identities they are the
-    files'."""
+    """Parts of tensor names that transformers 5 calls otherwise than 4 and the files do: in identities they
+    are the files'."""
     names_in_transformers_4: Mapping[str, str] = field(default_factory=dict)
     """Patterns of tensor names in files of transformers 5, and what transformers 4 calls them."""
 
@@ -116,13 +116,14 @@ class VisionTower(PerViewEncoder):
     """
 
     def __init__(self, tower: nn.Module, identity: EncoderIdentity, cameras: tuple[str, ...]) -> None:
-        settings, config = identity.settings, tower.config
+        settings = identity.settings
+        config: Any = tower.config
         pooling: Any = settings["pooling"]
         preprocessing = Preprocessing.model_validate(
             {key: settings[key] for key in Preprocessing.model_fields if key in settings}
         )
-        side = preprocessing.input_size[0] // int(config.patch_size)  # type: ignore[union-attr,arg-type]
-        dim = self.pooled_dim(config) if pooling == "pooled" else int(config.hidden_size)  # type: ignore[union-attr,arg-type]
+        side = preprocessing.input_size[0] // int(config.patch_size)
+        dim = self.pooled_dim(config) if pooling == "pooled" else int(config.hidden_size)
         super().__init__(
             identity, cameras, shape=(num_tokens(pooling, side), dim), image_size=preprocessing.size
         )

@@ -1,7 +1,6 @@
 """bfloat16 on a CPU: close to float32, named where it pays, and never chosen behind anybody's back."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +18,7 @@ def cpu(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
     monkeypatch.setattr(device, "CPUINFO", folder / "cpuinfo")
 
 
-def encoder(weights: int = 30_000_000, kind: str = "cpu") -> Any:
-    tower = SimpleNamespace(parameters=lambda: [torch.empty(weights, device="meta")])
-    return SimpleNamespace(encoder=tower, device=torch.device(kind))
+CPU, LARGE = torch.device("cpu"), 30_000_000
 
 
 @pytest.mark.parametrize(
@@ -43,29 +40,35 @@ def test_what_multiplies_bfloat16_is_read_from_the_processors_flags(
 
 
 @pytest.mark.parametrize(
-    ("made", "config", "text"),
+    ("config", "where", "weights", "text"),
     [
-        (encoder(), {"dtype": "float32"}, XEON),
-        (encoder(), {"id": "pixels"}, XEON),
-        (encoder(weights=2_000_000), {}, XEON),
-        (encoder(kind="cuda"), {}, XEON),
-        (encoder(), {}, "flags : avx2\n"),
+        ({"dtype": "float32"}, "cpu", LARGE, XEON),
+        ({"id": "pixels"}, "cpu", LARGE, XEON),
+        ({}, "cpu", 2_000_000, XEON),
+        ({}, "cuda", LARGE, XEON),
+        ({}, "cpu", LARGE, "flags : avx2\n"),
     ],
     ids=["chosen", "no weights", "small", "on a GPU", "another CPU"],
 )
 def test_nothing_is_said_where_it_would_not_help(
-    made: Any, config: dict[str, Any], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    config: dict[str, Any],
+    where: str,
+    weights: int,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cpu(monkeypatch, tmp_path, text)
-    half_precision.say_what_bfloat16_saves(made, ENCODERS.parse(config))
+    half_precision.say_what_bfloat16_saves(ENCODERS.parse(config), torch.device(where), weights)
     assert capsys.readouterr().err == ""
 
 
 def test_a_large_tower_on_such_a_cpu_is_told_the_setting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cpu(monkeypatch, tmp_path, XEON)
-    half_precision.say_what_bfloat16_saves(encoder(), ENCODERS.parse({}))
+    half_precision.say_what_bfloat16_saves(ENCODERS.parse({}), CPU, LARGE)
     said = capsys.readouterr().err
     assert "--set encoder.dtype=bfloat16" in said and said.count("\n") == 1
 
@@ -74,8 +77,8 @@ def test_arithmetic_stays_float32_on_such_a_cpu_unless_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpu(monkeypatch, tmp_path, XEON)
-    assert device.choose_dtype("auto", torch.device("cpu")) == "float32"
-    assert device.choose_dtype("bfloat16", torch.device("cpu")) == "bfloat16"
+    assert device.choose_dtype("auto", CPU) == "float32"
+    assert device.choose_dtype("bfloat16", CPU) == "bfloat16"
 
 
 def cosine_to_float32(frames: Any) -> float:
@@ -93,6 +96,8 @@ def test_features_in_bfloat16_point_where_those_in_float32_do() -> None:
     assert cosine_to_float32(fake_images(0, 2)) > 0.999
 
 
-@pytest.mark.skipif(not device.multiplies_bfloat16(), reason="this CPU does not multiply bfloat16 in hardware")
+@pytest.mark.skipif(
+    not device.multiplies_bfloat16(), reason="this CPU does not multiply bfloat16 in hardware"
+)
 def test_the_products_of_the_processor_itself_keep_to_that_too() -> None:
     assert cosine_to_float32(fake_images(1, 16)) > 0.999

@@ -101,14 +101,17 @@ def test_the_nested_table_goes_before_the_older_file(tmp_path: Path) -> None:
     ("wants", "told"),
     [
         ({"resample": 1}, r"resample = 1, vla does bilinear .*--set encoder.interpolation=bicubic"),
-        ({"do_resize": False}, r"do_resize = false, vla does resize to 256 x 256"),
+        ({"do_resize": False}, r"do_resize = false, vla does resize to the input"),
         ({"size": {"height": 224, "width": 224}}, r'size = {"height": 224.*the input of the tower'),
         ({"size": {"shortest_edge": 256}}, r"shortest_edge"),
         ({"do_rescale": False}, r"do_rescale = false"),
         ({"rescale_factor": 1.0}, r"rescale_factor = 1.0, vla does 1 / 255"),
         ({"do_center_crop": True}, r"crop_size = null, vla does cut out 256 x 256, the input of the tower"),
         ({"do_pad": True}, r"do_pad = true, vla does nothing of that kind"),
-        ({"image_processor_type": "CLIPImageProcessor"}, r"of CLIPImageProcessor, but .* by SiglipImageProcessor"),
+        (
+            {"image_processor_type": "CLIPImageProcessor"},
+            r"of CLIPImageProcessor, but .* by SiglipImageProcessor",
+        ),
         ({"resample": [3]}, r"resample = \[3\]"),
         ({"rescale_factor": "x"}, r"rescale_factor"),
         ({"image_std": 5}, r"cannot be read"),
@@ -202,12 +205,18 @@ def test_the_first_files_of_clip_say_sizes_as_bare_numbers(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("wants", "told"),
     [
-        ({"size": {"shortest_edge": 225}}, r'size = {"shortest_edge": 225}, vla does cut 224 x 224 with equal'),
+        (
+            {"size": {"shortest_edge": 225}},
+            r'size = {"shortest_edge": 225}, vla does cut 224 x 224 with equal',
+        ),
         ({"size": {"shortest_edge": 200}}, r"size = .*equal margins"),
         ({"size": {"height": 256, "width": 256}}, r"bring the shorter edge to a size and cut after that"),
         ({"crop_size": {"height": 224, "width": 256}}, r"crop_size = .*a square of whole patches of 14"),
         ({"crop_size": 220}, r"crop_size = 220, vla does cut out a square of whole patches of 14"),
-        ({"image_processor_type": "ViTImageProcessor"}, r"of ViTImageProcessor, but .* by BitImageProcessor or DINOv3"),
+        (
+            {"image_processor_type": "ViTImageProcessor"},
+            r"of ViTImageProcessor, but .* by BitImageProcessor or DINOv3",
+        ),
     ],
     ids=str,
 )

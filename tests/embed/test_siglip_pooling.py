@@ -12,7 +12,6 @@ from vla.base.errors import EncoderError
 from vla.embed import FrozenEncoder, SiglipConfig
 from vla.embed.encoders.pooling import canonical, num_tokens, pool
 
-
 POOLED = torch.full((1, 3), 7.0)
 
 

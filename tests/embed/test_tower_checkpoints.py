@@ -1,4 +1,4 @@
-"""Checkpoints of CLIP and DINO: chosen without `type`, one identity, refused in one line, embedded by the command."""
+"""Checkpoints of CLIP and DINO: chosen without `type`, one identity, refused in one line, embedded."""
 
 import json
 from collections.abc import Callable
@@ -102,10 +102,22 @@ def test_texts_need_a_siglip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["clip-two-towers", "dinov2-registers", "dinov3"])
 def test_the_command_embeds_with_every_kind_and_goes_on(
-    kind: str, tmp_path: Path, dataset: Path, vla: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    tmp_path: Path,
+    dataset: Path,
+    vla: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["embed", "--dataset", dataset, "--encoder", write_tower(tmp_path / kind, kind), "--pool", "grid2"]
+    command = [
+        "embed",
+        "--dataset",
+        dataset,
+        "--encoder",
+        write_tower(tmp_path / kind, kind),
+        "--pool",
+        "grid2",
+    ]
     made = vla(*command, "--out", tmp_path / "features")
     cache = FeatureCache(Path(made["cache"]))
     assert cache.metadata.encoder is not None

@@ -1,8 +1,6 @@
 """CLIP, DINOv2 and DINOv3: features are those of plain transformers with the checkpoint's own processor."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ import transformers
 from fake_towers import DINOV3_PROCESSOR, KINDS, write_tower
 from jaxtyping import Float
 from torch import Tensor
-from transformers import BitImageProcessor, CLIPImageProcessor, CLIPVisionModelWithProjection
+from transformers import BitImageProcessor, CLIPImageProcessor
 from transformers.utils import is_torchvision_available
 
 from vla.embed import ENCODERS, FrozenEncoder, encoder_config
@@ -39,7 +37,7 @@ def frames(height: int, width: int, count: int = 2) -> np.ndarray:
 
 
 def dinov3_pixels(images: np.ndarray) -> Float[Tensor, "n 3 h w"]:
-    """Prepare images in the order of DINOv3's processor, which needs torchvision: rescale, resize, normalise."""
+    """Prepare images in the order of DINOv3's processor, which needs torchvision."""
     values = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     size = tuple(DINOV3_PROCESSOR["size"].values())
     values = torch.nn.functional.interpolate(values, size=size, mode="bilinear", antialias=True)
@@ -61,7 +59,9 @@ def plain(folder: Path, kind: str, images: np.ndarray) -> tuple[Tensor, Tensor]:
     model = getattr(transformers, CLASSES[kind]).from_pretrained(folder, **more).eval()
     with torch.no_grad():
         output = model(pixel_values=pixels)
-    return output["image_embeds" if "clip" in kind else "pooler_output"], output.last_hidden_state[:, PREFIX[kind] :]
+    return output["image_embeds" if "clip" in kind else "pooler_output"], output.last_hidden_state[
+        :, PREFIX[kind] :
+    ]
 
 
 def require_the_same(found: Tensor, expected: Tensor) -> None:
@@ -111,5 +111,7 @@ def test_every_tower_has_every_pooling(pooling: str, tower: tuple[str, Path]) ->
 def test_half_precision_keeps_the_direction_of_features(tower: tuple[str, Path]) -> None:
     _, folder = tower
     images = frames(64, 64)
-    full, half = (load(folder, dtype=dtype).encode({"top": images})["top"] for dtype in ("float32", "bfloat16"))
+    full, half = (
+        load(folder, dtype=dtype).encode({"top": images})["top"] for dtype in ("float32", "bfloat16")
+    )
     assert torch.nn.functional.cosine_similarity(full.float(), half.float(), dim=-1).min() > 0.999
