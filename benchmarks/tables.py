@@ -250,7 +250,7 @@ def encoders_table(results: Results) -> str:
     found = results.get("encoders-cpu", {}).get("towers", {})
     if not found:
         return "not measured yet"
-    lines = ["| architecture | weights | images/s | memory | cosine |", "|---|---|---|---|---|"]
+    lines = ["| architecture | weights | images/s of a core | memory | cosine |", "|---|---|---|---|---|"]
     for name, tower in found.items():
         lines.append(
             f"| `{name}` | {tower['weights']} | {tower['images_per_s']:.3g} | {tower['memory_mib']:,} MiB | "

@@ -97,7 +97,7 @@ def resize(frames: UInt8[np.ndarray, "n h w 3"], size: tuple[int, int]) -> UInt8
     whole = tuple(size) if getattr(size, "squashes", True) else _covering(frames.shape[1:3], size)
     if whole != frames.shape[1:3]:
         channels_first = functional.interpolate(channels_first, size=whole, mode=mode, antialias=True)
-    resized = middle(channels_first.permute(0, 2, 3, 1), tuple(size))
+    resized = middle(channels_first.permute(0, 2, 3, 1), size)
     return np.ascontiguousarray(resized.numpy())
 
 
