@@ -99,9 +99,11 @@ def _load(
             **names_in_files(kind),
         )
         files = {file: find(file) for file in (NESTED, FLAT)}
+    except EncoderError:
+        raise
     except OSError as error:
         raise _not_there(name, kind, error, local=local) from error
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+    except Exception as error:  # transformers, its validators and safetensors have errors of their own kinds
         raise EncoderError(
             f"{name} is no {kind.name} checkpoint that can be read: {first_line(error)}"
         ) from error
@@ -110,6 +112,11 @@ def _load(
         raise EncoderError(
             f"{name} lacks {len(lacks)} tensors of a {kind.name} vision tower, such as {min(lacks)}; "
             f"name a {kind.name} checkpoint, for example {kind.example}"
+        )
+    if not isinstance(model.config.image_size, int) or not isinstance(model.config.patch_size, int):
+        raise EncoderError(
+            f"{name}: config.json has image_size = {model.config.image_size} and patch_size = "
+            f"{model.config.patch_size}; towers here take squares of square patches, so both must be a number"
         )
     takes = TowerInput(
         processors=kind.processors,
@@ -197,7 +204,7 @@ def weights_sha256(model: nn.Module, kind: TowerKind) -> str:
     architecture = {key: getattr(model.config, key, absent) for key, absent in kind.architecture.items()}
     digest.update(json.dumps(architecture, sort_keys=True).encode())
     tensors = {
-        _published(name, kind): tensor
+        published(name, kind): tensor
         for name, tensor in model.state_dict().items()
         if name not in kind.unused
     }
@@ -207,7 +214,8 @@ def weights_sha256(model: nn.Module, kind: TowerKind) -> str:
     return digest.hexdigest()
 
 
-def _published(name: str, kind: TowerKind) -> str:
+def published(name: str, kind: TowerKind) -> str:
+    """Return what files call a tensor that this transformers may call otherwise."""
     # transformers 4 keeps SigLIP's tower in `vision_model`, transformers 5 the layers of DINOv3 in `model`.
     name = re.sub(r"^(vision_model|model)\.", "", name)
     for now, published in kind.published_names.items():

@@ -1,12 +1,14 @@
 """Checkpoints of CLIP and DINO: chosen without `type`, one identity, refused in one line, embedded."""
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from fake_towers import CLIP, write_tower
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
@@ -14,7 +16,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithP
 from vla.base.errors import EncoderError
 from vla.cache import FeatureCache
 from vla.embed import ENCODERS, FrozenEncoder
+from vla.embed.encoders.checkpoint import published, weights_sha256
+from vla.embed.encoders.clip import KIND as CLIP_KIND
+from vla.embed.encoders.dino import KIND as DINO_KIND
 from vla.embed.encoders.text import FrozenTextEncoder
+from vla.embed.encoders.vision_tower import TowerKind
 
 
 def load(folder: Path, **settings: object) -> FrozenEncoder:
@@ -52,6 +58,42 @@ def test_both_published_forms_of_clip_have_one_identity(tmp_path: Path) -> None:
     assert first.same_as(second) and first.settings["crop"] == [64, 64]
 
 
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 16,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "sizes", "expected"),
+    [
+        (
+            CLIP_KIND,
+            "CLIPVisionModelWithProjection",
+            {"intermediate_size": 16, "projection_dim": 8},
+            "99370b19d4e0",
+        ),
+        (DINO_KIND, "Dinov2Model", {"mlp_ratio": 2}, "4362c7cc687e"),
+        (DINO_KIND, "Dinov2WithRegistersModel", {"mlp_ratio": 2, "num_register_tokens": 2}, "ac7e1efe0ebc"),
+        (DINO_KIND, "DINOv3ViTModel", {"intermediate_size": 16, "num_register_tokens": 2}, "32a381dbe4bd"),
+    ],
+    ids=["clip", "dinov2", "dinov2 with registers", "dinov3"],
+)
+def test_a_tower_has_one_identity_whichever_transformers_loads_it(
+    kind: TowerKind, model: str, sizes: dict[str, int], expected: str
+) -> None:
+    # The names of its tensors and the order of its parameters have changed from transformers 4 to 5.
+    config = model.replace("ModelWithProjection", "Config").replace("Model", "Config")
+    tower = getattr(transformers, model)(getattr(transformers, config)(**SMALL, **sizes))
+    with torch.no_grad():
+        for name, tensor in tower.state_dict().items():
+            tensor.fill_(zlib.crc32(published(name, kind).encode()) / 2**32)
+    assert weights_sha256(tower, kind)[:12] == expected
+
+
 def test_a_tensor_that_no_image_reaches_may_be_missing(tmp_path: Path) -> None:
     write_tower(tmp_path, "dinov2")
     before = load(tmp_path).identity
@@ -79,6 +121,28 @@ def test_a_pickle_is_not_loaded_and_says_what_to_do(tmp_path: Path) -> None:
     torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
     assert "its weights are a pickle (pytorch_model.bin)" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"hidden_size": "wide"}, "is no DINO checkpoint that can be read"),
+        ({"image_size": [70, 70]}, r"image_size = [70, 70] and patch_size = 14; towers here take squares"),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_makes_no_tower_is_one_line(
+    change: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    config = json.loads((write_tower(tmp_path, "dinov2") / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    assert told in refused(tmp_path)
+
+
+def test_weights_that_were_cut_off_are_one_line(tmp_path: Path) -> None:
+    weights = write_tower(tmp_path, "dinov3") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert "is no DINO checkpoint that can be read" in refused(tmp_path)
 
 
 def test_another_kind_than_the_one_asked_for_names_the_right_one(tmp_path: Path) -> None:
