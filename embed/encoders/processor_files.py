@@ -68,7 +68,7 @@ class TowerInput:
     size: int | None
     """Height and width [pixel] of its input; None is any square of whole patches: the processor decides."""
     patch: int = 1
-    """Height and width [pixel] of a patch."""
+    """Height and width [pixel] of a patch; a tower of one size may leave a margin without any."""
 
 
 def read_preprocessing(
@@ -161,10 +161,14 @@ def _square(size: object) -> int | None:
 def _wrong_sizes(wants: Table, takes: TowerInput) -> Iterator[tuple[str, str]]:
     """Yield a key whose size is none that the tower takes, with what would be one."""
     (resized, seen), crops = _edges(wants), wants["do_center_crop"]
-    due = f"a square of whole patches of {takes.patch}"
-    if takes.size is not None:
-        due = f"{takes.size} x {takes.size}, the input of the tower"
-    if seen is None or seen % takes.patch or seen != (takes.size or seen):
+    if takes.size is None:
+        due, fits = (
+            f"a square of whole patches of {takes.patch}",
+            seen is not None and seen % takes.patch == 0,
+        )
+    else:
+        due, fits = f"{takes.size} x {takes.size}, the input of the tower", seen == takes.size
+    if seen is None or not fits:
         yield "crop_size" if crops else "size", f"{'cut out' if crops else 'resize to'} {due}"
     elif resized is None:
         yield "size", "bring the shorter edge to a size and cut after that"

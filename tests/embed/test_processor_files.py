@@ -228,6 +228,12 @@ def test_a_square_that_cannot_be_cut_is_refused(wants: dict[str, Any], told: str
     assert "\n" not in str(caught.value)
 
 
+def test_a_tower_of_one_size_may_leave_a_margin_without_patches(tmp_path: Path) -> None:
+    (tmp_path / FLAT).write_text(json.dumps({"size": {"height": 384, "width": 384}}))  # SigLIP so400m
+    found = read_preprocessing("so400m", {FLAT: str(tmp_path / FLAT)}, TowerInput(size=384, patch=14))
+    assert (found.image_size, found.crop) == ((384, 384), None)
+
+
 def test_a_tower_that_is_no_siglip_needs_its_processors_file() -> None:
     with pytest.raises(EncoderError, match=f"does not say how its images are prepared; put the {FLAT}"):
         read_preprocessing("dinov2", {}, DINOV2)
