@@ -22,9 +22,9 @@ TOKENS, SIDE = 16, 4
 FILM = Path(__file__).parents[1] / "docs/demo.gif"
 
 
-def patch_tokens(frames: np.ndarray, dtype: str) -> Tensor:
+def features(frames: np.ndarray, dtype: str, kept: str = "patches") -> Tensor:
     config = SiglipConfig.model_validate(
-        {"id": "siglip2-tiny-sim", "device": "cpu", "pool": "patches", "dtype": dtype}
+        {"id": "siglip2-tiny-sim", "device": "cpu", "pool": kept, "dtype": dtype}
     )
     return FrozenEncoder.load(config, ("top",)).encode({"top": frames})["top"].float()
 
@@ -86,7 +86,10 @@ def main() -> None:
     torch.set_num_threads(1)
     with Image.open(FILM) as film:
         frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)])
-    full, half = (patch_tokens(frames, dtype) for dtype in ("float32", "bfloat16"))
+    full, half = (features(frames, dtype) for dtype in ("float32", "bfloat16"))
+    pooled = [features(frames, dtype, "pooled")[:, 0] for dtype in ("float32", "bfloat16")]
+    cosine = torch.nn.functional.cosine_similarity(*pooled)
+    print(f"pooled, float32 to bfloat16: cosine at least {cosine.min():.5f}, median {cosine.median():.5f}")
     print(f"{len(frames)} frames, {full.shape[1]} patches, {TOKENS} tokens")
     describe("grid", cells, full, half)
     describe("clusters", clusters, full, half)
