@@ -28,8 +28,8 @@ from vla.cache import (
 from vla.embed import FrozenEncoder, SiglipConfig
 from vla.embed.datasets import FrameBlock, FrameSource
 from vla.embed.datasets.content import FileWatch
-from vla.embed.encoders.siglip import SiglipEncoder
-from vla.embed.encoders.siglip_checkpoint import TINY_SIM, load_checkpoint
+from vla.embed.encoders.siglip import TINY_SIM, SiglipEncoder
+from vla.embed.encoders.siglip_checkpoint import load_checkpoint
 from vla.embed.engine import plan_cache
 from vla.embed.transforms import Preprocessing
 from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
@@ -94,7 +94,7 @@ def untrained_identity(dtype: DtypeName = "float32") -> EncoderIdentity:
         id=FULL,
         weights_sha256="0" * 64,
         dtype=dtype,
-        settings={"pooling": "pooled", **PREPROCESSING.model_dump(mode="json")},
+        settings={"pooling": "pooled", **PREPROCESSING.settings()},
     )
 
 

@@ -1,4 +1,4 @@
-"""Put the measured figures into README.md and docs/scale.md. No figure in them is typed by hand.
+"""Put the measured figures into README.md and pages of docs. No figure in them is typed by hand.
 
     python benchmarks/tables.py            # after a benchmark has written its results
     python benchmarks/tables.py --check    # complain if a table is not what the results say
@@ -21,7 +21,7 @@ from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-FILES = ("README.md", "docs/scale.md", "docs/speed.md", "docs/heads.md")
+FILES = ("README.md", "docs/guide.md", "docs/heads.md", "docs/scale.md", "docs/speed.md")
 DEVICES = ("cpu", "cuda")
 DEVICE_NAMES = {"cpu": "CPU, reduced size", "cuda": "GPU"}
 MISSING = "?"
@@ -252,6 +252,22 @@ def heads_table(results: Results, name: str) -> str:
     return comparison_table(results[name]) if name in results else "not measured yet"
 
 
+def encoders_table(results: Results) -> str:
+    """Return speed, memory and agreement of vision towers."""
+    found = results.get("encoders-cpu", {}).get("towers", {})
+    if not found:
+        return "not measured yet"
+    lines = ["| architecture | weights | images/s of a core | memory | cosine |", "|---|---|---|---|---|"]
+    for name, tower in found.items():
+        lines.append(
+            f"| `{name}` | {tower['weights']} | {tower['images_per_s']:.3g} | {tower['memory_mib']:,} MiB | "
+            f"{tower['cosine']:.5f} |"
+        )
+    machine, batch = results["encoders-cpu"]["machine"], results["encoders-cpu"]["batch"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {machine['date']}"
+    return "\n".join([*lines, "", f"Batches of {batch}: {where}."])
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "headline": headline,
     "speed": speed_table,
@@ -264,6 +280,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "growth": growth_table,
     "heads": partial(heads_table, name="heads"),
     "heads detour": partial(heads_table, name="heads-detour"),
+    "encoders": encoders_table,
 }
 
 

@@ -39,6 +39,7 @@ from vla.embed.encode import encode_shards
 from vla.embed.encoders.encoder import EncoderConfig
 from vla.embed.frozen_encoder import FrozenEncoder
 from vla.embed.growth import Growth, plan_growth
+from vla.embed.half_precision import say_what_bfloat16_saves
 from vla.embed.identities import episode_contents
 from vla.embed.report import EmbedReport, report_of, report_of_earlier
 from vla.embed.resting import say_what_rests
@@ -118,6 +119,8 @@ def embed(
                     settle_batch_size(frozen, encoder, images, folder) if world.is_main else None
                 )
                 writers = growth.writers(folder, spec)
+                if world.is_main and before is None and growth.missing:
+                    say_what_bfloat16_saves(encoder, frozen.device, frozen.num_weights)
                 if world.is_main:
                     for writer in writers.values():
                         writer.begin()

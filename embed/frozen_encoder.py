@@ -85,6 +85,10 @@ class FrozenEncoder:
         return self.encoder.writes
 
     @property
+    def num_weights(self) -> int:
+        return sum(parameter.numel() for parameter in self.encoder.parameters())
+
+    @property
     def eval_image_resize_shape(self) -> tuple[int, int]:
         """(height, width) [pixel] that larger live renders are resized to."""
         return self.encoder.image_size

@@ -7,16 +7,19 @@
        │ augment: stage one only; shifts and colours, so that caching does not cost augmentation
     frames  uint8 [n, H, W, 3]
        │ normalise: on the encoder's device; uploading uint8 moves a quarter of the bytes
-    pixels  float [n, 3, H, W]  (value / 255 - mean) / std, per channel
+    pixels  float [n, 3, H, W]  (value / 255 - mean) / std, per channel, of all of the frame or of its middle
 
-Resizing squashes: the aspect ratio is not kept, as with `eval_image_resize_shape`.
-It runs in uint8 on the CPU everywhere, because the CUDA kernel takes floats only and would round
-some pixels the other way; a frame must have the same feature wherever it is encoded.
+Resizing squashes, as with `eval_image_resize_shape`, or keeps the aspect ratio and cuts off what is too long,
+as the checkpoint's own image processor does. Many processors then cut a smaller square out of that one
+(DINOv2: 224 of 256); this is left to `normalise`, so that a frame of the encoder's size always is one that
+needs no resizing, whether it comes from here or from a camera. Resizing runs in uint8 on the CPU
+everywhere, because the CUDA kernel takes floats only and would round some pixels the other way; a frame
+must have the same feature wherever it is encoded.
 """
 
 import zlib
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,14 +38,18 @@ BICUBIC: Interpolation = "bicubic-antialias-uint8"
 class ImageSize(tuple[int, int]):
     """The (height, width) [pixel] of an encoder's input, which also says how frames get there.
 
-    Any other pair of numbers is a size that frames are brought to bilinearly.
+    Any other pair of numbers is a size that frames are squashed to bilinearly.
     """
 
     interpolation: Interpolation
+    squashes: bool
+    """False keeps the aspect ratio: the shorter edge gets its size, the longer one is cut at both ends."""
 
-    def __new__(cls, size: tuple[int, int], interpolation: Interpolation = BILINEAR) -> "ImageSize":
+    def __new__(
+        cls, size: tuple[int, int], interpolation: Interpolation = BILINEAR, squashes: bool = True
+    ) -> "ImageSize":
         made = super().__new__(cls, size)
-        made.interpolation = interpolation
+        made.interpolation, made.squashes = interpolation, squashes
         return made
 
 
@@ -50,15 +57,27 @@ class Preprocessing(StrictModel):
     """How a uint8 RGB frame becomes encoder input."""
 
     image_size: tuple[Width, Width]
-    """Height and width [pixel] that the encoder takes."""
+    """Height and width [pixel] that frames are brought to."""
     interpolation: Interpolation = BILINEAR
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    crop: tuple[Width, Width] | None = None
+    """Height and width [pixel] of the middle of the frame, which is all that the encoder sees; frames then
+    keep their aspect ratio. None squashes them, and the encoder sees them whole."""
 
     @property
     def size(self) -> ImageSize:
         """The size that `resize` takes."""
-        return ImageSize(self.image_size, self.interpolation)
+        return ImageSize(self.image_size, self.interpolation, self.crop is None)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width [pixel] of what the encoder sees."""
+        return self.crop or self.image_size
+
+    def settings(self) -> dict[str, Any]:
+        """Return what an encoder's identity says of it: `crop`, which came later, only where there is one."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 def resize(frames: UInt8[np.ndarray, "n h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "n H W 3"]:
@@ -68,15 +87,32 @@ def resize(frames: UInt8[np.ndarray, "n h w 3"], size: tuple[int, int]) -> UInt8
 
     Args:
         frames: RGB.
-        size: (height, width) [pixel]; bilinear, unless it is an `ImageSize` that says otherwise.
+        size: (height, width) [pixel]; squashed bilinearly, unless it is an `ImageSize` that says otherwise.
     """
     if frames.shape[1:3] == size:
         return frames
     frames = frames if frames.flags.writeable else frames.copy()  # torch takes no other
     channels_first = torch.from_numpy(frames).permute(0, 3, 1, 2)
     mode = getattr(size, "interpolation", BILINEAR).partition("-")[0]
-    resized = functional.interpolate(channels_first, size=tuple(size), mode=mode, antialias=True)
-    return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
+    whole = tuple(size) if getattr(size, "squashes", True) else _covering(frames.shape[1:3], size)
+    if whole != frames.shape[1:3]:
+        channels_first = functional.interpolate(channels_first, size=whole, mode=mode, antialias=True)
+    resized = middle(channels_first.permute(0, 2, 3, 1), size)
+    return np.ascontiguousarray(resized.numpy())
+
+
+def middle(frames: UInt8[Tensor, "n h w 3"], size: tuple[int, int]) -> UInt8[Tensor, "n H W 3"]:
+    """Cut the middle (height, width) [pixel] out of frames; a view of them."""
+    top, left = ((there - kept) // 2 for there, kept in zip(frames.shape[1:3], size, strict=True))
+    return frames[:, top : top + size[0], left : left + size[1]]
+
+
+def _covering(there: tuple[int, int], square: tuple[int, int]) -> tuple[int, int]:
+    """Return the size at which the shorter edge of a frame is that of a square; as transformers rounds it."""
+    (height, width), edge = there, square[0]
+    if height <= width:
+        return edge, int(edge * width / height)
+    return int(edge * height / width), edge
 
 
 def resize_images(
@@ -94,11 +130,12 @@ def resize_images(
     }
 
 
-def normalise(frames: UInt8[Tensor, "n H W 3"], spec: Preprocessing) -> Float[Tensor, "n 3 H W"]:
+def normalise(frames: UInt8[Tensor, "n h w 3"], spec: Preprocessing) -> Float[Tensor, "n 3 H W"]:
     """Scale to [0, 1], subtract the mean and divide by the standard deviation of `spec`.
 
-    Runs in float32 on the device of `frames`.
+    What `spec` crops is left out. Runs in float32 on the device of `frames`.
     """
+    frames = frames if spec.crop is None else middle(frames, spec.crop)
     mean, std = (
         255 * torch.tensor(values, device=frames.device).repeat(frames.shape[2])
         for values in (spec.mean, spec.std)

@@ -135,6 +135,8 @@ class EncoderConfig(StrictModel, ABC):
     """Arithmetic that it can be asked for; float32 alone goes without saying."""
     model_types: ClassVar[tuple[str, ...]] = ()
     """What a checkpoint's config.json calls itself for the encoder to be chosen without `type`."""
+    hub_names: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of Hub ids for which it is chosen without `type`, before there is a config.json."""
 
     type: str
     """Of the family; without it `id` decides: a member's name, or a directory that says what it holds."""
@@ -219,9 +221,11 @@ class EncoderFamily(Family[EncoderConfig]):
             return self.default
         if "/" not in name and not Path(name).is_dir() and name in self.members():
             return name
-        if model_type is not None:
+        if model_type is not None or "/" in name:
             for member, config in self.members().items():
-                if model_type in config.model_types:
+                if model_type in config.model_types or (
+                    model_type is None and name.startswith(config.hub_names)
+                ):
                     return member
         return self.default
 
@@ -237,15 +241,19 @@ def hash_of(weights: nn.Module) -> str:
 
 def model_type_of(folder: Path) -> str | None:
     """Return what a checkpoint says it is; None where there is none, or it does not say."""
-    path = folder / "config.json"
+    found = read_config(folder / "config.json").get("model_type")
+    return found if isinstance(found, str) else None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the config.json of a checkpoint; empty where there is none that can be read."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:
-            return None
+            return {}
         config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return None
-    found = config.get("model_type") if isinstance(config, dict) else None
-    return found if isinstance(found, str) else None
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 ENCODERS = EncoderFamily("encoder", EncoderConfig, "vla.embed.encoders", default="siglip")

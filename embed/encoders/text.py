@@ -21,8 +21,9 @@ from vla.base.errors import EncoderError
 from vla.base.hub import HUB_ERRORS, first_line
 from vla.base.progress import Progress
 from vla.cache.metadata import TextIdentity
+from vla.embed.encoders.checkpoint import require_on_hub
 from vla.embed.encoders.encoder import EncoderConfig
-from vla.embed.encoders.siglip_checkpoint import TINY_RANDOM, TINY_SIM, require_on_hub
+from vla.embed.encoders.siglip import TINY_RANDOM, TINY_SIM
 
 ARCHITECTURE_KEYS = (
     "hidden_size",
@@ -75,6 +76,8 @@ class FrozenTextEncoder:
         Raises:
             EncoderError: the checkpoint has no text tower or no tokeniser, or they cannot be reached.
         """
+        if config.type != "siglip":
+            raise EncoderError(f"{config.id} has no text tower that encoder '{config.type}' reads; {ADVICE}")
         if config.id in (TINY_SIM, TINY_RANDOM) and not Path(config.id).is_dir():
             raise EncoderError(f"{config.id} has no text tower; {ADVICE}")
         transformers.logging.set_verbosity_error()  # it lists the vision tower's tensors as unexpected

@@ -35,9 +35,11 @@ def test_an_encoder_is_chosen_by_its_type_its_id_or_else_is_a_siglip(value: Any,
 def test_a_directory_that_says_what_it_holds_needs_no_type(encoder_dir: Path, tmp_path: Path) -> None:
     assert json.loads((encoder_dir / "config.json").read_text())["model_type"] in SiglipConfig.model_types
     assert ENCODERS.parse({"id": str(encoder_dir)}).type == "siglip"
-    for text in ('{"model_type": "dinov3_vit"}', "{", "[]", '{"model_type": 3}'):
+    for text in ('{"model_type": "newer_vit"}', "{", "[]", '{"model_type": 3}'):
         (tmp_path / "config.json").write_text(text)
         assert ENCODERS.parse({"id": str(tmp_path)}).type == "siglip"  # which then says what is missing
+    (tmp_path / "config.json").write_text('{"model_type": "dinov3_vit"}')
+    assert ENCODERS.parse({"id": str(tmp_path)}).type == "dino"
 
 
 def test_members_are_listed_and_an_unknown_one_names_them() -> None:

@@ -12,8 +12,9 @@ from transformers import SiglipImageProcessor, SiglipVisionModel
 
 from vla.base.errors import ConfigError, EncoderError
 from vla.embed import FrozenEncoder, SiglipConfig
-from vla.embed.encoders.siglip import SiglipEncoder
-from vla.embed.encoders.siglip_checkpoint import BARE_NAMES, TINY_SIM_FOLDER
+from vla.embed.encoders.checkpoint import names_in_files
+from vla.embed.encoders.siglip import KIND, SiglipEncoder
+from vla.embed.encoders.siglip_checkpoint import TINY_SIM_FOLDER
 from vla.embed.transforms import Preprocessing
 
 
@@ -118,7 +119,9 @@ def test_the_trained_tiny_encoder_is_a_plain_checkpoint_of_at_most_12_mb() -> No
     assert sum(file.stat().st_size for file in TINY_SIM_FOLDER.iterdir()) < 12e6
     frames = fake_images(seed=6, count=3)
     # transformers 4, left to itself, does not know the names that transformers 5 saved.
-    model = SiglipVisionModel.from_pretrained(TINY_SIM_FOLDER, dtype=torch.float32, **BARE_NAMES).eval()
+    model = SiglipVisionModel.from_pretrained(
+        TINY_SIM_FOLDER, dtype=torch.float32, **names_in_files(KIND)
+    ).eval()
     with torch.inference_mode():
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
         expected = model(pixel_values=pixels).pooler_output.numpy()

@@ -70,7 +70,7 @@ def test_it_keeps_less(cache: FeatureCache) -> None:
 def test_bfloat16_is_used_where_it_is_asked_for(
     cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: True)  # without, torch computes it by other means
+    monkeypatch.setattr(device, "multiplies_bfloat16", lambda: True)  # without, torch computes it by other means
     found = []
     for name in ("auto", "float32", "bfloat16"):
         run = RunDirectory.create(tmp_path / name)
@@ -83,6 +83,6 @@ def test_bfloat16_is_used_where_it_is_asked_for(
 def test_bfloat16_is_refused_where_the_device_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not autocasts("auto", CPU) and autocasts("auto", torch.device("cuda"))
     assert not autocasts("float32", torch.device("cuda"))
-    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(device, "multiplies_bfloat16", lambda: False)
     with pytest.raises(ConfigError, match=r"train\.autocast = bfloat16, and device 'cpu' has no"):
         autocasts("bfloat16", CPU)

@@ -151,7 +151,8 @@ def test_the_command_that_mends_a_cache_does_so_from_anywhere_and_on_any_device(
     monkeypatch.chdir(elsewhere)
     # As on a GPU: what is not said is bfloat16.
     monkeypatch.setattr(
-        "vla.embed.encoders.siglip.choose_dtype", lambda name, device: "bfloat16" if name == "auto" else name
+        "vla.embed.encoders.vision_tower.choose_dtype",
+        lambda name, device: "bfloat16" if name == "auto" else name,
     )
     assert vla(capsys, *shlex.split(repair_command(cache))[1:])[0] == 0
     assert {path: path.read_bytes() for path in before} == before

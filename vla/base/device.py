@@ -1,6 +1,7 @@
 """Choose where and in which arithmetic to compute."""
 
 import os
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -8,6 +9,9 @@ import torch
 from vla.base.errors import ConfigError
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
+CPUINFO = Path("/proc/cpuinfo")
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""As Linux calls what multiplies bfloat16: AVX-512, AMX, and the same of ARM."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -58,13 +62,18 @@ def autocasts(asked: Literal["auto", "bfloat16", "float32"], device: torch.devic
         return device.type == "cuda"
     if asked == "float32" or device.type == "cuda":
         return asked == "bfloat16"
-    if device.type != "cpu" or not cpu_has_bfloat16():
+    if device.type != "cpu" or not multiplies_bfloat16():
         raise ConfigError(
             f"train.autocast = bfloat16, and device '{device}' has no instructions for it; leave it out"
         )
     return True
 
 
-def cpu_has_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16 that torch's products use."""
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def multiplies_bfloat16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 in hardware; False where nobody says so, as outside Linux."""
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:
+        return False
+    flags = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
+    return bool(BFLOAT16_FLAGS & set(next(flags, [])))

@@ -14,7 +14,7 @@ def embed(
     ] = None,
     encoder: Encoder = None,
     out: Annotated[str | None, typer.Option(help="Folder in which the cache directory is made.")] = None,
-    pool: Annotated[str | None, typer.Option(help="pooled, mean, grid2, grid4 or patches.")] = None,
+    pool: Annotated[str | None, typer.Option(help="pooled, mean, grid2, grid4, grid6x8 …, patches.")] = None,
     augment: Annotated[int | None, typer.Option(help="Augmented variants of each frame.")] = None,
     language: Annotated[
         bool | None, typer.Option("--language/--no-language", help="Encode the task texts too.")
