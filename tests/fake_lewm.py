@@ -25,7 +25,7 @@ def small_vision(seed: int = 0, sizes: VisionSizes = SMALL) -> LewmVision:
         torch.manual_seed(seed)
         vision = LewmVision(sizes)
         for parameter in vision.parameters():
-            nn.init.normal_(parameter, std=0.1)
+            nn.init.normal_(parameter, std=0.4)
         norm = vision.projector.net[1]
         assert isinstance(norm, nn.BatchNorm1d)
         norm.running_mean = torch.randn(sizes.projector)

@@ -41,9 +41,9 @@ class LewmConfig(EncoderConfig):
     """How views are fused: left to right, top to bottom, or two a row; `auto` is as the checkpoint says, else
     `row`."""
     view_size: Literal["auto"] | tuple[Width, Width] = "auto"
-    """Height and width [pixel] that each view has before; `auto` is as the checkpoint says, else 256 x 256."""
+    """Height and width [pixel] that each view has before; `auto` is the checkpoint's, else 256 x 256."""
     image_size: Literal["auto"] | Width = "auto"
-    """Shorter side [pixel] of the fused image that the ViT sees; `auto` is as the checkpoint says, else 224."""
+    """Shorter side [pixel] of the fused image that the ViT sees; `auto` is the checkpoint's, else 224."""
 
     def build(self, cameras: tuple[str, ...], device: torch.device) -> "LewmEncoder":
         """Load the encoder; transformers is imported here and not before.
@@ -73,8 +73,8 @@ class LewmConfig(EncoderConfig):
             return LewmInput(cameras=cameras, **{**FOREIGN, **given})
         if cameras != trained.cameras:
             raise EncoderError(
-                f"{self.id} was trained to look through {', '.join(trained.cameras)}, in this order, not through "
-                f"{', '.join(cameras)}: --set 'dataset.cameras={json.dumps(trained.cameras)}'"
+                f"{self.id} was trained to look through {', '.join(trained.cameras)}, in this order, not "
+                f"through {', '.join(cameras)}: --set 'dataset.cameras={json.dumps(trained.cameras)}'"
             )
         for key, value in given.items():
             if value != (due := getattr(trained, key)):

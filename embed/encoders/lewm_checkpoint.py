@@ -29,6 +29,8 @@ from vla.base.vit_names import load_named, named_tensors, new_name
 from vla.embed.encoders.encoder import model_type_of
 
 ANCHOR = "encoder.embeddings.cls_token"
+LAST = "checkpoints/last"
+"""In a run of `vla pretrain lewm`."""
 NAMES = ("model.safetensors", "weights.pt")
 ADVICE = (
     "name a .ckpt of Lightning, a weights.pt or a .safetensors file, or a folder with one; or train one: "
@@ -74,7 +76,7 @@ def _find(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise EncoderError(f"no LEWM checkpoint at {path}; {ADVICE}")
-    for name in NAMES:
+    for name in (*NAMES, f"{LAST}/{NAMES[0]}"):
         if (path / name).is_file():
             return path / name
     found = sorted(path.glob("*.ckpt"))
@@ -94,7 +96,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         quoted = shlex.quote(str(path))
         raise EncoderError(
             f"{path} holds more than tensors, which vla does not run. Where it was trained, save them alone: "
-            f"python -c \"import sys, torch; f = torch.load(sys.argv[1], weights_only=False); "
+            f'python -c "import sys, torch; f = torch.load(sys.argv[1], weights_only=False); '
             f"torch.save(f.get('state_dict', f), 'weights.pt')\" {quoted}"
         ) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
@@ -139,9 +141,7 @@ def _sizes(path: Path, tensors: Mapping[str, Tensor]) -> VisionSizes:
             "numbers and square images"
         )
     depth = 1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("encoder.layers."))
-    return VisionSizes(
-        width=width, depth=depth, mlp=mlp, patch=patch, grid=grid, projector=hidden, dim=dim
-    )
+    return VisionSizes(width=width, depth=depth, mlp=mlp, patch=patch, grid=grid, projector=hidden, dim=dim)
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

@@ -8,7 +8,7 @@
        │ LewmVision: ViT, its CLS token after the last norm, projector with BatchNorm
     feature  float [n, dim]             192 in the paper
 
-The paper has one camera. Of several, one image is made, and the ViT's positions are interpolated to its shape.
+The paper has one camera. Of several, one image is made; the ViT's positions are interpolated to its shape.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The names of a ViT's tensors, which transformers 4 and 5 spell differently.
 
     transformers 4   encoder.layer.0.attention.attention.query.weight   what public checkpoints have
-    transformers 5   layers.0.attention.q_proj.weight                   what is compared, hashed and saved here
+    transformers 5   layers.0.attention.q_proj.weight                   what is hashed and saved here
 
 A module of either version is read and filled by the second spelling.
 """

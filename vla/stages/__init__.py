@@ -6,6 +6,7 @@ notebooks.
 
 from vla.stages.demonstrations import compact, embed, record
 from vla.stages.live import export, load_live, rollout, serve
+from vla.stages.pretraining import pretrain
 from vla.stages.sharing import export_lerobot, share
 from vla.stages.training import train
 
@@ -15,6 +16,7 @@ __all__ = [
     "export",
     "export_lerobot",
     "load_live",
+    "pretrain",
     "record",
     "rollout",
     "serve",
