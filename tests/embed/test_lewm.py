@@ -74,9 +74,7 @@ def test_a_run_is_recognised_and_says_what_it_looks_at(run: Path) -> None:
 
 
 def test_other_views_or_another_layout_than_it_was_trained_with_are_refused(run: Path) -> None:
-    with pytest.raises(
-        EncoderError, match=r"r_vis, top, front, in this order, not through top, r_vis: --set"
-    ):
+    with pytest.raises(EncoderError, match=r"front, in this order, not through top, r_vis: --set"):
         load(run, ("top", "r_vis"))
     with pytest.raises(EncoderError, match=r'layout = "column", not "row"; leave encoder\.layout out'):
         load(run, layout="row")
@@ -94,9 +92,7 @@ def test_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": small_vision().state_dict(), "hyper": Trap()}, "more.ckpt")
     Path("bare.ckpt").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(
-        EncoderError, match=r"more\.ckpt holds more than tensors, .* save them alone: python -c"
-    ):
+    with pytest.raises(EncoderError, match=r"more\.ckpt holds more than tensors, .*: python -c"):
         load_lewm("more.ckpt")
     with pytest.raises(EncoderError, match=r"bare\.ckpt"):
         load_lewm("bare.ckpt")

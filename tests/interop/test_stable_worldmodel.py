@@ -8,7 +8,7 @@ import pytest
 import torch
 from fakes import CAMERAS, fake_images
 
-from vla.base.lewm import MEAN, STD, LewmVision, prepare
+from vla.base.lewm import MEAN, STD, prepare
 from vla.embed import ENCODERS, FrozenEncoder
 from vla.embed.encoders.lewm import LewmEncoder
 from vla.policy.pretrain.pretrain_config import PretrainConfig
@@ -22,7 +22,7 @@ ACTIONS, FRAMESKIP = 3, 5
 
 @pytest.fixture(scope="module")
 def theirs() -> Any:
-    """Return their world model of the paper's sizes, with weights and BatchNorm statistics that say something."""
+    """Return their world model of the paper's sizes, with BatchNorm statistics."""
     from stable_worldmodel.wm.lewm import LeWM
     from stable_worldmodel.wm.lewm.module import MLP, Embedder, Predictor
     from transformers import ViTConfig, ViTModel
@@ -96,7 +96,9 @@ def test_features_of_their_checkpoint_are_theirs(
     torch.testing.assert_close(prepare(wide, 224), pixels, rtol=0, atol=1e-5)
     found = encoder.encoder.vision(prepare(wide, 224))
     difference = float((found - due).abs().max())
-    print(f"features of {tuple(pixels.shape)}: largest difference {difference:.2g}, std {float(due.std()):.2f}")
+    print(
+        f"features of {tuple(pixels.shape)}: largest difference {difference:.2g}, std {float(due.std()):.2f}"
+    )
     assert difference < 1e-5 * max(1.0, float(due.abs().max()))
     torch.testing.assert_close(encoder.encode(images)["lewm"][:, 0].float(), due, rtol=1e-3, atol=1e-3)
 

@@ -54,22 +54,22 @@ def test_frames_become_an_encoder_its_features_a_policy_and_that_drives(
     order = '--set=dataset.cameras=["r_vis", "top", "front"]'
     size = "--set=encoder.image_size=[16, 16]"
     vla("embed", "--dataset", dataset, "--encoder", "pixels", size, order, "--out", "frames")
-    made = vla("pretrain", "lewm", "--cache", "frames", "--out", "lewm", "--steps", 2, *SMALL)
+    made = vla("pretrain", "lewm", "--cache", "frames", "--out", "own", "--steps", 2, *SMALL)
     assert (made["steps"], made["resumed_from"]) == (2, 0)
-    assert [row["step"] for row in read_metrics(RunDirectory(Path("lewm")), "train")] == [2]
+    assert [row["step"] for row in read_metrics(RunDirectory(Path("own")), "train")] == [2]
 
-    refused = failing(capsys, "pretrain", "lewm", "--out", "lewm", "--resume", "--set=pretrain.lr=1")
+    refused = failing(capsys, "pretrain", "lewm", "--out", "own", "--resume", "--set=pretrain.lr=1")
     assert "was begun with pretrain.lr = 5e-05, not 1.0" in refused
     assert "exists; continue it with --resume" in failing(
-        capsys, "pretrain", "lewm", "--cache", "frames", "--out", "lewm", *SMALL
+        capsys, "pretrain", "lewm", "--cache", "frames", "--out", "own", *SMALL
     )
-    assert vla("pretrain", "lewm", "--out", "lewm", "--resume")["resumed_from"] == 2
-    found = vla("inspect", "lewm")
+    assert vla("pretrain", "lewm", "--out", "own", "--resume")["resumed_from"] == 2
+    found = vla("inspect", "own")
     assert found["kind"] == "pretraining run (lewm)" and found["cameras"] == list(CAMERAS)
-    assert vla("verify", "lewm")["problems"] == []
+    assert vla("verify", "own")["problems"] == []
 
     cache = vla(
-        "embed", "--dataset", dataset, "--encoder", "lewm", order, "--device", "cpu", "--out", "features"
+        "embed", "--dataset", dataset, "--encoder", "own", order, "--device", "cpu", "--out", "features"
     )
     described = vla("inspect", cache["cache"])
     assert described["streams"][0] == "lewm (tokens, float16 [1, 192])"
@@ -87,7 +87,13 @@ def test_frames_become_an_encoder_its_features_a_policy_and_that_drives(
             "--device",
             "cpu",
         ),
-        *("--set=train.rollout_every=0", "--set=train.val_episodes=0", "--tracker=none", *POLICY),
+        *(
+            "--device=cpu",
+            "--set=train.rollout_every=0",
+            "--set=train.val_episodes=0",
+            "--tracker=none",
+            *POLICY,
+        ),
     )
     policy = vla("inspect", "run")
     assert policy["policy.raw_per_step_cond_dim"] == policy["policy.per_step_cond_dim"] == 208
