@@ -119,5 +119,5 @@ def test_a_process_group_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from vla.stages import pretrain
 
     monkeypatch.setattr(World, "join", lambda: World(rank=0, size=2))
-    with pytest.raises(ConfigError, match="is one process"):
+    with pytest.raises(ConfigError, match="runs in one process"):
         pretrain(PipelineConfig())
