@@ -2,7 +2,8 @@
 # make test    lint, types, tests
 # make slow    tests that take minutes and rarely break
 # make demo    record -> embed -> train -> rollout on one CPU
-# make interop lerobot reads what vla writes, the other way round, and drives its policies; in .venv-interop
+# make interop lerobot reads what vla writes, the other way round, and drives its policies; checkpoints of
+#              stable-worldmodel; in .venv-interop
 # make aloha   gym-aloha, with its own MuJoCo, and the tests that need it; in .venv-aloha
 # make slurm   a SLURM cluster of one node on this machine, and a sweep through it; as root on Debian
 # make oldest  the tests with the oldest versions that pyproject.toml allows; in .venv-oldest
@@ -43,6 +44,8 @@ demo: .venv/ready
 		-e '.[dev]' draccus einops opencv-python-headless requests termcolor
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
 		lerobot==0.6.1 torchvision==0.28.0 -e lerobot_policy_vla
+	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -c tests/interop/constraints.txt \
+		stable-worldmodel
 	touch $@
 
 interop: .venv-interop/ready

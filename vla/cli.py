@@ -23,6 +23,7 @@ from vla.commands.compact import compact
 from vla.commands.embed import embed
 from vla.commands.export import export
 from vla.commands.inspect import inspect
+from vla.commands.pretrain import pretrain
 from vla.commands.record import record
 from vla.commands.report import report
 from vla.commands.rollout import rollout
@@ -62,7 +63,21 @@ def options(
     pass
 
 
-for command in (record, embed, compact, train, rollout, sweep, report, serve, export, share, inspect, verify):
+for command in (
+    record,
+    embed,
+    compact,
+    pretrain,
+    train,
+    rollout,
+    sweep,
+    report,
+    serve,
+    export,
+    share,
+    inspect,
+    verify,
+):
     app.command()(command)
 
 

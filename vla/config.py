@@ -22,6 +22,7 @@ from vla.cache.writer import CacheConfig
 from vla.embed.datasets.dataset_config import DatasetConfig
 from vla.embed.encoders.encoder import ENCODERS, EncoderConfig
 from vla.policy.policy_config import POLICIES, PolicyConfig
+from vla.policy.pretrain.pretrain_config import PretrainConfig
 from vla.policy.training.train_config import TrainConfig
 from vla.rollout.rollout_config import EnvConfig, RecordConfig, RolloutConfig, ServeConfig
 
@@ -48,6 +49,7 @@ class PipelineConfig(StrictModel):
     cache: CacheConfig = CacheConfig()
     policy: Annotated[PolicyConfig, POLICIES.choice()] = POLICIES.by_default()
     train: TrainConfig = TrainConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     rollout: RolloutConfig = RolloutConfig()
     serve: ServeConfig = ServeConfig()
     plugins: PluginsConfig = PluginsConfig()

@@ -35,7 +35,7 @@ def inspect(path: Path, settings: "DatasetConfig | None" = None) -> dict[str, An
     if is_dataset(path):
         return _dataset(path, settings)
     if (path / "pipeline.toml").is_file() and (path / "checkpoints").is_dir():
-        return _run(path)
+        return _pretraining(path) if (path / "config.json").is_file() else _run(path)
     if (path / "cache.json").is_file() or list(path.glob("*/cache.json")):
         return _cache(path)
     if (path / "config.json").is_file() or (path / "pretrained_model").is_dir():
@@ -161,6 +161,25 @@ def _run(path: Path) -> dict[str, Any]:
     if run.last_step() is not None:
         described |= {f"policy.{k}": v for k, v in _policy(run.policy_folder()).items() if k != "kind"}
     return described
+
+
+def _pretraining(path: Path) -> dict[str, Any]:
+    from vla.policy.training.run import RunDirectory
+    from vla.policy.training.run_log import read_metrics
+
+    run = RunDirectory.open(path)
+    try:
+        looks_at = dict(json.loads((path / "config.json").read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise VlaError(f"{path / 'config.json'} cannot be read ({str(error)[:200]})") from error
+    rows = read_metrics(run, "train")
+    return {
+        "kind": f"pretraining run ({looks_at.pop('model_type', 'unknown')})",
+        **looks_at,
+        "last_step": run.last_step(),
+        **({key: value for key, value in rows[-1].items() if key not in ("step", "kind")} if rows else {}),
+        "next": f"vla embed --encoder {shlex.quote(str(path))}",
+    }
 
 
 def _suite(path: Path) -> dict[str, Any]:

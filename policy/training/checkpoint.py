@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 from vla.base.distributed import World
 from vla.base.errors import CheckpointError
@@ -95,7 +96,8 @@ def save_checkpoint(run: RunDirectory, state: TrainingState) -> None:
     temporary = final.with_name(f".{final.name}.tmp")
     state.ema_policy.save_pretrained(temporary / POLICY_FOLDER)
     write_atomically(temporary / POLICY_FOLDER / RAW_WEIGHTS_FILE, save(state.policy.saved_state()))
-    write_atomically(temporary / STATE_FOLDER / OPTIMIZER_FILE, save(_optimizer_tensors(state)))
+    moved = optimizer_tensors(state.policy, state.optimizer)
+    write_atomically(temporary / STATE_FOLDER / OPTIMIZER_FILE, save(moved))
     write_atomically(temporary / STATE_FOLDER / FIGURES_FILE, save(state.meter.state()))
     write_json(temporary / STATE_FOLDER / STEP_FILE, {"step": state.step})
     write_checksums(temporary)
@@ -124,7 +126,7 @@ def load_checkpoint(run: RunDirectory, step: int, state: TrainingState) -> None:
         state.meter.restore(load_file(folder / STATE_FOLDER / FIGURES_FILE), state.policy.device)
         state.step = read_step(folder)
         for name, parameter in trained_parameters(state.policy).items():
-            state.optimizer.state[parameter] = _moments(tensors, name, parameter, state.step)
+            state.optimizer.state[parameter] = moments(tensors, name, parameter, state.step)
     except (OSError, SafetensorError, RuntimeError, ValueError, CheckpointError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{folder} cannot be continued from: {reason}") from error
@@ -148,7 +150,7 @@ def read_step(checkpoint: Path) -> int:
     return step
 
 
-def _moments(
+def moments(
     tensors: Mapping[str, torch.Tensor], name: str, parameter: torch.Tensor, step: int
 ) -> dict[str, torch.Tensor]:
     """Return one parameter's part of the optimiser state; before the first step there is none."""
@@ -162,11 +164,12 @@ def _moments(
     return {key: tensor.to(parameter.device) for key, tensor in found.items()}
 
 
-def _optimizer_tensors(state: TrainingState) -> dict[str, torch.Tensor]:
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return the optimiser's state of what is trained, as `parameter/key`; `moments` takes it apart again."""
     return {
         f"{name}/{key}": value
-        for name, parameter in trained_parameters(state.policy).items()
-        for key, value in state.optimizer.state[parameter].items()
+        for name, parameter in trained_parameters(model).items()
+        for key, value in optimizer.state[parameter].items()
     }
 
 

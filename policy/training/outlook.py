@@ -26,17 +26,26 @@ class Outlook:
         batch_size: windows of a step.
         steps: still to be made.
         quiet: say nothing; for all but one of several processes.
+        advice: what would be shorter.
     """
 
     def __init__(
-        self, device: torch.device, weights: int, batch_size: int, steps: int, *, quiet: bool = False
+        self,
+        device: torch.device,
+        weights: int,
+        batch_size: int,
+        steps: int,
+        *,
+        quiet: bool = False,
+        advice: str = ADVICE,
     ) -> None:
+        self._advice = advice
         self._steps, self._done, self._began = steps, 0, time.monotonic()
         self._told = quiet or device.type != "cpu" or steps == 0
         if not self._told and weights * batch_size >= HEAVY:
             say(
                 f"{weights / 1e6:.0f} million weights and batches of {batch_size} on a CPU take gigabytes of "
-                f"memory; how much time is said after the first step; {ADVICE}"
+                f"memory; how much time is said after the first step; {advice}"
             )
 
     def step(self) -> None:
@@ -47,10 +56,10 @@ class Outlook:
         passed = time.monotonic() - self._began
         if passed >= ENOUGH_S or self._done >= ENOUGH_STEPS:
             self._told = True
-            say(forecast(passed / self._done, self._steps))
+            say(forecast(passed / self._done, self._steps, self._advice))
 
 
-def forecast(step_s: float, steps: int) -> str:
+def forecast(step_s: float, steps: int, advice: str = ADVICE) -> str:
     """Say what a step takes and what all of them do; if that is long, what would be shorter.
 
     >>> forecast(0.25, 1200)
@@ -58,7 +67,7 @@ def forecast(step_s: float, steps: int) -> str:
     """
     total_s = step_s * steps
     line = f"a step takes {step_s:.2g} s, all {steps:,} about {spell(total_s)}"
-    return f"{line}; {ADVICE}" if total_s > LONG_S else line
+    return f"{line}; {advice}" if total_s > LONG_S else line
 
 
 def spell(seconds: float) -> str:

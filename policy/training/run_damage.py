@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from vla.base.errors import CheckpointError
 from vla.base.progress import Progress
-from vla.policy.saved_policy import WEIGHTS_FILE, read_config, require_shapes
+from vla.policy.saved_policy import CONFIG_FILE, WEIGHTS_FILE, read_config, require_shapes
 from vla.policy.training.checkpoint import OPTIMIZER_FILE, RAW_WEIGHTS_FILE, read_step
 from vla.policy.training.checksums import checksum_problem, read_checksums
 from vla.policy.training.run import POLICY_FOLDER, STATE_FOLDER, RunDirectory
@@ -54,6 +54,8 @@ def checkpoint_problems(folder: Path) -> Iterator[str]:
     if not read_checksums(folder):
         yield f"{folder} has no checksums.json, so its bytes cannot be held against anything"
     policy = folder / POLICY_FOLDER
+    if (folder / CONFIG_FILE).is_file():  # of `vla pretrain`, which is no policy: its bytes are as written
+        return
     try:
         if read_step(folder) != int(folder.name):
             yield f"{folder} says that it is step {read_step(folder)}"

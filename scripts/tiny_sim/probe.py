@@ -47,14 +47,14 @@ def render(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encode(name: str, images: np.ndarray) -> Features:
-    """Return the pooled features of the three views side by side."""
+    """Return what an encoder says of the three views, side by side."""
     encoder = FrozenEncoder.load(ENCODERS.parse({"id": name}), CAMERAS)
     found = []
     with Progress(f"encode, {name}", len(images), unit="scenes") as progress:
         for start in range(0, len(images), 16):
             batch = images[start : start + 16]
             features = encoder.encode({camera: batch[:, k] for k, camera in enumerate(CAMERAS)})
-            views = torch.cat([features[camera].flatten(1) for camera in CAMERAS], dim=1)
+            views = torch.cat([features[stream.name].flatten(1) for stream in encoder.writes], dim=1)
             found.append(views.float().cpu().numpy())
             progress.update(len(batch))
     return np.concatenate(found)
@@ -98,8 +98,8 @@ def errors(found: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def probe(train: Features, labels: np.ndarray, test: Features, truth: np.ndarray) -> dict[str, float]:
-    """Fit on training scenes, measure on held-out ones."""
+def read_off(train: Features, labels: np.ndarray, test: Features) -> np.ndarray:
+    """Fit on training scenes, and return what is found on others."""
     mean, std = train.mean(0), train.std(0) + 1e-6
     train, test = (train - mean) / std, (test - mean) / std
     border = int(0.8 * len(train))
@@ -108,7 +108,12 @@ def probe(train: Features, labels: np.ndarray, test: Features, truth: np.ndarray
         found = predict(train[border:], ridge(train[:border], labels[:border], penalty))
         return float(np.square(found - labels[border:]).mean())
 
-    return errors(predict(test, ridge(train, labels, min(PENALTIES, key=missed))), truth)
+    return predict(test, ridge(train, labels, min(PENALTIES, key=missed)))
+
+
+def probe(train: Features, labels: np.ndarray, test: Features, truth: np.ndarray) -> dict[str, float]:
+    """Fit on training scenes, measure on held-out ones."""
+    return errors(read_off(train, labels, test), truth)
 
 
 def main() -> None:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import CAMERAS, fake_spec, write_cache
+from fakes import CAMERAS, fake_identity, fake_spec, write_cache
 from torch import nn
 
 from vla.base.errors import CheckpointError
+from vla.cache import Stream
 from vla.config import PipelineConfig
 from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
 from vla.policy.batch import Batch
@@ -27,6 +28,31 @@ def observation(batch: int = 3) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     features = {camera: torch.randn(batch, 2, 1, 768, generator=generator).half() for camera in CAMERAS}
     return {**features, "state": torch.randn(batch, 2, 16, generator=generator)}
+
+
+def joint_agent(tmp_path: Path, n_emb: int) -> VLAAgent:
+    """The user's agent on a joint encoder of three views: 192 numbers an instant."""
+    joint = fake_identity(type="lewm", reads=CAMERAS, settings={"layout": "row"})
+    vectors = tuple(stream for stream in fake_spec().streams if stream.kind == "vector")
+    seen = Stream(name="lewm", kind="tokens", dtype="float16", shape=(1, 192), made_by=joint.digest)
+    spec = fake_spec(streams=(seen, *vectors), encoders={joint.digest: joint})
+    settings = VLAAgentConfig(per_view_dim=192, cond_dim=208, n_emb=n_emb, n_layer=1)
+    return VLAAgent.for_cache(settings, write_cache(tmp_path / "cache", spec).metadata)
+
+
+@pytest.mark.parametrize("n_emb", [384, 256])
+def test_a_joint_encoder_sizes_the_condition_by_its_own_dim_and_not_by_cameras(
+    tmp_path: Path, n_emb: int
+) -> None:
+    agent = joint_agent(tmp_path, n_emb)
+    assert (agent.camera_names, agent.num_cameras) == (("r_vis", "top", "front"), 3)
+    assert agent.raw_per_step_cond_dim == 192 + 16 == 208
+    assert agent.per_step_cond_dim == agent.head.cond_dim == 208
+    assert agent.global_cond_dim == 2 * 208
+    generator = torch.Generator().manual_seed(0)
+    seen = {"lewm": torch.randn(3, 2, 1, 192, generator=generator).half(), "state": torch.randn(3, 2, 16)}
+    assert agent._build_cond(seen).shape == (3, 2, 208)
+    assert agent.predict_action_chunk(seen).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize(("per_view_dim", "raw"), [(96, 304), (192, 592)])

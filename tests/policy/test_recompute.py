@@ -70,7 +70,9 @@ def test_it_keeps_less(cache: FeatureCache) -> None:
 def test_bfloat16_is_used_where_it_is_asked_for(
     cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "multiplies_bfloat16", lambda: True)  # without, torch computes it by other means
+    monkeypatch.setattr(
+        device, "multiplies_bfloat16", lambda: True
+    )  # without, torch computes it by other means
     found = []
     for name in ("auto", "float32", "bfloat16"):
         run = RunDirectory.create(tmp_path / name)

@@ -15,6 +15,7 @@ import pytest
 from fakes import fake_spec, write_cache
 
 from vla.base.errors import ConfigError, VlaError
+from vla.config import PipelineConfig
 from vla.inspect import inspect
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.run_log import read_metrics
@@ -247,6 +248,19 @@ def test_a_sweep_survives_kills_of_itself_and_of_a_child() -> None:
     assert folder.log(second).read_text() == before and not left.exists()
 
 
+SUITES = {
+    "per_view_dim": {"policy.per_view_dim": [96, 192]},
+    "lewm": {"policy.n_emb": [384, 256]},
+}
+"""What the suites that come with vla compare; those for a CPU the same."""
+
+
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "examples/suites").glob("*.toml")))
 def test_every_suite_that_comes_with_vla_is_valid(file: Path) -> None:
-    assert read_suite(file).grid == {"policy.per_view_dim": [96, 192]}
+    suite = read_suite(file)
+    assert suite.grid == SUITES[file.stem.removesuffix("_demo")]
+    base = PipelineConfig.load(file.parent / suite.config, suite.set, [])
+    assert base.dataset.cameras == ("r_vis", "top", "front")
+    if "lewm" in file.stem:
+        assert base.train.best == "reward" and base.train.rollout_every
+        assert base.pretrain.cameras == base.dataset.cameras and base.encoder.id == base.pretrain.out

@@ -23,6 +23,7 @@ COMMANDS = [
     "record",
     "embed",
     "compact",
+    "pretrain",
     "train",
     "rollout",
     "sweep",

@@ -6,6 +6,7 @@ notebooks.
 
 from vla.stages.demonstrations import compact, embed, record
 from vla.stages.live import export, export_torch, load_live, rollout, serve
+from vla.stages.pretraining import pretrain
 from vla.stages.sharing import export_lerobot, share
 from vla.stages.training import train
 
@@ -16,6 +17,7 @@ __all__ = [
     "export_lerobot",
     "export_torch",
     "load_live",
+    "pretrain",
     "record",
     "rollout",
     "serve",

@@ -1,0 +1,1 @@
+"""Pretraining of what is frozen afterwards: world models whose encoder `vla embed` takes."""
