@@ -48,6 +48,8 @@ class VLAAgentConfig(HeadedConfig):
     """Width of the tokens of each stream."""
     trunks: dict[str, Annotated[TrunkConfig, TRUNKS.choice()]] = Field(default_factory=dict)
     """Trunk of each stream that shall have another than the one of its kind."""
+    share_views: bool = False
+    """One trunk for all cameras whose images have one size and one trunk's settings, instead of one each."""
     fusion: Annotated[FusionConfig, FUSIONS.choice()] = FUSIONS.by_default()
     """How streams, state and task text become the condition: concat."""
     head: Annotated[HeadConfig, HEADS.choice()] = HEADS.by_default()
@@ -94,11 +96,17 @@ class VLAAgent(Policy):
                     f"policy.trunks names '{name}', which the policy does not see; {nearest(name, names)}"
                 )
         # A list, not a dict: a stream may have a dot in its name, a module may not.
-        self.trunks = nn.ModuleList(
-            trunk_for(stream, policy.trunks.get(stream.name)).build(stream, policy.per_view_dim)
-            for stream in seen
-        )
-        self._names = tuple(stream.name for stream in seen)
+        self.trunks = nn.ModuleList()
+        self._places: dict[str, int] = {}
+        shared: dict[object, int] = {}
+        for stream in seen:
+            chosen = trunk_for(stream, policy.trunks.get(stream.name))
+            shares = policy.share_views and stream.kind == "image"
+            key = (chosen.model_dump_json(), stream.shape) if shares else stream.name
+            if key not in shared:
+                shared[key] = len(self.trunks)
+                self.trunks.append(chosen.build(stream, policy.per_view_dim))
+            self._places[stream.name] = shared[key]
         self.state_standardize = Standardize(saved.state.channels) if saved.state else None
         self.state_bounds = Bounds(saved.state.channels) if saved.state else None
         self.language: LanguageProjector | None = None
@@ -107,7 +115,7 @@ class VLAAgent(Policy):
             text_dim = saved.text_encoder.feature_dim
             self.language = LanguageProjector(text_dim, len(saved.tasks), policy.language_dim)
         sizes = FusionSizes(
-            tokens={name: (trunk.num_tokens, trunk.dim) for name, trunk in self._named_trunks()},
+            tokens={name: (trunk.num_tokens, trunk.dim) for name, trunk in self.named_trunks()},
             state_dim=saved.state.channels if saved.state else 0,
             task_dim=policy.language_dim if policy.language else 0,
             cond_dim=policy.cond_dim,
@@ -125,7 +133,7 @@ class VLAAgent(Policy):
     def describe(self) -> dict[str, Any]:
         """Say which members of families it is made of, and how wide its condition is."""
         policy = self._settings
-        trunks = {name: type(trunk).__name__ for name, trunk in self._named_trunks()}
+        trunks = {name: type(trunk).__name__ for name, trunk in self.named_trunks()}
         blocks = f" in blocks of {policy.residual_block}" if policy.residual_block > 1 else ""
         sizes = f"{policy.residual} residuals{blocks}, width {policy.n_emb}, {policy.n_layer} layers"
         return {
@@ -139,7 +147,7 @@ class VLAAgent(Policy):
 
     def fit(self, cache: AnyMetadata, texts: Float[Tensor, "num_tasks text_dim"] | None) -> None:
         """Take the statistics of what it sees, and the features of the task texts."""
-        for name, trunk in self._named_trunks():
+        for name, trunk in self.named_trunks():
             trunk.fit(cache.statistics[name])
         if self.state_standardize is not None and self.state_bounds is not None:
             state = cache.statistics[STATE]
@@ -160,8 +168,10 @@ class VLAAgent(Policy):
     def task_features(self) -> Float[Tensor, "num_tasks text_dim"] | None:
         return None if self.language is None else self.language.features
 
-    def _named_trunks(self) -> Iterable[tuple[str, Trunk]]:
-        for name, trunk in zip(self._names, self.trunks, strict=True):
+    def named_trunks(self) -> Iterable[tuple[str, Trunk]]:
+        """Yield each stream's name and its trunk, in the order of the condition; a trunk may be shared."""
+        for name, place in self._places.items():
+            trunk = self.trunks[place]
             assert isinstance(trunk, Trunk)
             yield name, trunk
 
@@ -174,7 +184,7 @@ class VLAAgent(Policy):
         if (self.language is None) != (TASK not in observation):
             takes = "needs" if self.language is not None else "does not take"
             raise ConfigError(f"this agent {takes} `{TASK}`, the feature of the task text (policy.language)")
-        tokens = {name: trunk(observation[name]) for name, trunk in self._named_trunks()}
+        tokens = {name: trunk(observation[name]) for name, trunk in self.named_trunks()}
         state = None if self.state_standardize is None else self.state_standardize(observation[STATE])
         task = None if self.language is None else self.language(observation[TASK])
         return self.fusion(tokens, state, task)
