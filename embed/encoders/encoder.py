@@ -165,6 +165,18 @@ class EncoderConfig(StrictModel, ABC):
             )
         return self
 
+    @property
+    def name(self) -> str:
+        """What folders made with it are called."""
+        return Path(self.id).name
+
+    def files(self) -> Mapping[str, bytes]:
+        """Return what caches and runs keep of it, by file name, so that it is there when its place is gone.
+
+        Nothing of an encoder that can be had again: from the Hub, or with vla.
+        """
+        return {}
+
     @abstractmethod
     def build(self, cameras: tuple[str, ...], device: torch.device) -> Encoder:
         """Load the encoder, as it is to run on a device; moving it there is up to the caller.
@@ -223,7 +235,7 @@ class EncoderFamily(Family[EncoderConfig]):
             for member, config in self.members().items():
                 if model_type in config.model_types:
                     return member
-        return self.default
+        return "trunk" if holds_policy(Path(name)) else self.default
 
 
 def hash_of(weights: nn.Module) -> str:
@@ -237,18 +249,32 @@ def hash_of(weights: nn.Module) -> str:
 
 def model_type_of(folder: Path) -> str | None:
     """Return what a checkpoint says it is; None where there is none, or it does not say."""
-    path = folder / "config.json"
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:
-            return None
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    found = config.get("model_type") if isinstance(config, dict) else None
+    found = _config_of(folder).get("model_type")
     return found if isinstance(found, str) else None
 
 
-ENCODERS = EncoderFamily("encoder", EncoderConfig, "vla.embed.encoders", default="siglip")
+def holds_policy(folder: Path) -> bool:
+    """Tell whether a folder is a run, a checkpoint or a policy: its trunks can be an encoder."""
+    if (folder / "checkpoints").is_dir() or (folder / "pretrained_model").is_dir():
+        return True
+    return {"policy", "streams"} <= _config_of(folder).keys()
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:
+            return {}
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+# A trunk is a policy's: the encoder made of one is in the room that knows both.
+ENCODERS = EncoderFamily(
+    "encoder", EncoderConfig, "vla.embed.encoders", "vla.rollout.encoders", default="siglip"
+)
 
 
 def encoder_config(identity: EncoderIdentity, **where: Any) -> EncoderConfig:

@@ -75,6 +75,7 @@ class VLAAgent(Policy):
         policy: its settings.
 
     Attributes:
+        settings: the same.
         camera_names: cameras that it looks through, in order.
         language: projector of the task text's feature; None in a policy that takes none.
         raw_per_step_cond_dim: what trunks, state and task text give of one step, before the fusion.
@@ -87,7 +88,7 @@ class VLAAgent(Policy):
 
     def __init__(self, saved: SavedPolicy, policy: VLAAgentConfig) -> None:
         super().__init__(saved)
-        self._settings = policy
+        self.settings = policy
         self.camera_names = saved.camera_names
         seen = [stream for stream in saved.streams if stream.name != STATE]
         for name in policy.trunks:
@@ -132,7 +133,7 @@ class VLAAgent(Policy):
 
     def describe(self) -> dict[str, Any]:
         """Say which members of families it is made of, and how wide its condition is."""
-        policy = self._settings
+        policy = self.settings
         trunks = {name: type(trunk).__name__ for name, trunk in self.named_trunks()}
         blocks = f" in blocks of {policy.residual_block}" if policy.residual_block > 1 else ""
         sizes = f"{policy.residual} residuals{blocks}, width {policy.n_emb}, {policy.n_layer} layers"
@@ -151,7 +152,7 @@ class VLAAgent(Policy):
             trunk.fit(cache.statistics[name])
         if self.state_standardize is not None and self.state_bounds is not None:
             state = cache.statistics[STATE]
-            self.state_standardize.fit_as(state, self._settings.normalization)
+            self.state_standardize.fit_as(state, self.settings.normalization)
             if state.min is not None and state.max is not None:
                 self.state_bounds.fit(state.min, state.max)
         action = cache.statistics[self.config.action.name]

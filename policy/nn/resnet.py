@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-34 (arXiv 1512.03385) for control: group normalisation, or a frozen batch normalisation.
+"""ResNet-18 and ResNet-34 (arXiv 1512.03385) for control: with group, or frozen batch normalisation.
 
 Convolutions and blocks are those of the paper, and parameters are named as torchvision names them, `bn` being
 `norm` here. Batches of robot learning are of few episodes and weights are averaged, which running statistics

@@ -1,9 +1,9 @@
 """The ResNet trunk: images to 32 keypoints, and those to one vector.
 
-    uint8 ─ ImageNet's mean and spread ─ ResNet ─ 1 x 1 convolution ─ spatial softmax ─> 32 (x, y) ─ linear ─> D
+    ImageNet's mean and spread ─ ResNet ─ 1 x 1 convolution ─ spatial softmax ─> 32 (x, y) ─ linear ─> D
 
-The visual encoder of Diffusion Policy (arXiv 2303.04137); its 64 numbers a camera and `per_view_dim = 64` give
-the raw condition 3 * 64 + 16 = 208. `blocks = attnres` is the same shell around `AttnResResNetLikeBackbone2D`.
+The visual encoder of Diffusion Policy (arXiv 2303.04137). With `per_view_dim = 64`, three cameras and a state
+of 16 the raw condition is 3 * 64 + 16 = 208. `blocks = attnres` is the full-AttnRes one in the same shell.
 
 B batch, T_obs obs_horizon, D width.
 """
@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from vla.base.errors import ConfigError
 from vla.base.strict import Depth, Width
 from vla.cache.metadata import Statistics
 from vla.cache.stream import Kind, Stream
@@ -61,11 +62,10 @@ class ResNetConfig(TrunkConfig):
             raise ValueError(
                 f"weights are for basic blocks, and blocks = {self.blocks}; leave one of them out"
             )
-        if self.norm == "batch" and not self.weights:
-            raise ValueError(
-                "norm = batch takes its statistics from a file; name it in weights, or take group"
-            )
         return self
+
+    def without_start(self) -> "ResNetConfig":
+        return self.model_copy(update={"weights": ""})
 
     def build(self, stream: Stream, dim: int) -> "ResNetTrunk":
         return ResNetTrunk(stream, dim, self)
@@ -103,7 +103,7 @@ class ResNetTrunk(Trunk):
             )
         self.keypoints = nn.Conv2d(config.width << 3, config.keypoints, kernel_size=1)
         self.project = nn.Linear(2 * config.keypoints, dim)
-        self.weights = Path(config.weights) if config.weights else None
+        self.config = config
         for name, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, 255 * torch.tensor(value), persistent=False)
 
@@ -111,11 +111,17 @@ class ResNetTrunk(Trunk):
         """Start from the file of weights, if one is named; later the policy's own are loaded.
 
         Raises:
-            ConfigError: the file is missing, cannot be read, or is of another network.
+            ConfigError: the file is missing, cannot be read, or is of another network; or none is named, and
+                the normalisation needs one.
         """
-        if self.weights is not None:
+        if self.config.weights:
             assert isinstance(self.network, ResNet)  # the configuration sees to it
-            load_weights(self.network, self.weights)
+            load_weights(self.network, Path(self.config.weights))
+        elif self.config.blocks == "basic" and self.config.norm == "batch":
+            raise ConfigError(
+                "a trunk 'resnet' of norm = batch takes its statistics from a file: name it in weights, or "
+                "take norm = group"
+            )
 
     def forward(self, stream: UInt8[Tensor, "B T_obs H W 3"]) -> Float[Tensor, "B T_obs N D"]:
         pixels = (stream.flatten(0, 1).float() - self.mean) / self.std

@@ -144,7 +144,7 @@ def test_raw_condition_dim_stays_208_with_a_resnet_of_either_kind(blocks: str, t
     image = {"kind": "image", "dtype": "uint8", "shape": (32, 32, 3)}
     streams = tuple(s.model_copy(update=image) if s.name in CAMERAS else s for s in features.streams)
     cache = write_cache(tmp_path / "cache", fake_spec(streams=streams))
-    trunks = dict.fromkeys(CAMERAS, {"type": "resnet", "blocks": blocks, "width": 8})
+    trunks = {camera: {"type": "resnet", "blocks": blocks, "width": 8} for camera in CAMERAS}
     config = VLAAgentConfig.model_validate({"per_view_dim": 64, "n_layer": 1, "trunks": trunks})
     agent = VLAAgent.for_cache(config, cache.metadata)
     assert agent.raw_per_step_cond_dim == 3 * 64 + 16 == 208
