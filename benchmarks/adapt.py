@@ -1,7 +1,7 @@
 """What does it bring to adapt a trunk, freeze it and cache it, and what does it cost?
 
     vla record --config examples/demo.toml
-    python benchmarks/adapt.py                                  # images of 96 x 96, ResNet of a quarter's width
+    python benchmarks/adapt.py              # images of 96 x 96, a ResNet of a quarter's width
     python benchmarks/adapt.py --size 64 --width 8 --adapt-steps 300 --steps 500 --episodes 20
 
 end to end    trunks, fusion and head on images for --adapt-steps updates
@@ -81,7 +81,7 @@ def settings_for(
         trunk["weights"] = arguments.weights
     options = {
         "encoder": {"type": "pixels", "id": "pixels", "image_size": [arguments.size, arguments.size]},
-        "policy.trunks": {camera: trunk for camera in cameras},
+        "policy.trunks": dict.fromkeys(cameras, trunk),
         "policy.per_view_dim": 64,
         "train.adapt_steps": adapt_steps,
         "train.steps": arguments.steps,
@@ -90,8 +90,7 @@ def settings_for(
         "train.augment.shift": 0.05,
         "train.out": str(out),
     }
-    changes = [key for key in arguments.set]
-    return PipelineConfig.load(arguments.config, options, changes)
+    return PipelineConfig.load(arguments.config, options, arguments.set)
 
 
 def evaluate(

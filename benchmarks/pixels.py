@@ -121,7 +121,7 @@ def trainer_for(
     """Build a training run that is stepped from here: ResNets and the head of the demo."""
     trunk = {"type": "resnet", "width": width}
     sizes = {"per_view_dim": 64, "cond_dim": 192, "n_emb": 128, "n_layer": 4, "n_head": 4}
-    trunks = {name: trunk for name in cache.metadata.encoded}
+    trunks = dict.fromkeys(cache.metadata.encoded, trunk)
     policy = VLAAgentConfig.model_validate({**sizes, "trunks": trunks})
     values = {"batch_size": batch, "device": str(device), "rollout_every": 0, "augment": augment}
     config = TrainConfig.model_validate({**values, "steps": 1000, "compile": "off"})
@@ -143,12 +143,9 @@ def decoded(
 
     def window(frame: int) -> dict[str, np.ndarray]:
         wanted = range(max(0, frame - back), frame + 1)
-        (block,) = source.read(wanted, len(wanted), (height, width))
-        repeats = back + 1 - len(block)
-        return {
-            camera: np.concatenate([block.streams[camera][:1]] * repeats + [block.streams[camera]])
-            for camera in cameras
-        }
+        blocks = list(source.read(wanted, len(wanted), (height, width)))
+        views = {camera: np.concatenate([block.streams[camera] for block in blocks]) for camera in cameras}
+        return {camera: view[np.arange(-back - 1, 0).clip(-len(view))] for camera, view in views.items()}
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         windows = list(pool.map(window, current.tolist()))
