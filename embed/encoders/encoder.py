@@ -30,6 +30,7 @@ from vla.base.family import Family
 from vla.base.strict import StrictModel, explain
 from vla.cache.metadata import EncoderIdentity
 from vla.cache.stream import DType, Kind, Stream
+from vla.embed.encoders.policy_folder import holds_policy
 
 CPU_BATCH, GPU_BATCH = 8, 512
 MAX_CONFIG_BYTES = 1 << 20
@@ -249,26 +250,15 @@ def hash_of(weights: nn.Module) -> str:
 
 def model_type_of(folder: Path) -> str | None:
     """Return what a checkpoint says it is; None where there is none, or it does not say."""
-    found = _config_of(folder).get("model_type")
-    return found if isinstance(found, str) else None
-
-
-def holds_policy(folder: Path) -> bool:
-    """Tell whether a folder is a run, a checkpoint or a policy: its trunks can be an encoder."""
-    if (folder / "checkpoints").is_dir() or (folder / "pretrained_model").is_dir():
-        return True
-    return {"policy", "streams"} <= _config_of(folder).keys()
-
-
-def _config_of(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:
-            return {}
+            return None
         config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return {}
-    return config if isinstance(config, dict) else {}
+        return None
+    found = config.get("model_type") if isinstance(config, dict) else None
+    return found if isinstance(found, str) else None
 
 
 # A trunk is a policy's: the encoder made of one is in the room that knows both.

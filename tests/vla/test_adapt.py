@@ -1,5 +1,6 @@
 """A trunk that a run adapted is an encoder: the same features, copies that travel, one command for it all."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -58,17 +59,24 @@ num_envs = 1
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_dataset(tmp_path / "demos", (6, 5), (32, 32), 16, cameras=dict.fromkeys(CAMERAS, "image"))
-    (tmp_path / "pipeline.toml").write_text(SETTINGS)
-    return tmp_path
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Adapt once; return the folder and what was made."""
+    folder = tmp_path_factory.mktemp("adapt")
+    with contextlib.chdir(folder):
+        write_dataset(folder / "demos", (6, 5), (32, 32), 16, cameras=dict.fromkeys(CAMERAS, "image"))
+        Path("pipeline.toml").write_text(SETTINGS)
+        return folder, adapt(PipelineConfig.load(Path("pipeline.toml"), {}, []))
 
 
 @pytest.fixture
-def adapted(folder: Path) -> dict[str, Any]:
-    return adapt(PipelineConfig.load(folder / "pipeline.toml", {}, []))
+def adapted(
+    once: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """Return what was made, in a copy that a test may change; it is the working directory."""
+    shutil.copytree(once[0], tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    return once[1]
 
 
 def encoder_of(place: object, cameras: tuple[str, ...] = CAMERAS) -> FrozenEncoder:
@@ -76,9 +84,9 @@ def encoder_of(place: object, cameras: tuple[str, ...] = CAMERAS) -> FrozenEncod
 
 
 def test_one_command_adapts_freezes_caches_and_trains_and_goes_on_where_it_stopped(
-    folder: Path, vla: Run
+    adapted: dict[str, Any], vla: Run
 ) -> None:
-    made = vla("adapt")
+    made = adapted
     assert list(made["seconds"]) == ["embed_pixels", "train_on_pixels", "embed_features", "train_on_features"]
     assert [RunDirectory(Path(made[name])).last_step() for name in ("adapted", "run")] == [2, 3]
     streams = FeatureCache(made["features"]).streams
@@ -144,7 +152,7 @@ def test_what_cannot_be_an_encoder_is_refused_by_name(adapted: dict[str, Any]) -
         FrozenEncoder.load(gone, CAMERAS)
 
 
-def test_other_weights_are_another_encoder(adapted: dict[str, Any], folder: Path) -> None:
+def test_other_trunks_are_another_encoder(adapted: dict[str, Any]) -> None:
     copy = Path(adapted["run"], "encoders", "box-pixels")
     config = json.loads((copy / "config.json").read_text())
     config["views"] = {"r_vis": 1, "top": 1}
@@ -156,9 +164,8 @@ def test_other_weights_are_another_encoder(adapted: dict[str, Any], folder: Path
         encoder_of(copy)
 
 
-def test_adapting_begins_with_images(folder: Path) -> None:
-    settings = PipelineConfig.load(folder / "pipeline.toml", {}, [])
-    other = settings.model_copy(update={"encoder": ENCODERS.parse("siglip2-tiny-sim")})
+def test_adapting_begins_with_images() -> None:
+    other = PipelineConfig.load(None, {"encoder.id": "siglip2-tiny-sim"}, [], base={})
     with pytest.raises(
         ConfigError, match="vla adapt begins with images, and the encoder is 'siglip2-tiny-sim'"
     ):
