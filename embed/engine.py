@@ -177,7 +177,7 @@ def cache_name(source: FrameSource, encoder: EncoderConfig, recipe: str) -> str:
     """
     chosen = source.chosen
     some = "" if chosen is None else f".{len(chosen)}-{digest_of(chosen)[:6]}"
-    return f"{Path(source.path).resolve().name}{some}-{Path(encoder.id).name}-{recipe}"
+    return f"{Path(source.path).resolve().name}{some}-{encoder.name}-{recipe}"
 
 
 def _finished(folder: Path, spec: CacheSpec) -> CacheMetadata | None:

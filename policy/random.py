@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vla.base.errors import ConfigError
 
-PURPOSES = {"variant": 0, "order": 1, "loss": 2, "validation": 3}
+PURPOSES = {"variant": 0, "order": 1, "loss": 2, "validation": 3, "augment": 4}
 
 
 @runtime_checkable

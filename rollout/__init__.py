@@ -2,6 +2,7 @@
 
     worlds    simulated tasks, each with its expert; how any environment is made to fit
     record    demonstrations
+    encoders  trunks of a trained policy as a frozen encoder
     live      a policy together with its encoder
     evaluate  rollouts side by side, and what came of them
     serve     a live policy behind a websocket

@@ -19,6 +19,7 @@ from vla.base.errors import VlaError
 from vla.base.interrupt import Interrupted, interruptible
 from vla.base.malloc import share_one_arena
 from vla.base.openmp import spin_briefly
+from vla.commands.adapt import adapt
 from vla.commands.compact import compact
 from vla.commands.embed import embed
 from vla.commands.export import export
@@ -69,6 +70,7 @@ for command in (
     compact,
     pretrain,
     train,
+    adapt,
     rollout,
     sweep,
     report,

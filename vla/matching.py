@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla.base.errors import CacheError, ConfigError, EnvironmentSetupError
+from vla.base.kept_encoder import kept_encoder
 
 if TYPE_CHECKING:
     from vla.base.strict import StrictModel
@@ -103,6 +104,8 @@ def of_cache(
                 f"[{name}] {key} = {spell(getattr(asked, key))}, but {cache.folder} was made with "
                 f"{spell(getattr(made, key, None))}; leave it out, or name another --cache"
             )
+    if kept := kept_encoder(cache.folder):  # the place it was made from may be gone, or hold another by now
+        tables["encoder"] = tables["encoder"].model_copy(update={"id": str(kept)})
     return settings.model_copy(update=tables)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FREE = {
     "out",
+    "adapt_steps",
     "caches",
     "weights",
     "rename",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.base.errors import ConfigError
+from vla.base.kept_encoder import kept_encoder
 from vla.config import PipelineConfig, read_tables
 from vla.matching import HERE
 from vla.rollout.rollout_config import EnvConfig
@@ -53,6 +54,8 @@ def saved_tables(policy: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ConfigError(f"{settings}/pipeline.toml: 'encoder' is a value, not a table")
     here = {key: table[key] for key in HERE if key in table}
+    if kept := kept_encoder(folder, run):
+        here["id"] = str(kept)
     encoders = [encoder_config(identity, **here) for identity in config.encoders.values()]
     own = {"encoder": encoders[0].model_dump(mode="json", exclude_none=True)} if encoders else {}
     return {**tables, "policy": config.policy.model_dump(mode="json", exclude_none=True), **own}

@@ -61,6 +61,7 @@ def _cache(
     path: Path, reencode: int, dataset: str | None, encoder: str | None, device: str
 ) -> dict[str, Any]:
     from vla.advice import advise
+    from vla.base.kept_encoder import kept_encoder
     from vla.cache.cache_damage import cache_problems
 
     problems = [advise(problem) for problem in cache_problems(path)]
@@ -77,7 +78,8 @@ def _cache(
     if made_by is None:
         raise VlaError(f"{path} holds no stream of an encoder; --reencode has nothing to compare")
     where = {"device": device, "dtype": made_by.dtype if made_by.dtype != "uint8" else "auto"}
-    named = {"id": encoder, "revision": "main"} if encoder else {}
+    place = encoder or kept_encoder(cache.folder)
+    named = {"id": str(place), "revision": "main"} if place else {}
     config = encoder_config(made_by, **where, **named)
     differing, worst = reencode_problems(cache, dataset_of(cache, dataset), config, reencode)
     frames = min(reencode, cache.num_frames)

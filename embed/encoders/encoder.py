@@ -30,6 +30,7 @@ from vla.base.family import Family
 from vla.base.strict import StrictModel, explain
 from vla.cache.metadata import EncoderIdentity
 from vla.cache.stream import DType, Kind, Stream
+from vla.embed.encoders.policy_folder import holds_policy
 
 CPU_BATCH, GPU_BATCH = 8, 512
 MAX_CONFIG_BYTES = 1 << 20
@@ -167,6 +168,18 @@ class EncoderConfig(StrictModel, ABC):
             )
         return self
 
+    @property
+    def name(self) -> str:
+        """What folders made with it are called."""
+        return Path(self.id).name
+
+    def files(self) -> Mapping[str, bytes]:
+        """Return what caches and runs keep of it, by file name, so that it is there when its place is gone.
+
+        Nothing of an encoder that can be had again: from the Hub, or with vla.
+        """
+        return {}
+
     @abstractmethod
     def build(self, cameras: tuple[str, ...], device: torch.device) -> Encoder:
         """Load the encoder, as it is to run on a device; moving it there is up to the caller.
@@ -227,7 +240,7 @@ class EncoderFamily(Family[EncoderConfig]):
                     model_type is None and name.startswith(config.hub_names)
                 ):
                     return member
-        return self.default
+        return "trunk" if holds_policy(Path(name)) else self.default
 
 
 def hash_of(weights: nn.Module) -> str:
@@ -256,7 +269,10 @@ def read_config(path: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-ENCODERS = EncoderFamily("encoder", EncoderConfig, "vla.embed.encoders", default="siglip")
+# A trunk is a policy's: the encoder made of one is in the room that knows both.
+ENCODERS = EncoderFamily(
+    "encoder", EncoderConfig, "vla.embed.encoders", "vla.rollout.encoders", default="siglip"
+)
 
 
 def encoder_config(identity: EncoderIdentity, **where: Any) -> EncoderConfig:

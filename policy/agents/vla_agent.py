@@ -55,6 +55,8 @@ class VLAAgentConfig(HeadedConfig):
     """Width of the tokens of each stream."""
     trunks: dict[str, Annotated[TrunkConfig, TRUNKS.choice()]] = Field(default_factory=dict)
     """Trunk of each stream that shall have another than the one of its kind."""
+    share_views: bool = False
+    """One trunk for all cameras whose images have one size and one trunk's settings, instead of one each."""
     fusion: Annotated[FusionConfig, FUSIONS.choice()] = FUSIONS.by_default()
     """How streams, state and task text become the condition: concat."""
     actions: Annotated[ActionsConfig, ACTIONS.choice()] = ACTIONS.by_default()
@@ -84,6 +86,7 @@ class VLAAgent(ChunkPolicy):
         policy: its settings.
 
     Attributes:
+        settings: the same.
         camera_names: cameras that it looks through, in order.
         language: projector of the task text's feature; None in a policy that takes none.
         raw_per_step_cond_dim: what trunks, state and task text give of one step, before the fusion.
@@ -96,7 +99,7 @@ class VLAAgent(ChunkPolicy):
 
     def __init__(self, saved: SavedPolicy, policy: VLAAgentConfig) -> None:
         super().__init__(saved, policy.actions.build(saved.action, saved.state, saved.policy.horizons))
-        self._settings = policy
+        self.settings = policy
         self.camera_names = saved.camera_names
         seen = [stream for stream in saved.streams if stream.name != STATE]
         for name in policy.trunks:
@@ -105,11 +108,17 @@ class VLAAgent(ChunkPolicy):
                     f"policy.trunks names '{name}', which the policy does not see; {nearest(name, names)}"
                 )
         # A list, not a dict: a stream may have a dot in its name, a module may not.
-        self.trunks = nn.ModuleList(
-            trunk_for(stream, policy.trunks.get(stream.name)).build(stream, policy.per_view_dim)
-            for stream in seen
-        )
-        self._names = tuple(stream.name for stream in seen)
+        self.trunks = nn.ModuleList()
+        self._places: dict[str, int] = {}
+        shared: dict[object, int] = {}
+        for stream in seen:
+            chosen = trunk_for(stream, policy.trunks.get(stream.name))
+            shares = policy.share_views and stream.kind == "image"
+            key = (chosen.model_dump_json(), stream.shape) if shares else stream.name
+            if key not in shared:
+                shared[key] = len(self.trunks)
+                self.trunks.append(chosen.build(stream, policy.per_view_dim))
+            self._places[stream.name] = shared[key]
         state_dim, action_dim = self.action_form.state_dim, self.action_form.dim
         self.state_standardize = Standardize(state_dim) if state_dim else None
         self.state_bounds = Bounds(state_dim) if state_dim else None
@@ -119,7 +128,7 @@ class VLAAgent(ChunkPolicy):
             text_dim = saved.text_encoder.feature_dim
             self.language = LanguageProjector(text_dim, len(saved.tasks), policy.language_dim)
         sizes = FusionSizes(
-            tokens={name: (trunk.num_tokens, trunk.dim) for name, trunk in self._named_trunks()},
+            tokens={name: (trunk.num_tokens, trunk.dim) for name, trunk in self.named_trunks()},
             state_dim=state_dim,
             task_dim=policy.language_dim if policy.language else 0,
             cond_dim=policy.cond_dim,
@@ -137,8 +146,8 @@ class VLAAgent(ChunkPolicy):
 
     def describe(self) -> dict[str, Any]:
         """Say which members of families it is made of, and how wide its condition is."""
-        policy = self._settings
-        trunks = {name: type(trunk).__name__ for name, trunk in self._named_trunks()}
+        policy = self.settings
+        trunks = {name: type(trunk).__name__ for name, trunk in self.named_trunks()}
         blocks = f" in blocks of {policy.residual_block}" if policy.residual_block > 1 else ""
         sizes = f"{policy.residual} residuals{blocks}, width {policy.n_emb}, {policy.n_layer} layers"
         learned = {} if policy.actions.type == "absolute" else {"actions": policy.actions.type}
@@ -154,11 +163,11 @@ class VLAAgent(ChunkPolicy):
 
     def fit(self, cache: AnyMetadata, texts: Float[Tensor, "num_tasks text_dim"] | None) -> None:
         """Take the statistics of what it sees, and the features of the task texts."""
-        for name, trunk in self._named_trunks():
+        for name, trunk in self.named_trunks():
             trunk.fit(cache.statistics[name])
         if self.state_standardize is not None and self.state_bounds is not None:
             state = cache.statistics[STATE]
-            self.state_standardize.fit_as(state, self._settings.normalization)
+            self.state_standardize.fit_as(state, self.settings.normalization)
             if state.min is not None and state.max is not None:
                 self.state_bounds.fit(state.min, state.max)
         action = cache.statistics[self.config.action.name]
@@ -177,7 +186,7 @@ class VLAAgent(ChunkPolicy):
             return
         if demonstrations is None:
             raise ConfigError(
-                f"head '{self._settings.head.type}' learns its tokens from demonstrations; pass "
+                f"head '{self.settings.head.type}' learns its tokens from demonstrations; pass "
                 "demonstrations= to for_cache, or train with vla train"
             )
         self.head.fit_chunks(
@@ -193,8 +202,10 @@ class VLAAgent(ChunkPolicy):
     def task_features(self) -> Float[Tensor, "num_tasks text_dim"] | None:
         return None if self.language is None else self.language.features
 
-    def _named_trunks(self) -> Iterable[tuple[str, Trunk]]:
-        for name, trunk in zip(self._names, self.trunks, strict=True):
+    def named_trunks(self) -> Iterable[tuple[str, Trunk]]:
+        """Yield each stream's name and its trunk, in the order of the condition; a trunk may be shared."""
+        for name, place in self._places.items():
+            trunk = self.trunks[place]
             assert isinstance(trunk, Trunk)
             yield name, trunk
 
@@ -212,7 +223,7 @@ class VLAAgent(ChunkPolicy):
         if (self.language is None) != (TASK not in observation):
             takes = "needs" if self.language is not None else "does not take"
             raise ConfigError(f"this agent {takes} `{TASK}`, the feature of the task text (policy.language)")
-        tokens = {name: trunk(observation[name]) for name, trunk in self._named_trunks()}
+        tokens = {name: trunk(observation[name]) for name, trunk in self.named_trunks()}
         state = None
         if self.state_standardize is not None and self.state_bounds is not None:
             state = self.action_form.encode_state(observation[STATE])

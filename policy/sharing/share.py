@@ -3,6 +3,7 @@
 config.json        what the policy is, and which encoder it needs
 model.safetensors  the moving average of its weights
 pipeline.toml      the settings of its run, without output folders and what its machine could do
+encoders/          trunks of a run that are its encoder, if they are
 README.md          the model card
 """
 
@@ -15,11 +16,12 @@ import tomli_w
 
 from vla.base.errors import CheckpointError
 from vla.base.files import write_atomically
+from vla.base.kept_encoder import keep_encoder, kept_encoder
 from vla.policy.agents.policy import load_policy
 from vla.policy.saved_policy import WEIGHTS_FILE, is_of_today
 from vla.policy.sharing.card import Evaluation, model_card
 from vla.policy.sharing.evaluations import evaluations_of
-from vla.policy.training.run import CONFIG_FILE
+from vla.policy.training.run import CONFIG_FILE, find_run
 
 NOT_SHARED = {
     "cache": ("path",),
@@ -57,6 +59,7 @@ def share(
     loaded.save_pretrained(out)
     if is_of_today(policy):
         shutil.copyfile(policy / WEIGHTS_FILE, out / WEIGHTS_FILE)  # the very bytes, whatever wrote them
+    keep_encoder(kept_encoder(policy, find_run(policy)), out)
     if tables:
         kept = {
             table: {key: value for key, value in rows.items() if key not in NOT_SHARED.get(table, ())}

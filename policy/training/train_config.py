@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from vla.base.compiling import AutoCompile
 from vla.base.strict import NotNegative, Positive, Share, StrictModel
+from vla.policy.training.augment import TrainAugment
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -31,6 +32,8 @@ class TrainConfig(StrictModel):
     differ; `rollout.cache` then says whose actions are wanted."""
     steps: Count = 50_000
     """Updates in all."""
+    adapt_steps: Count = 5_000
+    """Updates of the end-to-end training on images in `vla adapt`, before the trunk is frozen."""
     extended: tuple[PositiveInt, ...] = ()
     """Earlier values of `steps`, in order, at which the learning rate rises again; `--extend` writes it."""
     batch_size: PositiveInt = 256
@@ -64,6 +67,7 @@ class TrainConfig(StrictModel):
     """Ramped up from 0 as min(decay, (1 + step) / (10 + step))."""
     val_episodes: Count = 2
     """Episodes held out of each cache, spread over it; 0 trains on everything."""
+    augment: TrainAugment = TrainAugment()
     past_end: Literal["mask", "hold"] = "mask"
     """Actions past a demonstration's end: not learned, or learned as its last action held. Do not hold
     actions that are differences."""

@@ -20,6 +20,7 @@ from vla.policy.batch import Batch
 from vla.policy.mixture import AnyCache
 from vla.policy.policy_config import PolicyConfig
 from vla.policy.random import RowRandom, generator_for
+from vla.policy.training.augment import augment
 from vla.policy.training.best import Judge, Measure, choose_measure
 from vla.policy.training.checkpoint import initial_state, load_checkpoint, save_checkpoint
 from vla.policy.training.meter import Meter, NotFiniteError, explain_not_finite
@@ -236,6 +237,8 @@ class Trainer:
         for step in steps:
             rows = self._supply.sampler.draw(step)[self._world.rank :: self._world.size]
             batch = self._supply.windows.batch(rows, self._random("variant", step))
+            if (changes := self._config.augment).is_on:
+                batch = augment(batch, self.state.policy.observes, changes, self._random("augment", step))
             yield batch.held() if self._config.past_end == "hold" else batch
 
     def _random(self, purpose: str, step: int) -> RowRandom:

@@ -62,6 +62,10 @@ class TrunkConfig(StrictModel):
     kinds: ClassVar[tuple[Kind, ...]] = ()
     type: str
 
+    def without_start(self) -> "TrunkConfig":
+        """Return the settings without what only says where training starts, such as a file of weights."""
+        return self
+
     @abstractmethod
     def build(self, stream: Stream, dim: int) -> Trunk:
         """Build the trunk, untrained.

@@ -162,3 +162,18 @@ def test_the_repositorys_pipeline_is_the_users_experiment() -> None:
     assert (train.steps, train.rollout_episodes) == (50_000, 10)
     narrower = PipelineConfig.load(ROOT / "pipeline.toml", {"policy.per_view_dim": 96}, [])
     assert narrower.model_copy(update={"policy": policy}) == settings
+
+
+@pytest.mark.parametrize("blocks", ["basic", "attnres"])
+def test_raw_condition_dim_stays_208_with_a_resnet_of_either_kind(blocks: str, tmp_path: Path) -> None:
+    features = fake_spec(dim=768)
+    image = {"kind": "image", "dtype": "uint8", "shape": (32, 32, 3)}
+    streams = tuple(s.model_copy(update=image) if s.name in CAMERAS else s for s in features.streams)
+    cache = write_cache(tmp_path / "cache", fake_spec(streams=streams))
+    trunks = {camera: {"type": "resnet", "blocks": blocks, "width": 8} for camera in CAMERAS}
+    config = VLAAgentConfig.model_validate({"per_view_dim": 64, "n_layer": 1, "trunks": trunks})
+    agent = VLAAgent.for_cache(config, cache.metadata)
+    assert agent.raw_per_step_cond_dim == 3 * 64 + 16 == 208
+    assert (agent.per_step_cond_dim, agent.head.cond_dim) == (384, 384)
+    frames = {camera: torch.zeros(2, 2, 32, 32, 3, dtype=torch.uint8) for camera in CAMERAS}
+    assert agent._build_cond({**frames, "state": torch.zeros(2, 2, 16)}).shape == (2, 2, 384)

@@ -24,7 +24,7 @@ Assign = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Encoder = Annotated[
-    str | None, typer.Option("--encoder", help="Vision encoder: Hub id, directory, or built-in name.")
+    str | None, typer.Option("--encoder", help="Vision encoder: Hub id, directory, run, or built-in name.")
 ]
 Policy = Annotated[
     str, typer.Argument(help="A run, a checkpoint or a policy folder; or owner/name with --revision.")

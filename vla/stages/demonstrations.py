@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla.advice import advised
+from vla.base.kept_encoder import FOLDER
 from vla.config import PipelineConfig
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def embed(settings: PipelineConfig, *, dry_run: bool = False) -> "EmbedReport":
     from vla.embed.engine import embed as run
 
     notes = {"pipeline.toml": _made_by(settings)}
+    if not dry_run:
+        kept = settings.encoder.files()
+        notes |= {f"{FOLDER}/{settings.encoder.name}/{file}": data for file, data in kept.items()}
     return run(settings.dataset, settings.encoder, settings.cache, settings.augment, notes, dry_run=dry_run)
 
 

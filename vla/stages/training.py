@@ -111,7 +111,7 @@ def _train(
             settings.policy,
             settings.train,
             rollouts,
-            begun=lambda: settings.save(directory.config),
+            begun=lambda: _begin(settings, cache, directory),
         )
     except Interrupted as stop:
         stop.options = ("--resume",) if directory.config.is_file() else ()
@@ -119,6 +119,15 @@ def _train(
     if world.is_main:
         plot_training(directory)
     return report
+
+
+def _begin(settings: PipelineConfig, cache: "AnyCache", directory: "RunDirectory") -> None:
+    """Save the configuration, and keep the encoder where it cannot be had again."""
+    from vla.base.kept_encoder import keep_encoder, kept_encoder
+    from vla.policy.mixture import caches_of
+
+    keep_encoder(kept_encoder(*(one.folder for one in caches_of(cache))), directory.path)
+    settings.save(directory.config)
 
 
 def _validation_rollouts(

@@ -1,0 +1,132 @@
+"""What does it bring to adapt a trunk, freeze it and cache it, and what does it cost?
+
+    vla record --config examples/demo.toml
+    python benchmarks/adapt.py              # images of 96 x 96, a ResNet of a quarter's width
+    python benchmarks/adapt.py --size 64 --width 8 --adapt-steps 300 --steps 500 --episodes 20
+
+end to end    trunks, fusion and head on images for --adapt-steps updates
+as it came    trunks frozen as they were built, or as --weights has them, cached; a head for --steps
+adapted       the trunks of `end to end`, frozen and cached; a head trained anew for --steps
+
+Each with the ResNet's own blocks and with those of Attention Residuals, on the same demonstrations and paired
+environment seeds. Seconds are of each step of `vla adapt`, one after the other on this machine. Writes
+benchmarks/results/adapt.json after every evaluation; started again, it goes on.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import machine
+
+from vla import stages
+from vla.base.files import write_json
+from vla.base.success import format_success
+from vla.config import PipelineConfig, read_tables
+from vla.saved import saved_tables
+from vla.stages.adapting import adapt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("examples/demo.toml"))
+    parser.add_argument("--size", type=int, default=96, help="of images [pixel]")
+    parser.add_argument("--width", type=int, default=16, help="channels of the trunk's first stage")
+    parser.add_argument("--blocks", nargs="+", default=["basic", "attnres"])
+    parser.add_argument(
+        "--weights", default="", help="file to start basic blocks from; empty is from scratch"
+    )
+    parser.add_argument("--adapt-steps", type=int, default=2500, help="updates on images")
+    parser.add_argument("--steps", type=int, default=2500, help="updates of a head on features")
+    parser.add_argument("--episodes", type=int, default=50, help="an evaluation")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmark-adapt"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/adapt.json"))
+    arguments = parser.parse_args()
+    for seed in arguments.seeds:
+        for blocks in arguments.blocks:
+            compare(arguments, blocks, seed)
+    for row in saved(arguments.out)["rows"]:
+        shown = format_success(row["pc_success"], row["ci95"])
+        print(f"{row['variant']:<11} {row['blocks']:<8} seed {row['seed']}  {shown}  {row['seconds']}")
+
+
+def compare(arguments: argparse.Namespace, blocks: str, seed: int) -> None:
+    """Train and evaluate all three with one kind of blocks and one seed."""
+    untrained = arguments.work / f"{blocks}-came-seed{seed}"
+    frozen = adapt(settings_for(arguments, blocks, seed, 0, untrained))
+    evaluate(arguments, "as it came", blocks, seed, untrained, head_seconds(frozen))
+    trained = arguments.work / f"{blocks}-adapted-seed{seed}"
+    made = adapt(settings_for(arguments, blocks, seed, arguments.adapt_steps, trained))
+    on_images = {name: made["seconds"][name] for name in ("embed_pixels", "train_on_pixels")}
+    evaluate(arguments, "end to end", blocks, seed, Path(made["adapted"]), on_images)
+    evaluate(arguments, "adapted", blocks, seed, trained, made["seconds"])
+
+
+def head_seconds(made: dict[str, Any]) -> dict[str, float]:
+    """Return what a head on frozen features takes: nothing is trained on images."""
+    return {name: made["seconds"][name] for name in ("embed_features", "train_on_features")}
+
+
+def settings_for(
+    arguments: argparse.Namespace, blocks: str, seed: int, adapt_steps: int, out: Path
+) -> PipelineConfig:
+    """Return the configuration of one `vla adapt`."""
+    cameras = read_tables(arguments.config).get("dataset", {}).get("cameras", ["r_vis", "top", "front"])
+    trunk = {"type": "resnet", "blocks": blocks, "width": arguments.width}
+    if arguments.weights and blocks == "basic":
+        trunk["weights"] = arguments.weights
+    options = {
+        "encoder": {"type": "pixels", "id": "pixels", "image_size": [arguments.size, arguments.size]},
+        "policy.trunks": dict.fromkeys(cameras, trunk),
+        "policy.per_view_dim": 64,
+        "train.adapt_steps": adapt_steps,
+        "train.steps": arguments.steps,
+        "train.seed": seed,
+        "train.rollout_every": 0,
+        "train.augment.shift": 0.05,
+        "train.out": str(out),
+    }
+    return PipelineConfig.load(arguments.config, options, arguments.set)
+
+
+def evaluate(
+    arguments: argparse.Namespace,
+    variant: str,
+    blocks: str,
+    seed: int,
+    run: Path,
+    seconds: dict[str, float],
+) -> None:
+    """Drive a run's last checkpoint live, unless that has been done, and add a row to the results."""
+    key = {"variant": variant, "blocks": blocks, "seed": seed}
+    rows = saved(arguments.out)["rows"]
+    if any(key.items() <= row.items() for row in rows):
+        return
+    options = {"rollout.episodes": arguments.episodes, "rollout.videos": 0}
+    settings = PipelineConfig.load(None, options, arguments.set, base=saved_tables(run))
+    began = time.monotonic()
+    info = stages.rollout(settings, run, checkpoint="last", out=run / "eval/benchmark", force=True)
+    row = {
+        **key,
+        "pc_success": info["aggregated"]["pc_success"],
+        "ci95": info["aggregated"]["pc_success_ci95"],
+        "episodes": arguments.episodes,
+        "avg_reward": round(info["avg_reward"], 2),
+        "latency_ms": {part: values["p50"] for part, values in info["latency_ms"].items()},
+        "seconds": {**seconds, "rollout": round(time.monotonic() - began, 1)},
+    }
+    sizes = {name: getattr(arguments, name) for name in ("size", "width", "adapt_steps", "steps")}
+    write_json(arguments.out, {"machine": machine(), "sizes": sizes, "rows": [*rows, row]})
+
+
+def saved(path: Path) -> dict[str, Any]:
+    """Return what was measured so far."""
+    return json.loads(path.read_text()) if path.is_file() else {"rows": []}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Frozen encoders that are made of trained policies: they join the rooms `embed` and `policy`."""
