@@ -94,7 +94,7 @@ class ActionTokens(nn.Module):
         coefficients = (symbols - self.limit).unflatten(1, self.shape) / self.scale
         return torch.einsum("kt,bka->bta", self.cosines, coefficients)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def encode(self, chunk: Float[Tensor, "B T A"]) -> Int64[Tensor, "B M"]:
         """Return the tokens of chunks, the end behind each, `PAD` behind that."""
         words = [self._word(row) for row in self.quantise(chunk).tolist()]
@@ -146,7 +146,7 @@ class ActionTokens(nn.Module):
         return [pair for pair in self.merges.tolist() if PAD not in pair]
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args, **kwargs)
         self.__dict__.pop("_tokenizer", None)
         self.__dict__.pop("_symbols_of", None)
 

@@ -61,7 +61,7 @@ def summarise(
     if rate is not None:
         low, high = wilson_interval(round(rate * len(episodes)), len(episodes))
         interval = [100 * low, 100 * high]
-    aggregated = {
+    aggregated: dict[str, Any] = {
         "avg_sum_reward": float(np.mean([episode.sum_reward for episode in episodes])),
         "avg_max_reward": float(np.mean([episode.max_reward for episode in episodes])),
         "pc_success": None if rate is None else 100 * rate,

@@ -20,7 +20,7 @@ from vla.policy.training.run import RunDirectory
 from vla.policy.training.train import train
 from vla.policy.windows import Windows
 
-POLICY = VLAAgentConfig(cond_dim=8, n_emb=32, n_layer=2, n_head=4, pred_horizon=16, head={"type": "fast"})
+POLICY = VLAAgentConfig(cond_dim=8, n_emb=32, n_layer=2, n_head=4, pred_horizon=16, head=FastConfig())
 
 
 def smooth(rows: int, dims: int = 2, seed: int = 0) -> Tensor:

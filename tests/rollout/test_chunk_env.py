@@ -98,7 +98,7 @@ def test_the_mode_is_what_the_environment_said_last() -> None:
     env = make_chunk_env(EnvConfig(id="vla/Detour-v0"), HORIZONS)
     assert env.reset(seed=0)[1]["mode"] == ""
     way = [(0.0, 0.2), (0.1, 0.2), (0.4, 0.2), (0.6, 0.0)]
-    modes = [env.step(np.tile(np.float32(place), (8, 1)))[4]["mode"] for place in way]
+    modes = [env.step(np.tile(np.array(place, np.float32), (8, 1)))[4]["mode"] for place in way]
     assert modes == ["", "", "left", "left"]
     assert env.reset(seed=0)[1]["mode"] == ""
     env.close()

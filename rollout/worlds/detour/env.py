@@ -91,6 +91,7 @@ class DetourEnv(gymnasium.Env[Observation, np.ndarray]):
         self._rig: CameraRig | None = None
         self._image = np.zeros((*self._size, 3), np.uint8)
         self._render_s = 0.0
+        self._command: np.ndarray = START
         self._begin(0.0, 0.0)
         self.action_space = spaces.Box(LOWEST.astype(np.float32), HIGHEST.astype(np.float32))
         image = spaces.Box(0, 255, self._image.shape, np.uint8)
@@ -118,7 +119,7 @@ class DetourEnv(gymnasium.Env[Observation, np.ndarray]):
         command = np.asarray(action, dtype=np.float64)
         if command.shape != (2,) or not np.isfinite(command).all():
             raise ValueError(f"an action is two finite numbers (x, y), got {command.tolist()}")
-        change = command - self._command
+        change: np.ndarray = command - self._command
         reach = MAX_SPEED / CONTROL_HZ
         self._command = self._command + change * min(1.0, reach / max(float(np.linalg.norm(change)), 1e-9))
         self._data.ctrl[:] = self._command = np.clip(self._command, LOWEST, HIGHEST)
@@ -151,7 +152,9 @@ class DetourEnv(gymnasium.Env[Observation, np.ndarray]):
         self._data.mocap_pos[:, :2] = [self.post, self.disc]
         self._data.qpos[:] = self._data.ctrl[:] = START
         mujoco.mj_forward(self._model, self._data)
-        self._touched, self._mode, self._held, self._is_success = False, "", 0, False
+        self._mode, self._held = "", 0
+        self._touched: bool = False
+        self._is_success: bool = False
 
     def _follow(self) -> None:
         """Note what has happened."""
