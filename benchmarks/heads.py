@@ -20,6 +20,7 @@ VARIANTS = [
     Variant("ddpm", ["policy.head=ddpm"], (2, 10), (*STEPS, 100)),
     Variant("gaussian", ["policy.head=gaussian"]),
     Variant("autoregressive", ["policy.head=autoregressive"]),
+    Variant("fast", ["policy.head=fast"]),
     Variant("mlp", ["policy.head=mlp"]),
 ]
 
