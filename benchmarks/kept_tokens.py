@@ -33,9 +33,7 @@ def cells(patches: Tensor) -> tuple[Tensor, Tensor]:
     """Return the means over a grid [n, 16, dim], and the number of each patch's cell."""
     side = round(patches.shape[1] ** 0.5)
     where = torch.arange(side) * SIDE // side
-    return pool(None, patches, f"grid{SIDE}"), (where[:, None] * SIDE + where).flatten().expand(
-        len(patches), -1
-    )
+    return pool(patches, f"grid{SIDE}"), (where[:, None] * SIDE + where).flatten().expand(len(patches), -1)
 
 
 def clusters(patches: Tensor, rounds: int = 20) -> tuple[Tensor, Tensor]:

@@ -263,9 +263,10 @@ def encoders_table(results: Results) -> str:
             f"| `{name}` | {tower['weights']} | {tower['images_per_s']:.3g} | {tower['memory_mib']:,} MiB | "
             f"{tower['cosine']:.5f} |"
         )
-    machine, batch = results["encoders-cpu"]["machine"], results["encoders-cpu"]["batch"]
+    result = results["encoders-cpu"]
+    machine, load = result["machine"], result["load_average"][0]
     where = f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {machine['date']}"
-    return "\n".join([*lines, "", f"Batches of {batch}: {where}."])
+    return "\n".join([*lines, "", f"Batches of {result['batch']}, load average {load:.0f}: {where}."])
 
 
 TABLES: dict[str, Callable[[Results], str]] = {

@@ -141,8 +141,8 @@ def _not_there(name: str, kind: TowerKind, error: OSError, *, local: bool) -> En
         if local:
             return _NotFoundError(f"encoder '{name}' is not on this machine")
         return EncoderError(
-            f"{name} has no weights as safetensors on the Hub ({first_line(error)}); choose a revision that "
-            "has them, such as --set encoder.revision=refs/pr/NUMBER of a conversion"
+            f"{name} cannot be loaded from the Hub ({first_line(error)}); if its weights are a pickle, "
+            "choose a revision with safetensors, --set encoder.revision=refs/pr/NUMBER of a conversion"
         )
     if pickles := sorted(folder.glob("*.bin")):
         return EncoderError(

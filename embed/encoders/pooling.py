@@ -77,19 +77,13 @@ def num_tokens(pooling: str, side: int) -> int:
     return rows * columns
 
 
-def pool(
-    pooled: Float[Tensor, "n width"] | None, patches: Float[Tensor, "n patches dim"], pooling: str
-) -> Float[Tensor, "n tokens _"]:
-    """Reduce what a vision tower says of each image.
+def pool(patches: Float[Tensor, "n patches dim"], pooling: str) -> Float[Tensor, "n tokens dim"]:
+    """Reduce the patch tokens of each image.
 
     Args:
-        pooled: the feature of the whole image; None where the tower has none, and `pooling` asks for none.
         patches: of a square of patches, in rows from the top left.
-        pooling: which reduction.
+        pooling: which reduction, other than `pooled`, which is none of patches.
     """
-    if pooling == "pooled":
-        assert pooled is not None
-        return pooled[:, None]
     if pooling == "patches":
         return patches
     side = round(patches.shape[1] ** 0.5)

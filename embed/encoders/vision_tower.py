@@ -151,8 +151,9 @@ class VisionTower(PerViewEncoder):
     def encode_view(self, frames: UInt8[Tensor, "n h w 3"]) -> Float16[Tensor, "n tokens dim"]:
         pixels = normalise(frames, self.preprocessing).to(self._dtype)
         output = self.tower(pixel_values=pixels)
-        pooled = self.pooled(output) if self.pooling == "pooled" else None
-        return pool(pooled, self.patches(output), self.pooling).to(torch.float16)
+        whole = self.pooling == "pooled"
+        kept = self.pooled(output)[:, None] if whole else pool(self.patches(output), self.pooling)
+        return kept.to(torch.float16)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the tower alone: what is before and after it stays the same to the last bit."""

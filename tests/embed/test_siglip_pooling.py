@@ -12,8 +12,6 @@ from vla.base.errors import EncoderError
 from vla.embed import FrozenEncoder, SiglipConfig
 from vla.embed.encoders.pooling import canonical, num_tokens, pool
 
-POOLED = torch.full((1, 3), 7.0)
-
 
 def patches_of(side: int, dim: int = 3) -> torch.Tensor:
     return torch.arange(side * side * dim, dtype=torch.float32).view(1, side * side, dim)
@@ -21,7 +19,7 @@ def patches_of(side: int, dim: int = 3) -> torch.Tensor:
 
 def test_a_grid_cell_is_the_mean_of_its_patches() -> None:
     patches = patches_of(side=4)
-    cells = pool(POOLED, patches, "grid2")
+    cells = pool(patches, "grid2")
     rows = patches.view(4, 4, 3)
     assert cells.shape == (1, 4, 3)
     torch.testing.assert_close(cells[0, 1], rows[:2, 2:].flatten(0, 1).mean(0))  # top right
@@ -30,14 +28,13 @@ def test_a_grid_cell_is_the_mean_of_its_patches() -> None:
 
 def test_the_mean_is_over_all_patches_and_patches_are_as_they_are() -> None:
     patches = patches_of(side=4)
-    torch.testing.assert_close(pool(None, patches, "mean")[:, 0], patches.mean(1))
-    assert torch.equal(pool(None, patches, "patches"), patches)
-    assert torch.equal(pool(POOLED, patches, "pooled"), torch.full((1, 1, 3), 7.0))
+    torch.testing.assert_close(pool(patches, "mean")[:, 0], patches.mean(1))
+    assert torch.equal(pool(patches, "patches"), patches)
 
 
 def test_a_grid_of_48_tokens_has_six_rows_of_eight() -> None:
     patches = torch.randn(2, 24 * 24, 3, generator=torch.Generator().manual_seed(0))
-    cells = pool(None, patches, "grid6x8")
+    cells = pool(patches, "grid6x8")
     blocks = patches.view(2, 6, 4, 8, 3, 3).mean(dim=(2, 4)).flatten(1, 2)
     torch.testing.assert_close(cells, blocks)
     assert cells.shape[1] == num_tokens("grid6x8", side=24) == 48
@@ -46,13 +43,13 @@ def test_a_grid_of_48_tokens_has_six_rows_of_eight() -> None:
 def test_cells_share_a_row_of_patches_where_they_do_not_divide_them() -> None:
     patches = patches_of(side=5)
     rows = patches.view(5, 5, 3)
-    torch.testing.assert_close(pool(None, patches, "grid2")[0, 0], rows[:3, :3].flatten(0, 1).mean(0))
+    torch.testing.assert_close(pool(patches, "grid2")[0, 0], rows[:3, :3].flatten(0, 1).mean(0))
 
 
 def test_tokens_of_a_frame_do_not_depend_on_its_batch() -> None:
     patches = torch.randn(7, 256, 96, generator=torch.Generator().manual_seed(1))
-    whole = pool(None, patches, "grid6x8")
-    assert torch.equal(whole, torch.cat([pool(None, one[None], "grid6x8") for one in patches]))
+    whole = pool(patches, "grid6x8")
+    assert torch.equal(whole, torch.cat([pool(one[None], "grid6x8") for one in patches]))
 
 
 def test_each_pooling_has_one_name() -> None:
