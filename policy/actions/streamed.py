@@ -1,8 +1,8 @@
 """Exact statistics of rows that come in blocks and need not fit into memory, quantiles among them.
 
 Quantiles are found by counting: every float32 has a place in a line of 2^32. A first pass counts the upper
-half of its digits, a second one the lower half of those that share the upper half with a quantile. That is a table
-of 65,536 counts a channel, however many rows there are.
+half of its digits, a second one the lower half of those that share the upper half with a quantile. That is a
+table of 65,536 counts a channel, however many rows there are.
 """
 
 import math
