@@ -4,14 +4,16 @@ A program of PyTorch's own operators that needs no code of vla: `torch.export.lo
 with the inputs of `PolicyGraph`. It takes the place of TorchScript, which PyTorch has deprecated.
 """
 
+import contextlib
 import io
 import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vla.base.errors import ConfigError, VlaError
 from vla.base.files import write_atomically, write_json
@@ -61,8 +63,7 @@ def export_torch(live: LivePolicy, path: Path, *, checks: int) -> TorchReport:
     size = live.encoder.eval_image_resize_shape if live.encoder else UNSEEN
     example = graph.random_inputs(batch=2, seed=0, image_size=size)
     description = describe(live, steps, graph.names, example)
-    data = _archive(graph, example, json.dumps(description))
-    program = torch.export.load(io.BytesIO(data)).module()
+    data, program = _archive(graph, example, json.dumps(description))
 
     def answer(inputs: tuple[Tensor, ...]) -> Tensor:
         with torch.no_grad():
@@ -92,18 +93,30 @@ def export_torch(live: LivePolicy, path: Path, *, checks: int) -> TorchReport:
     )
 
 
-def _archive(graph: PolicyGraph, example: tuple[Tensor, ...], description: str) -> bytes:
-    """Trace the graph with a free batch size and return the bytes of the archive."""
+def _archive(graph: PolicyGraph, example: tuple[Tensor, ...], description: str) -> tuple[bytes, nn.Module]:
+    """Trace the graph with a free batch size; return the bytes of the archive, and what comes out of them."""
     batch = torch.export.Dim("batch", min=1, max=1024)
     shapes = (tuple({0: batch} for _ in example),)  # of *inputs: one tuple
     archive = io.BytesIO()
     try:
         # Without gradients all along: else the program would switch them off and on again inside.
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), patch.object(torch, "autocast", _NoAutocast):
             warnings.simplefilter("ignore")
             program = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
             torch.export.save(program, archive, extra_files={DESCRIPTION: description})
+            loaded = torch.export.load(io.BytesIO(archive.getvalue())).module()
     except Exception as error:  # its tracer raises errors of many kinds
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().partition("\n")[0]
         raise VlaError(f"PyTorch {torch.__version__} cannot export this policy: {reason}") from error
-    return archive.getvalue()
+    return archive.getvalue(), loaded
+
+
+class _NoAutocast(contextlib.nullcontext[None]):
+    """In place of torch.autocast, which layers use to stay in float32: all is float32 here anyhow.
+
+    PyTorch 2.13 writes each into the archive as a call that its own loader refuses: "wrap_with_autocast is
+    missing val field".
+    """
+
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__()

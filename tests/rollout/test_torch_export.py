@@ -53,6 +53,7 @@ def exported(policy: LivePolicy, tmp_path_factory: pytest.TempPathFactory) -> tu
     return folder / "out/policy.pt2", json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_archive_gives_the_live_policys_actions(
     exported: tuple[Path, dict[str, Any]], policy: LivePolicy
 ) -> None:
@@ -66,6 +67,7 @@ def test_the_archive_gives_the_live_policys_actions(
     np.testing.assert_allclose(actions.numpy(), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_lies_beside_it_says_how_it_is_called(exported: tuple[Path, dict[str, Any]]) -> None:
     path, report = exported
     assert report["checked"] == 2 and 0 <= report["max_difference_std"] < 1e-2
@@ -88,6 +90,7 @@ def test_a_graph_of_any_form_of_actions_gives_them_in_onnx_too(policy: LivePolic
     assert json.loads(done.stdout)["max_difference_std"] < 1e-2
 
 
+@pytest.mark.slow
 def test_a_file_that_is_there_is_refused(exported: tuple[Path, dict[str, Any]]) -> None:
     with pytest.raises(CheckpointError, match=r"policy\.pt2 exists; choose another --torch, or --force"):
         export_torch(PipelineConfig(), exported[0].parents[1], exported[0])

@@ -64,9 +64,8 @@ def export(
     settings = settings_from(config, named, set_, base=saved_tables(folder))
     if lerobot is not None:
         show(export_lerobot(settings, folder, lerobot, checkpoint=checkpoint), json_)
-        return
-    how = {"checks": check, "checkpoint": checkpoint, "force": force}
-    if torch is not None:
-        show(asdict(export_torch(settings, folder, torch, **how)), json_)
+    elif torch is not None:
+        report = export_torch(settings, folder, torch, checks=check, checkpoint=checkpoint, force=force)
+        show(asdict(report), json_)
     elif onnx is not None:
-        show(asdict(run(settings, folder, onnx, **how)), json_)
+        show(asdict(run(settings, folder, onnx, checks=check, checkpoint=checkpoint, force=force)), json_)
