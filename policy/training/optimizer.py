@@ -16,7 +16,11 @@ Attention Residuals, which decay would pull back to the plain mean."""
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Build AdamW over what is trained; only the matrices of linear maps and convolutions decay."""
+    """Build AdamW over what is trained; only the matrices of linear maps and convolutions decay.
+
+    A module with an attribute `lr_scale`, such as a trunk that begins with weights of elsewhere, has its
+    parameters in groups of their own, whose learning rate is that times the others'.
+    """
     matrices = {
         id(parameter)
         for module in model.modules()
@@ -24,13 +28,19 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         for parameter in module.parameters(recurse=False)
         if parameter.ndim >= 2
     }
-    decayed: list[Tensor] = []
-    kept: list[Tensor] = []
+    scales = {
+        id(parameter): float(scale)
+        for module in model.modules()
+        if isinstance(scale := getattr(module, "lr_scale", None), float)
+        for parameter in module.parameters()
+    }
+    members: dict[tuple[float, bool], list[Tensor]] = {(1.0, True): [], (1.0, False): []}
     for parameter in trained_parameters(model).values():
-        (decayed if id(parameter) in matrices else kept).append(parameter)
+        place = (scales.get(id(parameter), 1.0), id(parameter) in matrices)
+        members.setdefault(place, []).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": kept, "weight_decay": 0.0},
+        {"params": params, "weight_decay": config.weight_decay if decays else 0.0, "lr_scale": scale}
+        for (scale, decays), params in members.items()
     ]
     # One pass over the weights: 17 ms instead of 56 for the full-size policy on two CPU cores.
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
@@ -105,9 +115,9 @@ def _parts(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Set the learning rate of all groups."""
+    """Set the learning rate of all groups, each times its own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = value
+        group["lr"] = value * group.get("lr_scale", 1.0)
 
 
 def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vla.base.errors import ConfigError
-from vla.base.strict import Depth, Width
+from vla.base.strict import Depth, Positive, Width
 from vla.cache.metadata import Statistics
 from vla.cache.stream import Kind, Stream
 from vla.policy.nn.attnres2d import AttnResResNetLikeBackbone2D
@@ -49,6 +49,8 @@ class ResNetConfig(TrunkConfig):
     """Of basic blocks: group, or batch with the statistics of the file of weights, frozen."""
     weights: str = ""
     """File in torchvision's format to start from; empty starts from scratch. Of basic blocks alone."""
+    lr_scale: Positive = 1.0
+    """Of its learning rate, as a share of `train.lr`; 0.1 keeps weights from a file near where they were."""
     heads: Depth = 8
     """Most heads of the other blocks' attention."""
     attention: Annotated[int, Field(ge=0, le=4)] = 2
@@ -65,7 +67,7 @@ class ResNetConfig(TrunkConfig):
         return self
 
     def without_start(self) -> "ResNetConfig":
-        return self.model_copy(update={"weights": ""})
+        return self.model_copy(update={"weights": "", "lr_scale": 1.0})
 
     def build(self, stream: Stream, dim: int) -> "ResNetTrunk":
         return ResNetTrunk(stream, dim, self)
@@ -103,7 +105,7 @@ class ResNetTrunk(Trunk):
             )
         self.keypoints = nn.Conv2d(config.width << 3, config.keypoints, kernel_size=1)
         self.project = nn.Linear(2 * config.keypoints, dim)
-        self.config = config
+        self.config, self.lr_scale = config, config.lr_scale
         for name, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, 255 * torch.tensor(value), persistent=False)
 

@@ -63,7 +63,7 @@ class TrunkConfig(StrictModel):
     type: str
 
     def without_start(self) -> "TrunkConfig":
-        """Return the settings without what only says where training starts, such as a file of weights."""
+        """Return the settings without what is of training alone, such as a file of weights to start from."""
         return self
 
     @abstractmethod

@@ -116,6 +116,7 @@ def _of_policy(place: Path) -> tuple[TrunkSettings, Trunks]:
     if len({stream.shape for stream in images}) > 1:
         sizes = ", ".join(stream.describe() for stream in images)
         raise EncoderError(f"{place} cannot be an encoder: its images have several sizes: {sizes}")
+    height, width, _ = images[0].shape
     named, chosen = dict(policy.named_trunks()), policy.settings
     places: dict[int, int] = {}
     configs, trunks = [], Trunks()
@@ -127,7 +128,7 @@ def _of_policy(place: Path) -> tuple[TrunkSettings, Trunks]:
             configs.append(trunk_for(stream, chosen.trunks.get(stream.name)).without_start())
     made_by = policy.config.encoders.get(images[0].made_by or "")
     settings = TrunkSettings(
-        image_size=images[0].shape[:2],
+        image_size=(height, width),
         interpolation=str(made_by.settings["interpolation"]) if made_by else "",
         dim=chosen.per_view_dim,
         trunks=tuple(configs),

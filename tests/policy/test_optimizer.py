@@ -10,7 +10,7 @@ from torch import nn
 
 from vla.policy.agents.policy import Policy
 from vla.policy.agents.vla_agent import VLAAgentConfig
-from vla.policy.training.optimizer import MovingAverage, build_optimizer
+from vla.policy.training.optimizer import MovingAverage, build_optimizer, set_learning_rate
 
 
 def decayed_names(model: nn.Module) -> set[str]:
@@ -51,6 +51,18 @@ def test_maps_and_convolutions_decay_and_norms_embeddings_and_bare_parameters_do
         "attention.in_proj_weight",
         "attention.out_proj.weight",
     }
+
+
+def test_a_module_may_have_a_learning_rate_of_its_own() -> None:
+    zoo = Zoo()
+    zoo.linear.lr_scale = 0.1  # type: ignore[assignment]
+    optimizer = build_optimizer(zoo, settings())
+    set_learning_rate(optimizer, 2.0)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(zoo.parameters()))
+    own = {name for name, parameter in zoo.named_parameters() if rates[id(parameter)] == 0.2}
+    assert own == {"linear.weight", "linear.bias"}
+    assert [group["weight_decay"] > 0 for group in optimizer.param_groups] == [True, False, True, False]
 
 
 def test_what_is_frozen_is_not_optimised() -> None:

@@ -16,6 +16,8 @@ from vla.policy.agents.policy import load_policy
 from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
 from vla.policy.nn.resnet import DEPTHS, FrozenBatchNorm2d, ResNet, strides
 from vla.policy.nn.resnet_weights import load_weights
+from vla.policy.training.optimizer import build_optimizer
+from vla.policy.training.train_config import TrainConfig
 from vla.policy.trunks.resnet import MEAN, STD, ResNetConfig, ResNetTrunk
 
 CPU = torch.device("cpu")
@@ -135,16 +137,9 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
         load_weights(ResNet((64, 64), 18, WIDTH), tmp_path / "resnet.pth")
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"weights": "a.pth", "blocks": "attnres"}, "weights are for basic blocks"),
-        ({"norm": "batch"}, "takes its statistics from a file"),
-    ],
-)
-def test_settings_that_do_not_fit_together_are_refused(changes: dict[str, str], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
-        ResNetConfig.model_validate(changes)
+def test_weights_for_other_blocks_are_refused() -> None:
+    with pytest.raises(ValidationError, match="weights are for basic blocks, and blocks = attnres"):
+        ResNetConfig(weights="a.pth", blocks="attnres")
 
 
 @pytest.mark.parametrize(
@@ -185,12 +180,11 @@ def pixels(tmp_path: Path) -> FeatureCache:
     return write_cache(tmp_path / "cache", fake_spec(encoder=made_by, streams=(*frames, *others)))
 
 
-def agent_of(cache: FeatureCache, **changes: object) -> VLAAgent:
+def agent_of(cache: FeatureCache, *, share_views: bool = False, **trunk: object) -> VLAAgent:
     torch.manual_seed(0)
-    values = {"per_view_dim": 8, "cond_dim": 8, "n_emb": 16, "n_layer": 1, "n_head": 2, **changes}
-    trunk = {"type": "resnet", "width": WIDTH, **changes.pop("trunk", {})}  # type: ignore[dict-item]
-    values = {key: value for key, value in values.items() if key != "trunk"}
-    config = VLAAgentConfig.model_validate({**values, "trunks": dict.fromkeys(CAMERAS, trunk)})
+    sizes = {"per_view_dim": 8, "cond_dim": 8, "n_emb": 16, "n_layer": 1, "n_head": 2}
+    trunks = {camera: {"type": "resnet", "width": WIDTH, **trunk} for camera in CAMERAS}
+    config = VLAAgentConfig.model_validate({**sizes, "share_views": share_views, "trunks": trunks})
     return VLAAgent.for_cache(config, cache.metadata)
 
 
@@ -220,7 +214,7 @@ def test_the_file_of_weights_is_read_for_a_new_policy_and_never_again(
     path = tmp_path / "resnet.safetensors"
     state = torchvision_state()
     save_file(state, path)
-    agent = agent_of(pixels, trunk={"weights": str(path), "norm": "batch"})
+    agent = agent_of(pixels, weights=str(path), norm="batch")
     trunk = agent.trunks[0]
     assert isinstance(trunk, ResNetTrunk)
     assert torch.equal(trunk.network.get_buffer("norm1.running_var"), state["bn1.running_var"])
@@ -228,3 +222,14 @@ def test_the_file_of_weights_is_read_for_a_new_policy_and_never_again(
     path.unlink()
     loaded = load_policy(tmp_path / "policy")
     assert torch.equal(loaded.get_buffer("trunks.0.network.norm1.running_var"), state["bn1.running_var"])
+
+
+def test_batch_normalisation_without_a_file_is_refused(pixels: FeatureCache) -> None:
+    with pytest.raises(ConfigError, match="norm = batch takes its statistics from a file"):
+        agent_of(pixels, norm="batch")
+
+
+def test_a_trunk_may_learn_more_slowly(pixels: FeatureCache) -> None:
+    agent = agent_of(pixels, lr_scale=0.1)
+    scales = {group["lr_scale"] for group in build_optimizer(agent, TrainConfig()).param_groups}
+    assert scales == {1.0, 0.1}
