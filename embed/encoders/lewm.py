@@ -8,7 +8,7 @@ How pixels become the vector is written at the head of `vla.base.lewm`.
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float16, UInt8
@@ -114,7 +114,7 @@ class LewmEncoder(Encoder):
     def num_cameras(self) -> int:
         return len(self.camera_names)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "LewmEncoder":
         """Stay in evaluation mode: in training mode BatchNorm would mix the rows of a batch and forget."""
         return super().train(False)
 
