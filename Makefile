@@ -37,7 +37,7 @@ demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" python examples/demo.py
 
 # lerobot 0.6 asks for Python 3.12, torch < 2.12, av < 16 and other limits, hence --no-deps. It runs all the same with
-# what constraints.txt says: tests/interop/lerobot_import.py.
+# what constraints.txt says: tests/interop/lerobot_import.py. stable-worldmodel 0.1.1 imports imageio without naming it.
 .venv-interop/ready: pyproject.toml constraints.txt tests/interop/constraints.txt lerobot_policy_vla/pyproject.toml
 	test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -c tests/interop/constraints.txt \
@@ -45,7 +45,7 @@ demo: .venv/ready
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
 		lerobot==0.6.1 torchvision==0.28.0 -e lerobot_policy_vla
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -c tests/interop/constraints.txt \
-		stable-worldmodel
+		stable-worldmodel imageio
 	touch $@
 
 interop: .venv-interop/ready

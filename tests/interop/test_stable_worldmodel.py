@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import CAMERAS, fake_images
+from fake_datasets import CAMERAS, fake_images
 
 from vla.base.lewm import MEAN, STD, prepare
 from vla.embed import ENCODERS, FrozenEncoder

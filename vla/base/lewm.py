@@ -102,7 +102,8 @@ class LewmVision(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n dim"]:
         output: Any = self.encoder(pixel_values=pixels, interpolate_pos_encoding=True)
-        return self.projector(output.last_hidden_state[:, 0].to(self.projector.net[0].weight.dtype))
+        # The ViT may compute in half precision; the projector does not.
+        return self.projector(output.last_hidden_state[:, 0].to(next(self.projector.parameters()).dtype))
 
 
 def fuse(views: Sequence[UInt8[Tensor, "n h w 3"]], layout: Layout) -> UInt8[Tensor, "n H W 3"]:

@@ -97,8 +97,13 @@ def _looks_at(cache: "FeatureCache", config: "PretrainConfig") -> "LewmInput":
             f"the views of {', '.join(chosen)} have {len(sizes)} sizes, and one image is made of them; name "
             "fewer in pretrain.cameras, or embed them at one size"
         )
-    (size,) = sizes
-    return LewmInput(cameras=chosen, layout=config.layout, view_size=size, image_size=config.image_size)
+    height, width = sizes.pop()
+    return LewmInput(
+        cameras=chosen,
+        layout=config.layout,
+        view_size=(height, width),
+        image_size=config.image_size,
+    )
 
 
 def _require_same(run: "RunDirectory", cache: "FeatureCache", config: "PretrainConfig") -> None:
