@@ -151,7 +151,7 @@ def _hash(tensors: Mapping[str, Tensor]) -> str:
     for name, tensor in sorted(tensors.items()):
         if tensor.is_floating_point():  # not how many batches BatchNorm has seen
             digest.update(f"{name}{list(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().numpy())
+            digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()
 
 

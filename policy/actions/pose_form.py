@@ -53,6 +53,7 @@ class PoseForm(ActionForm):
     """
 
     differs: Tensor
+    _asked: Tensor
     turns_differ: Tensor
     rests: Tensor
     resting: Tensor

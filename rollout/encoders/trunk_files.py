@@ -30,7 +30,7 @@ MODEL_TYPE = "vla_trunk"
 class TrunkSettings(StrictModel):
     """All that decides what trunks compute, beside their weights."""
 
-    model_type: Literal["vla_trunk"] = MODEL_TYPE
+    model_type: Literal["vla_trunk"] = "vla_trunk"
     image_size: tuple[Width, Width]
     """Height and width [pixel] of the frames that they were trained on."""
     interpolation: str

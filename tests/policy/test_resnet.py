@@ -60,8 +60,9 @@ def torchvision_forward(state: dict[str, Tensor], images: Tensor, layers: int = 
     """Compute what torchvision's ResNet computes in evaluation mode, before its pooling."""
 
     def norm(name: str, x: Tensor) -> Tensor:
-        values = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
-        return functional.batch_norm(x, *values)
+        keys = ("running_mean", "running_var", "weight", "bias")
+        mean, var, weight, bias = (state[f"{name}.{key}"] for key in keys)
+        return functional.batch_norm(x, mean, var, weight, bias)
 
     x = norm("bn1", functional.conv2d(images, state["conv1.weight"], stride=2, padding=3)).relu()
     x = functional.max_pool2d(x, 3, 2, 1)
