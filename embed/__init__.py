@@ -8,7 +8,8 @@ transforms      resizing, augmentation, normalisation
 """
 
 from vla.embed.datasets.dataset_config import DatasetConfig
-from vla.embed.encoders.encoder import ENCODERS, Encoder, EncoderConfig, encoder_config
+from vla.embed.encoders.encoder import Encoder, EncoderConfig
+from vla.embed.encoders.encoder_family import ENCODERS, encoder_config
 from vla.embed.encoders.pixels import PixelsConfig
 from vla.embed.encoders.siglip import SiglipConfig
 from vla.embed.engine import embed

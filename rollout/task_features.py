@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vla.base.errors import ConfigError, EncoderError
 from vla.cache.metadata import EncoderIdentity
-from vla.embed.encoders.encoder import encoder_config
+from vla.embed.encoders.encoder_family import encoder_config
 from vla.embed.encoders.text import FrozenTextEncoder
 from vla.policy.agents.policy import Policy
 from vla.policy.trunks.text import choose_task, name_tasks

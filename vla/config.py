@@ -20,7 +20,8 @@ from vla.base.strict import StrictModel, explain
 from vla.cache.metadata import Augmentation
 from vla.cache.writer import CacheConfig
 from vla.embed.datasets.dataset_config import DatasetConfig
-from vla.embed.encoders.encoder import ENCODERS, EncoderConfig
+from vla.embed.encoders.encoder import EncoderConfig
+from vla.embed.encoders.encoder_family import ENCODERS
 from vla.policy.policy_config import POLICIES, PolicyConfig
 from vla.policy.pretrain.pretrain_config import PretrainConfig
 from vla.policy.training.train_config import TrainConfig

@@ -85,7 +85,7 @@ def of_cache(
         ConfigError: a key was given that says otherwise; the message names it, and both values.
     """
     from vla.embed.datasets.dataset_config import dataset_of
-    from vla.embed.encoders.encoder import encoder_config
+    from vla.embed.encoders.encoder_family import encoder_config
 
     tables: dict[str, StrictModel] = {
         "dataset": dataset_of(cache),

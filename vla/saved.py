@@ -42,7 +42,7 @@ def saved_tables(policy: Path) -> dict[str, Any]:
     The arithmetic of its encoder is left to the device: a GPU embeds in bfloat16, a CPU may roll out in
     float32.
     """
-    from vla.embed.encoders.encoder import encoder_config
+    from vla.embed.encoders.encoder_family import encoder_config
     from vla.policy.saved_policy import read_config
     from vla.policy.training.run import find_policy, find_run
 

@@ -70,7 +70,7 @@ def _cache(
         return report
     from vla.cache import FeatureCache
     from vla.embed.datasets.dataset_config import dataset_of
-    from vla.embed.encoders.encoder import encoder_config
+    from vla.embed.encoders.encoder_family import encoder_config
     from vla.embed.reencode import reencode_problems
 
     cache = FeatureCache(path)

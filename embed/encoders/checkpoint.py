@@ -24,7 +24,7 @@ from transformers.utils import cached_file
 
 from vla.base.errors import EncoderError
 from vla.base.hub import HUB_ERRORS, TIMEOUT_S, first_line, refusal
-from vla.embed.encoders.encoder import ENCODERS, read_config
+from vla.embed.encoders.encoder_family import ENCODERS, read_config
 from vla.embed.encoders.processor_files import FLAT, NESTED, Choice, TowerInput, read_preprocessing
 from vla.embed.encoders.vision_tower import TowerKind
 from vla.embed.transforms import Preprocessing

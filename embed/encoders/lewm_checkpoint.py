@@ -27,7 +27,7 @@ from vla.base.errors import EncoderError
 from vla.base.lewm import HEAD_DIM, LewmInput, LewmVision, VisionSizes
 from vla.base.strict import explain
 from vla.base.vit_names import load_named, named_tensors, new_name
-from vla.embed.encoders.encoder import model_type_of
+from vla.embed.encoders.encoder_family import model_type_of
 
 ANCHOR = "encoder.embeddings.cls_token"
 LAST = "checkpoints/last"

@@ -26,7 +26,7 @@ from transformers import (
 
 from vla.base.errors import EncoderError
 from vla.embed import FrozenEncoder, SiglipConfig
-from vla.embed.encoders.encoder import encoder_config
+from vla.embed.encoders.encoder_family import encoder_config
 from vla.embed.encoders.processor_files import FLAT, NESTED, TowerInput, read_preprocessing
 from vla.embed.transforms import BICUBIC, BILINEAR, ImageSize, Preprocessing, normalise, resize
 

@@ -16,7 +16,7 @@ from fake_env import ENV_ID
 from vla.base.errors import ConfigError, EncoderError
 from vla.cache import FeatureCache
 from vla.config import PipelineConfig
-from vla.embed.encoders.encoder import ENCODERS
+from vla.embed.encoders.encoder_family import ENCODERS
 from vla.embed.frozen_encoder import FrozenEncoder
 from vla.policy.agents.policy import load_policy
 from vla.policy.agents.vla_agent import VLAAgent

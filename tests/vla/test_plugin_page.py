@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from fakes import CAMERAS, fake_images
 from vla import FrozenEncoder, Stream
-from vla.embed.encoders.encoder import ENCODERS
+from vla.embed.encoders.encoder_family import ENCODERS
 from vla.policy.trunks.trunk import TRUNKS
 
 page = {"__name__": "page"}

@@ -29,7 +29,7 @@ def adapt(settings: PipelineConfig) -> dict[str, Any]:
     Raises:
         ConfigError: the encoder is no `pixels`, or several caches are named.
     """
-    from vla.embed.encoders.encoder import ENCODERS
+    from vla.embed.encoders.encoder_family import ENCODERS
 
     if settings.encoder.type != "pixels":
         raise ConfigError(
