@@ -85,8 +85,8 @@ def main() -> None:
     with Image.open(FILM) as film:
         frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)])
     full, half = (features(frames, dtype) for dtype in ("float32", "bfloat16"))
-    pooled = [features(frames, dtype, "pooled")[:, 0] for dtype in ("float32", "bfloat16")]
-    cosine = torch.nn.functional.cosine_similarity(*pooled)
+    whole, rough = (features(frames, dtype, "pooled")[:, 0] for dtype in ("float32", "bfloat16"))
+    cosine = torch.nn.functional.cosine_similarity(whole, rough)
     print(f"pooled, float32 to bfloat16: cosine at least {cosine.min():.5f}, median {cosine.median():.5f}")
     print(f"{len(frames)} frames, {full.shape[1]} patches, {TOKENS} tokens")
     describe("grid", cells, full, half)
