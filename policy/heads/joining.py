@@ -50,7 +50,7 @@ def sample_joined(
     return x_t
 
 
-@torch.enable_grad()  # type: ignore[untyped-decorator]
+@torch.enable_grad()
 def _guidance(velocity: MeanVelocity, x_t: Tensor, t: Tensor, target: Target) -> tuple[Tensor, Tensor]:
     """Return the mean velocity to the end, and g: the pull of what is fixed on all of the chunk."""
     moved = x_t.detach().requires_grad_()

@@ -21,7 +21,7 @@ PARTS = (Attention, SwiGLU, CausalAttention, Trunk)
 def recompute_activations(model: nn.Module) -> None:
     """Let the parts of a model compute their activations again; its weights and their names stay."""
     for part in parts_of(model):
-        part.forward = _recomputed(part.forward)  # type: ignore[method-assign]
+        part.forward = _recomputed(part.forward)
 
 
 def parts_of(model: nn.Module) -> Iterator[nn.Module]:
