@@ -10,11 +10,12 @@ is measured is the way of joining, not what a network has learned.
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from vla.policy.heads.joining import Target, sample_joined
+from vla.policy.heads.joining import MeanVelocity, Target, sample_joined
 from vla.rollout.execution.real_time import soft_mask
 
 LENGTH, DONE, DELAY = 16, 8, 2
@@ -59,7 +60,17 @@ class Ideal:
         return (x_t - x) / h.clamp(min=1e-6)[:, None, None]
 
 
-def overwritten(velocity: Callable[..., Tensor], noise: Tensor, steps: int, target: Target) -> Tensor:
+def guided(velocity: MeanVelocity, steps: int, noise: Tensor, target: Target) -> Tensor:
+    """Sample as the policy does."""
+    return sample_joined(velocity, noise, steps, target)
+
+
+def unguided(velocity: MeanVelocity, steps: int, noise: Tensor, target: Target) -> Tensor:
+    """Sample as if nothing were under way."""
+    return sample_joined(velocity, noise, steps, Target(target.chunk, 0 * target.weight, 0.0))
+
+
+def overwritten(velocity: MeanVelocity, steps: int, noise: Tensor, target: Target) -> Tensor:
     """Sample with what is fixed put in at each noise level (RePaint, arXiv 2201.09865, no repeats)."""
     x_t, fixed = noise, (target.weight >= 1)[:, None]
     for k in range(steps):
@@ -69,7 +80,7 @@ def overwritten(velocity: Callable[..., Tensor], noise: Tensor, steps: int, targ
     return x_t
 
 
-def by_noise(velocity: Callable[..., Tensor], noise: Tensor, rounds: int, target: Target) -> Tensor:
+def by_noise(velocity: MeanVelocity, rounds: int, noise: Tensor, target: Target) -> Tensor:
     """Move the noise itself, so that one step ends nearer to what is fixed, and take that step."""
     one, e = torch.ones(len(noise)), noise
     for _ in range(rounds):
@@ -109,20 +120,20 @@ def main() -> None:
     def flow(x_t: Tensor, t: Tensor, h: Tensor) -> Tensor:
         return ideal.velocity(x_t, t)
 
-    for name, velocity, counts in (("flow", flow, (5, 10)), ("imf", ideal.mean_velocity, (1, 2, 5))):
+    heads: list[tuple[str, MeanVelocity, tuple[int, ...]]] = [
+        ("flow", flow, (5, 10)),
+        ("imf", ideal.mean_velocity, (1, 2, 5)),
+    ]
+    for name, velocity, counts in heads:
         for steps in counts:
             ways: dict[str, Callable[[Tensor, Target], Tensor]] = {
-                "none": lambda e, to, v=velocity, n=steps: sample_joined(
-                    v, e, n, Target(to.chunk, 0 * to.weight, 0)
-                ),
-                "overwritten": lambda e, to, v=velocity, n=steps: overwritten(v, e, n, to),
-                "guided": lambda e, to, v=velocity, n=steps: sample_joined(v, e, n, to),
+                "none": partial(unguided, velocity, steps),
+                "overwritten": partial(overwritten, velocity, steps),
+                "guided": partial(guided, velocity, steps),
             }
             if steps == 1:
                 for rounds in (1, 3, 10):
-                    ways[f"noise, {rounds} rounds"] = lambda e, to, v=velocity, n=rounds: by_noise(
-                        v, e, n, to
-                    )
+                    ways[f"noise, {rounds} rounds"] = partial(by_noise, velocity, rounds)
             for way, draw in ways.items():
                 figures = {key: round(value, 3) for key, value in measure(rows, draw).items()}
                 print(json.dumps({"head": name, "steps": steps, "joined": way, **figures}), flush=True)
