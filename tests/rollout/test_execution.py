@@ -185,7 +185,8 @@ def test_guidance_joins_what_would_not_join_by_itself() -> None:
 
 def test_no_guidance_is_the_usual_sample(cache: FeatureCache) -> None:
     for head in ("flow", "imf"):
-        agent = awake_agent(VLAAgent.for_cache(VLAAgentConfig(**SMALL, head=head), cache.metadata))
+        config = VLAAgentConfig.model_validate({**SMALL, "head": head})
+        agent = awake_agent(VLAAgent.for_cache(config, cache.metadata))
         seen = {"state": torch.randn(2, 2, 2)}
         joint = Joint(torch.randn(2, 16, 2), torch.ones(16), 0.0)
         plain, joined = (agent.samples(seen, SeededRows([1, 2], CPU), 3, joint=one) for one in (None, joint))
