@@ -52,6 +52,7 @@ class PoseForm(ActionForm):
         ConfigError: the numbers do not fit the streams.
     """
 
+    _asked: Tensor
     differs: Tensor
     _asked: Tensor
     turns_differ: Tensor
