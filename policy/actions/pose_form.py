@@ -54,7 +54,6 @@ class PoseForm(ActionForm):
 
     _asked: Tensor
     differs: Tensor
-    _asked: Tensor
     turns_differ: Tensor
     rests: Tensor
     resting: Tensor
