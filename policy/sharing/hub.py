@@ -13,7 +13,14 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from vla.base.errors import CheckpointError
 from vla.base.hub import HUB_ERRORS, HUB_ID, TIMEOUT_S, first_line, refusal
 
-SHARED_FILES = ("README.md", "config.json", "model.safetensors", "pipeline.toml", "encoders/*")
+SHARED_FILES = (
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "pipeline.toml",
+    "encoders/*.json",
+    "encoders/*.safetensors",
+)
 
 
 def locate(name: str | Path, revision: str | None = None) -> Path:

@@ -49,6 +49,7 @@ class FakeGroup(EnvironmentProcesses):
             "max_reward": ones,
             "is_success": ones > 0,
             "tells_success": ones > 0,
+            "mode": np.full(len(ones), "", object),
         }
         over = np.full(self.num_envs, self.steps == 2)
         return self._observation(), ones, over, ~(ones > 0), info

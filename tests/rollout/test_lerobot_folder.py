@@ -113,4 +113,4 @@ def test_one_kind_of_export_is_named(options: list[str], capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as stopped:
         main(["export", "runs/demo", *options])
     assert stopped.value.code == 2
-    assert "either --onnx FILE or --lerobot DIR" in capsys.readouterr().err
+    assert "one of --onnx FILE, --torch FILE, --lerobot DIR" in capsys.readouterr().err

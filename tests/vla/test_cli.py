@@ -25,6 +25,7 @@ COMMANDS = [
     "compact",
     "pretrain",
     "train",
+    "adapt",
     "rollout",
     "sweep",
     "report",

@@ -77,7 +77,7 @@ def test_a_bare_word_is_a_string() -> None:
     [
         ("policy.per_view_dims=96", "unknown key 'policy.per_view_dims'; did you mean 'per_view_dim'?"),
         ("polcy.n_emb=96", "unknown key 'polcy'; did you mean 'policy'?"),
-        ("train.zzz=1", "unknown key 'train.zzz'; valid names: accumulate, batch_size, best, betas"),
+        ("train.zzz=1", "unknown key 'train.zzz'; valid names: accumulate, adapt_steps, augment, autocast"),
         ("train.steps=-1", "'train.steps' = -1 is not valid: input should be greater than or equal to 0"),
         ("train.steps=many", "'train.steps' = 'many' is not valid"),
         ("train.lr=nan", "'train.lr' = nan is not valid"),
