@@ -99,6 +99,7 @@ def test_one_command_adapts_freezes_caches_and_trains_and_goes_on_where_it_stopp
     }
 
 
+@pytest.mark.slow
 def test_the_policy_drives_when_the_run_its_eyes_are_from_is_gone(adapted: dict[str, Any], vla: Run) -> None:
     shutil.rmtree(adapted["adapted"])
     shutil.rmtree(adapted["features"])

@@ -43,6 +43,7 @@ def failing(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return lines[0]
 
 
+@pytest.mark.slow
 def test_frames_become_an_encoder_its_features_a_policy_and_that_drives(
     vla: Vla,
     dataset: Path,
