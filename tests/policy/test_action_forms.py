@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import awake_agent, fake_frames, fake_spec
+from fake_hand import arm_cache, poses
+from fakes import awake_agent
 from test_train import POLICY, losses, settings
-from torch import Tensor
 
 from vla.base.errors import ConfigError
 from vla.base.horizons import Horizons
-from vla.cache import CacheWriter, FeatureCache, Stream
+from vla.cache import FeatureCache, Stream
 from vla.policy.actions.action_form import ACTIONS, ActionForm
 from vla.policy.actions.demonstrations import Demonstrations
 from vla.policy.actions.streamed import streamed_statistics
@@ -42,14 +42,6 @@ def vector(name: str, dim: int) -> Stream:
 def form_of(actions: Any, action_dim: int = 8, state_dim: int = 8) -> ActionForm:
     config = ACTIONS.parse(actions)
     return config.build(vector("action", action_dim), vector("state", state_dim), HORIZONS)
-
-
-def poses(*shape: int, seed: int = 0) -> Tensor:
-    """Draw positions, unit quaternions and grippers."""
-    numbers = torch.randn(*shape, 8, generator=torch.Generator().manual_seed(seed))
-    numbers[..., 3:7] /= numbers[..., 3:7].norm(dim=-1, keepdim=True)
-    numbers[..., 3:7] *= torch.where(numbers[..., 6:7] < 0, -1, 1)
-    return numbers
 
 
 def test_relative_actions_are_ways_from_the_current_state() -> None:
@@ -116,24 +108,6 @@ def test_what_does_not_fit_is_refused_with_what_would(actions: Any, dims: tuple[
 
 def configured(**changes: Any) -> VLAAgentConfig:
     return VLAAgentConfig.model_validate({**POLICY.model_dump(), **changes})
-
-
-def arm_cache(folder: Path, seed: int = 0, rests: bool = False) -> FeatureCache:
-    """Write a cache of an arm whose actions run ahead of its states; its last number may rest."""
-    dataset = fake_spec().dataset.model_copy(update={"content_sha256": f"{seed}" * 64})
-    sizes: dict[str, Any] = {"dim": 4, "state_dim": 8, "action_dim": 8, "cameras": ("top",)}
-    spec = fake_spec(lengths=(12, 9, 10), dataset=dataset, **sizes)
-    writer = CacheWriter(folder, spec)
-    for shard in writer.missing_shards():
-        arrays = fake_frames(spec, shard, seed)
-        frames = len(arrays["state"])
-        arrays["state"][:] = poses(frames, seed=10 * seed + shard).numpy()
-        arrays["action"][:] = poses(frames, seed=100 + 10 * seed + shard).numpy()
-        if rests:
-            arrays["action"][:, [0, 7]] = (0.3, 0.7)
-        writer.write(shard, arrays)
-    writer.finish()
-    return FeatureCache(folder)
 
 
 def agent_of(cache: FeatureCache | Mixture, config: VLAAgentConfig, val_episodes: int = 0) -> VLAAgent:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_hand import arm_cache
 from fakes import awake_agent
-from test_action_forms import arm_cache
 
 from vla.base.errors import CheckpointError, ConfigError
 from vla.config import PipelineConfig
