@@ -114,8 +114,8 @@ class FastHead(ActionHead):
     @torch.no_grad()
     def sample(self, cond: Float[Tensor, "B N C"], random: Random, num_steps: int) -> Float[Tensor, "B T A"]:
         """Draw a chunk token by token; `num_steps` makes no difference."""
-        # One uniform number for each token, from the noise that every head is given.
-        uniform = torch.special.ndtr(self.noise(cond, random)).flatten(1)
+        # Not from the chunk's noise, as bins do: it is 0 where a joint rests, and tokens are of all joints.
+        uniform = random.uniform(cond.shape[0], self.most_tokens)
         begun, kept, drawn = self.cond_in(cond), None, list[Tensor]()
         ended = torch.zeros(len(uniform), dtype=torch.bool, device=cond.device)
         for position in range(self.most_tokens):

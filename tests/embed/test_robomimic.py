@@ -188,7 +188,7 @@ def test_a_damaged_table_of_names_is_one_line(demos: Path) -> None:
     intact, found = demos.read_bytes(), 0
     places = [match.start() for match in re.finditer(b"SNOD", intact)]  # libhdf5's mark of such a table
     for place in places:
-        demos.write_bytes(intact[:place] + b"XXXX" + intact[place + 4 :])
+        demos.write_bytes(intact[:place] + bytes(4) + intact[place + 4 :])
         try:
             source = opened(demos)
             for stream in source.streams:

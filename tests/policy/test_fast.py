@@ -15,7 +15,7 @@ from vla.policy.agents.policy import load_policy
 from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
 from vla.policy.heads.fast import FastConfig, FastHead
 from vla.policy.nn.action_tokens import END, PAD, ActionTokens, dct_matrix
-from vla.policy.random import RowRandom
+from vla.policy.random import RowRandom, StillWhere
 from vla.policy.training.run import RunDirectory
 from vla.policy.training.train import train
 from vla.policy.windows import Windows
@@ -130,6 +130,12 @@ def test_the_head_keeps_both_modes_and_obeys_the_condition(trained: FastHead) ->
     free = trained.sample(torch.zeros(200, 2, 8), random, 1)[:, -1, 0]
     assert (told > 2.5).float().mean() > 0.95
     assert (free.abs() > 2.5).float().mean() > 0.9
+    assert 0.2 < (free > 0).float().mean() < 0.8
+
+
+def test_a_joint_that_rests_takes_no_chance_from_the_tokens(trained: FastHead) -> None:
+    still = StillWhere(RowRandom(torch.Generator().manual_seed(1)), (16, 2), torch.tensor([False, True]))
+    free = trained.sample(torch.zeros(100, 2, 8), still, 1)[:, -1, 0]
     assert 0.2 < (free > 0).float().mean() < 0.8
 
 
