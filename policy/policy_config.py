@@ -50,6 +50,10 @@ class PolicyConfig(StrictModel):
         """Whether the policy is told what to do, in words."""
         return False
 
+    def settled(self) -> "PolicyConfig":
+        """Return the settings with what had to be looked up elsewhere, so that a saved policy is whole."""
+        return self
+
     @abstractmethod
     def build(self, saved: "SavedPolicy") -> "Policy":
         """Build the policy, untrained, with the identity for every normalisation.

@@ -28,6 +28,7 @@ KIND = TowerKind(
         )
     ),
     of_both_towers=("projection_dim",),
+    pooled_only=("post_layernorm", "visual_projection"),
 )
 
 

@@ -17,6 +17,7 @@ KIND = TowerKind(
     example="google/siglip2-base-patch16-256",
     classes={"siglip": "SiglipVisionModel", "siglip_vision_model": "SiglipVisionModel"},
     processors=("SiglipImageProcessor",),
+    pooled_only=("head",),
     architecture={
         "hidden_size": None,
         "intermediate_size": None,

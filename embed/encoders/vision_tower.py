@@ -48,6 +48,8 @@ class TowerKind:
     """Keys of a two-tower config.json that go before those of its vision tower."""
     unused: tuple[str, ...] = ()
     """Tensors that no image reaches: they may be missing, and identify nothing."""
+    pooled_only: tuple[str, ...] = ()
+    """Modules that decide the pooled feature and nothing about the patches."""
     published_names: Mapping[str, str] = field(default_factory=dict)
     """Parts of tensor names that transformers 5 calls otherwise than 4 and the files do: in identities they
     are the files'."""
@@ -149,11 +151,14 @@ class VisionTower(PerViewEncoder):
         return tokens[:, -self._tokens :]
 
     def encode_view(self, frames: UInt8[Tensor, "n h w 3"]) -> Float16[Tensor, "n tokens dim"]:
+        return self.features(frames).to(torch.float16)
+
+    def features(self, frames: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n tokens dim"]:
+        """Return what is kept of a view in the arithmetic of the tower, or better."""
         pixels = normalise(frames, self.preprocessing).to(self._dtype)
         output = self.tower(pixel_values=pixels)
         whole = self.pooling == "pooled"
-        kept = self.pooled(output)[:, None] if whole else pool(self.patches(output), self.pooling)
-        return kept.to(torch.float16)
+        return self.pooled(output)[:, None] if whole else pool(self.patches(output), self.pooling)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the tower alone: what is before and after it stays the same to the last bit."""

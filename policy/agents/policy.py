@@ -94,6 +94,7 @@ class Policy(nn.Module):
         Raises:
             ConfigError: it asks for a stream, or for a trunk of one, that is not there.
         """
+        config = config.settled()
         policy = config.build(SavedPolicy.for_cache(config, cache))
         if not isinstance(policy, cls):
             raise ConfigError(

@@ -74,6 +74,10 @@ class VLAAgentConfig(HeadedConfig):
     def takes_task(self) -> bool:
         return self.language
 
+    def settled(self) -> "VLAAgentConfig":
+        trunks = {name: trunk.settled() for name, trunk in self.trunks.items()}
+        return self.model_copy(update={"trunks": trunks})
+
     def build(self, saved: SavedPolicy) -> "VLAAgent":
         return VLAAgent(saved, self)
 

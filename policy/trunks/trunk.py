@@ -62,6 +62,10 @@ class TrunkConfig(StrictModel):
     kinds: ClassVar[tuple[Kind, ...]] = ()
     type: str
 
+    def settled(self) -> "TrunkConfig":
+        """Return the settings with what had to be looked up elsewhere, so that a saved policy is whole."""
+        return self
+
     def without_start(self) -> "TrunkConfig":
         """Return the settings without what is of training alone, such as a file of weights to start from."""
         return self
@@ -76,7 +80,10 @@ class TrunkConfig(StrictModel):
         """
 
 
-TRUNKS: Family[TrunkConfig] = Family("trunk", TrunkConfig, "vla.policy.trunks", default="linear")
+# A vision tower is an encoder's: the trunk made of one is in the room that knows both.
+TRUNKS: Family[TrunkConfig] = Family(
+    "trunk", TrunkConfig, "vla.policy.trunks", "vla.rollout.trunks", default="linear"
+)
 
 BY_KIND: dict[Kind, str] = {
     "image": "conv",
