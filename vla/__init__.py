@@ -20,6 +20,8 @@ PUBLIC = {
     "record": "vla.api",
     "embed": "vla.api",
     "train": "vla.api",
+    "adapt": "vla.api",
+    "pretrain": "vla.api",
     "rollout": "vla.api",
     "load_live": "vla.api",
     "FeatureCache": "vla.cache",
@@ -47,8 +49,10 @@ PUBLIC = {
 __all__ = sorted(PUBLIC)
 
 if TYPE_CHECKING:
+    from vla.api import adapt as adapt
     from vla.api import embed as embed
     from vla.api import load_live as load_live
+    from vla.api import pretrain as pretrain
     from vla.api import record as record
     from vla.api import rollout as rollout
     from vla.api import train as train

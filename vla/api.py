@@ -12,11 +12,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from vla.cache import FeatureCache
     from vla.config import PipelineConfig
+    from vla.policy.pretrain.pretrain import PretrainReport
     from vla.policy.training.train import TrainReport
     from vla.rollout.live import LivePolicy
     from vla.rollout.record.record import RecordReport
@@ -130,6 +131,89 @@ def train(
     base = run_tables(Path(out)) if resume else {} if env else {"train": {"rollout_every": 0}}
     resolved = _resolved(config, named, settings, base, preset)
     return run(resolved, resume=resume, extend=extend)
+
+
+def adapt(
+    dataset: str | Path,
+    out: str | Path,
+    *,
+    trunks: Mapping[str, Any] | None = None,
+    image_size: tuple[int, int] | None = None,
+    adapt_steps: int | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    settings: Settings | None = None,
+    config: str | Path | None = None,
+) -> dict[str, Any]:
+    """Train trunks on images once, freeze and cache them, and train a head on their features.
+
+    Called again, it goes on where it stopped.
+
+    Args:
+        dataset: a directory, or `owner/name` on the Hub.
+        out: run directory of the head; `OUT-pixels` beside it is the run on images.
+        trunks: of each camera, such as `{"top": "resnet"}` or `{"top": {"type": "tower", "id": DIR}}`.
+        image_size: height and width [pixel] of the cached frames.
+        adapt_steps: updates on images, end to end.
+        steps: updates of the head on features.
+        seed: of weights, order and noise.
+        settings: further keys of the configuration.
+        config: a configuration file.
+
+    Returns:
+        Where the caches and runs lie, and how long each step took [s].
+    """
+    from vla.stages.adapting import adapt as run
+
+    named = {
+        "dataset.path": str(dataset),
+        "encoder.type": "pixels",
+        "encoder.id": "pixels",
+        "encoder.image_size": list(image_size) if image_size else None,
+        "train.out": str(out),
+        "train.adapt_steps": adapt_steps,
+        "train.steps": steps,
+        "train.seed": seed,
+        **{f"policy.trunks.{camera}": trunk for camera, trunk in (trunks or {}).items()},
+    }
+    base = {"train": {"rollout_every": 0}}
+    return run(_resolved(config, named, settings, base))
+
+
+def pretrain(
+    method: Literal["lewm"],
+    cache: "FeatureCache | str | Path",
+    out: str | Path,
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    settings: Settings | None = None,
+    config: str | Path | None = None,
+) -> "PretrainReport":
+    """Train an encoder on cached frames; `embed(..., encoder=OUT)` freezes it afterwards.
+
+    Args:
+        method: `lewm`, LeWorldModel.
+        cache: of frames, `embed(..., encoder="pixels")`.
+        out: run directory; it must not exist, unless `resume`.
+        steps: updates.
+        seed: of weights, order and dropout.
+        resume: continue the run in `out` with its own configuration.
+        settings: further keys of the configuration, such as `{"pretrain.image_size": 96}`.
+        config: a configuration file.
+    """
+    from vla.saved import run_tables
+    from vla.stages import pretrain as run
+
+    named = {
+        "cache.path": str(getattr(cache, "folder", cache)),
+        "pretrain.out": str(out),
+        "pretrain.steps": steps,
+        "pretrain.seed": seed,
+    }
+    base = run_tables(Path(out)) if resume else {}
+    return run(_resolved(config, named, settings, base), resume=resume)
 
 
 def rollout(

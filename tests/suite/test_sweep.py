@@ -251,6 +251,10 @@ def test_a_sweep_survives_kills_of_itself_and_of_a_child() -> None:
 SUITES = {
     "per_view_dim": {"policy.per_view_dim": [96, 192]},
     "lewm": {"policy.n_emb": [384, 256]},
+    "trunks": {
+        "resnet": {},
+        "attnres": {f"policy.trunks.{name}.blocks": "attnres" for name in ("r_vis", "top", "front")},
+    },
 }
 """What the suites that come with vla compare; those for a CPU the same."""
 
@@ -258,9 +262,16 @@ SUITES = {
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "examples/suites").glob("*.toml")))
 def test_every_suite_that_comes_with_vla_is_valid(file: Path) -> None:
     suite = read_suite(file)
-    assert suite.grid == SUITES[file.stem.removesuffix("_demo")]
+    named = {run.name: run.set for run in suite.run}
+    assert (suite.grid or named) == SUITES[file.stem.removesuffix("_demo")]
+    for changes in named.values():
+        trunks = PipelineConfig.load(file.parent / suite.config, {**suite.set, **changes}, []).policy.trunks
+        assert {trunk.blocks for trunk in trunks.values()} == {"attnres" if changes else "basic"}
     base = PipelineConfig.load(file.parent / suite.config, suite.set, [])
     assert base.dataset.cameras == ("r_vis", "top", "front")
+    if "trunks" in file.stem:
+        assert (base.policy.pred_horizon, base.policy.num_action_steps) == (16, 8)
+        assert base.train.best == "reward" and 3 * base.policy.per_view_dim + 16 == 208
     if "lewm" in file.stem:
         assert base.train.best == "reward" and base.train.rollout_every
         assert base.pretrain.cameras == base.dataset.cameras and base.encoder.id == base.pretrain.out

@@ -13,6 +13,7 @@ import torch
 from fake_datasets import write_dataset
 from fake_env import ENV_ID
 
+import vla as library
 from vla.base.errors import ConfigError, EncoderError
 from vla.cache import FeatureCache
 from vla.config import PipelineConfig
@@ -97,6 +98,20 @@ def test_one_command_adapts_freezes_caches_and_trains_and_goes_on_where_it_stopp
     assert {name: again[name] for name in ("pixels", "features", "run")} == {
         name: made[name] for name in ("pixels", "features", "run")
     }
+
+
+def test_the_function_is_the_command(adapted: dict[str, Any]) -> None:
+    trunks = {"r_vis": {"type": "resnet", "width": 8}, "top": {"type": "conv", "channels": [8]}}
+    again = library.adapt(
+        "demos",
+        "runs/box",
+        trunks=trunks,
+        image_size=(24, 24),
+        adapt_steps=2,
+        steps=3,
+        config="pipeline.toml",
+    )
+    assert {**again, "seconds": None} == {**adapted, "seconds": None}
 
 
 @pytest.mark.slow

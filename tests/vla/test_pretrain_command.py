@@ -8,6 +8,7 @@ import pytest
 from fake_env import ENV_ID
 from fakes import CAMERAS, write_cache
 
+import vla as library
 from vla.base.errors import ConfigError
 from vla.cli import main
 from vla.policy.training.run import RunDirectory
@@ -65,6 +66,7 @@ def test_frames_become_an_encoder_its_features_a_policy_and_that_drives(
         capsys, "pretrain", "lewm", "--cache", "frames", "--out", "own", *SMALL
     )
     assert vla("pretrain", "lewm", "--out", "own", "--resume")["resumed_from"] == 2
+    assert library.pretrain("lewm", "frames", "own", resume=True).resumed_from == 2
     found = vla("inspect", "own")
     assert found["kind"] == "pretraining run (lewm)" and found["cameras"] == list(CAMERAS)
     assert vla("verify", "own")["problems"] == []
