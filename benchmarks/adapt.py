@@ -4,13 +4,17 @@
     python benchmarks/adapt.py              # images of 96 x 96, a ResNet of a quarter's width
     python benchmarks/adapt.py --size 64 --width 8 --adapt-steps 300 --steps 500 --episodes 20
 
+    vla record --config examples/detour.toml
+    python benchmarks/adapt.py --config examples/detour.toml --size 64 --adapt-steps 1000 --steps 1000
+
 end to end    trunks, fusion and head on images for --adapt-steps updates
 as it came    trunks frozen as they were built, or as --weights has them, cached; a head for --steps
 adapted       the trunks of `end to end`, frozen and cached; a head trained anew for --steps
 
-Each with the ResNet's own blocks and with those of Attention Residuals, on the same demonstrations and paired
-environment seeds. Seconds are of each step of `vla adapt`, one after the other on this machine. Writes
-benchmarks/results/adapt.json after every evaluation; started again, it goes on.
+Each with the ResNet's own blocks, with those of Attention Residuals, and (--blocks tower) with the small
+vision transformer that comes with vla, on the same demonstrations and paired environment seeds. Seconds
+are of each step of `vla adapt`, one after the other on this machine. Writes benchmarks/results/adapt.json,
+or adapt-detour.json, after every evaluation; started again, it goes on.
 """
 
 import argparse
@@ -28,10 +32,14 @@ from vla.config import PipelineConfig, read_tables
 from vla.saved import saved_tables
 from vla.stages.adapting import adapt
 
+DEMO = Path("examples/demo.toml")
+TOWER, TOWER_SIZE = {"id": "siglip2-tiny-sim", "pool": "grid4"}, 256
+"""A vision transformer that knows another task of this simulation."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("examples/demo.toml"))
+    parser.add_argument("--config", type=Path, default=DEMO)
     parser.add_argument("--size", type=int, default=96, help="of images [pixel]")
     parser.add_argument("--width", type=int, default=16, help="channels of the trunk's first stage")
     parser.add_argument("--blocks", nargs="+", default=["basic", "attnres"])
@@ -43,9 +51,12 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=50, help="an evaluation")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmark-adapt"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/adapt.json"))
+    parser.add_argument("--work", type=Path, help="folder of runs; runs/benchmark-adapt or so")
+    parser.add_argument("--out", type=Path, help="benchmarks/results/adapt.json or so")
     arguments = parser.parse_args()
+    task = "adapt" if arguments.config == DEMO else f"adapt-{arguments.config.stem}"
+    arguments.work = arguments.work or Path(f"runs/benchmark-{task}")
+    arguments.out = arguments.out or Path(f"benchmarks/results/{task}.json")
     for seed in arguments.seeds:
         for blocks in arguments.blocks:
             compare(arguments, blocks, seed)
@@ -76,11 +87,14 @@ def settings_for(
 ) -> PipelineConfig:
     """Return the configuration of one `vla adapt`."""
     cameras = read_tables(arguments.config).get("dataset", {}).get("cameras", ["r_vis", "top", "front"])
-    trunk = {"type": "resnet", "blocks": blocks, "width": arguments.width}
-    if arguments.weights and blocks == "basic":
+    trunk: dict[str, Any] = {"type": "resnet", "blocks": blocks, "width": arguments.width}
+    if blocks == "tower":
+        trunk = {"type": "tower", **TOWER}
+    elif arguments.weights and blocks == "basic":
         trunk["weights"] = arguments.weights
+    size = image_size(arguments, blocks)
     options = {
-        "encoder": {"type": "pixels", "id": "pixels", "image_size": [arguments.size, arguments.size]},
+        "encoder": {"type": "pixels", "id": "pixels", "image_size": [size, size]},
         "policy.trunks": dict.fromkeys(cameras, trunk),
         "policy.per_view_dim": 64,
         "train.adapt_steps": adapt_steps,
@@ -112,6 +126,9 @@ def evaluate(
     info = stages.rollout(settings, run, checkpoint="last", out=run / "eval/benchmark", force=True)
     row = {
         **key,
+        "image_size": image_size(arguments, blocks),
+        "adapt_steps": arguments.adapt_steps,
+        "steps": arguments.steps,
         "pc_success": info["aggregated"]["pc_success"],
         "ci95": info["aggregated"]["pc_success_ci95"],
         "episodes": arguments.episodes,
@@ -119,8 +136,12 @@ def evaluate(
         "latency_ms": {part: values["p50"] for part, values in info["latency_ms"].items()},
         "seconds": {**seconds, "rollout": round(time.monotonic() - began, 1)},
     }
-    sizes = {name: getattr(arguments, name) for name in ("size", "width", "adapt_steps", "steps")}
-    write_json(arguments.out, {"machine": machine(), "sizes": sizes, "rows": [*rows, row]})
+    write_json(arguments.out, {"machine": machine(), "rows": [*rows, row]})
+
+
+def image_size(arguments: argparse.Namespace, blocks: str) -> int:
+    """Return the edge of the images that a kind of blocks is given [pixel]."""
+    return TOWER_SIZE if blocks == "tower" else int(arguments.size)
 
 
 def saved(path: Path) -> dict[str, Any]:

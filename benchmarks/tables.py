@@ -15,13 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from adapt_table import adapt_table, lewm_table, pixels_table
 from comparison_table import comparison_table
 from h100_estimate import estimate_table
 from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-FILES = ("README.md", "docs/guide.md", "docs/heads.md", "docs/scale.md", "docs/speed.md")
+FILES = ("README.md", "docs/adapt.md", "docs/guide.md", "docs/heads.md", "docs/scale.md", "docs/speed.md")
 DEVICES = ("cpu", "cuda")
 DEVICE_NAMES = {"cpu": "CPU, reduced size", "cuda": "GPU"}
 MISSING = "?"
@@ -282,6 +283,10 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "heads": partial(heads_table, name="heads"),
     "heads detour": partial(heads_table, name="heads-detour"),
     "encoders": encoders_table,
+    "adapt": lambda results: adapt_table(results.get("adapt", {})),
+    "adapt detour": lambda results: adapt_table(results.get("adapt-detour", {})),
+    "lewm probe": lambda results: lewm_table(results.get("lewm_probe", {})),
+    "pixels": lambda results: pixels_table(results.get("pixels-cpu", {})),
 }
 
 

@@ -265,13 +265,14 @@ def test_every_suite_that_comes_with_vla_is_valid(file: Path) -> None:
     named = {run.name: run.set for run in suite.run}
     assert (suite.grid or named) == SUITES[file.stem.removesuffix("_demo")]
     for changes in named.values():
-        trunks = PipelineConfig.load(file.parent / suite.config, {**suite.set, **changes}, []).policy.trunks
-        assert {trunk.blocks for trunk in trunks.values()} == {"attnres" if changes else "basic"}
+        policy = PipelineConfig.load(file.parent / suite.config, {**suite.set, **changes}, []).policy
+        blocks = {trunk["blocks"] for trunk in policy.model_dump()["trunks"].values()}
+        assert blocks == {"attnres" if changes else "basic"}
     base = PipelineConfig.load(file.parent / suite.config, suite.set, [])
     assert base.dataset.cameras == ("r_vis", "top", "front")
     if "trunks" in file.stem:
         assert (base.policy.pred_horizon, base.policy.num_action_steps) == (16, 8)
-        assert base.train.best == "reward" and 3 * base.policy.per_view_dim + 16 == 208
+        assert base.train.best == "reward" and 3 * base.policy.model_dump()["per_view_dim"] + 16 == 208
     if "lewm" in file.stem:
         assert base.train.best == "reward" and base.train.rollout_every
         assert base.pretrain.cameras == base.dataset.cameras and base.encoder.id == base.pretrain.out
