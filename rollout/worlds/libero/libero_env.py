@@ -81,7 +81,8 @@ class LiberoEnv(gymnasium.Env[Observation, np.ndarray]):
         self.num_initial_states = len(self._initial_states)
         shape = (*self._size, 3)
         self._pixels = {camera: np.zeros(shape, np.uint8) for camera in cameras}
-        self._render_s, self._seen = 0.0, {}
+        self._render_s = 0.0
+        self._seen: dict[str, np.ndarray] = {}
         self.action_space = spaces.Box(-1, 1, (7,), np.float32)
         self.observation_space = spaces.Dict(
             {
