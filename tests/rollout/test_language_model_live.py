@@ -1,4 +1,4 @@
-"""A policy with a language model drives: two tasks that nothing but their words tells apart, live and served."""
+"""A policy with a language model drives: two tasks that only their words tell apart, live and served."""
 
 from pathlib import Path
 from typing import Any
