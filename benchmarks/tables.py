@@ -22,7 +22,7 @@ from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-FILES = ("README.md", "docs/adapt.md", "docs/guide.md", "docs/heads.md", "docs/scale.md", "docs/speed.md")
+FILES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 DEVICES = ("cpu", "cuda")
 DEVICE_NAMES = {"cpu": "CPU, reduced size", "cuda": "GPU"}
 MISSING = "?"
@@ -270,6 +270,31 @@ def encoders_table(results: Results) -> str:
     return "\n".join([*lines, "", f"Batches of {result['batch']}, load average {load:.0f}: {where}."])
 
 
+def language_model_table(results: Results) -> str:
+    """Return what it costs to train a language model as fusion."""
+    result = results.get("language_model-cuda") or results.get("language_model-cpu")
+    if not result:
+        return "not measured yet"
+    lines = [
+        "| | trained weights | checkpoint | memory | of it activations | step | over frozen |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in result["variants"].items():
+        lines.append(
+            f"| {name} | {found['trained_millions']:.3g} M | {found['checkpoint_mib']:,.0f} MiB | "
+            f"{found['memory_mib']:,.0f} MiB | {found['activations_mib']:,.0f} MiB | {found['step_s']:.3g} s | "
+            f"{found['step_over_frozen']:.2f} x |"
+        )
+    machine = result["machine"]
+    where = f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}"
+    what = (
+        f"A model of {result['model_millions']:.3g} million random weights; sequences of {result['sequence']} tokens "
+        f"and the instruction; batches of {result['batch_size']}; {result['size']}. Memory is counted tensor by "
+        f"tensor. `{result['command']}`, {where}, load average {result['load_average'][0]:.0f}, {machine['date']}."
+    )
+    return "\n".join([*lines, "", what])
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "headline": headline,
     "speed": speed_table,
@@ -287,6 +312,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "adapt detour": lambda results: adapt_table(results.get("adapt-detour", {})),
     "lewm probe": lambda results: lewm_table(results.get("lewm_probe", {})),
     "pixels": lambda results: pixels_table(results.get("pixels-cpu", {})),
+    "language model": language_model_table,
 }
 
 

@@ -1,6 +1,6 @@
 """Windows of several caches: batches of rows from each, named by a frame number that runs through all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Int64
@@ -26,7 +26,8 @@ class MixedWindows:
         observes: the streams to cut, by the mixture's names.
         device: where batches are wanted.
         resident: hold all streams on the device.
-        texts: cut the features of the task texts too.
+        texts: cut what says the task texts too.
+        read: see there.
 
     Attributes:
         members: the windows of each cache, by its name.
@@ -41,6 +42,7 @@ class MixedWindows:
         device: torch.device,
         resident: bool,
         texts: bool = False,
+        read: Callable[[Sequence[str]], Tensor | None] | None = None,
     ) -> None:
         self.device, self.resident = device, resident
         self.members = {
@@ -51,6 +53,7 @@ class MixedWindows:
                 device=device,
                 resident=resident,
                 texts=texts,
+                read=read,
                 calls=member.calls,
                 scale=member.action if mixture.metadata.normalise == "each" else None,
             )

@@ -50,6 +50,11 @@ class PolicyConfig(StrictModel):
         """Whether the policy is told what to do, in words."""
         return False
 
+    @property
+    def takes_text_features(self) -> bool:
+        """Whether it is told so by features of a text tower; a policy that reads the words itself is not."""
+        return self.takes_task
+
     def settled(self) -> "PolicyConfig":
         """Return the settings with what had to be looked up elsewhere, so that a saved policy is whole."""
         return self

@@ -77,7 +77,7 @@ class SavedPolicy(StrictModel):
     data: tuple[TrainingData, ...] = ()
     """What the caches were made of; empty if nobody knows."""
     text_encoder: TextIdentity | None = None
-    """Of policies that take the task text."""
+    """Of policies that take features of the task text."""
 
     @field_validator("data", mode="before")
     @classmethod
@@ -88,8 +88,10 @@ class SavedPolicy(StrictModel):
     @model_validator(mode="after")
     def _is_complete(self) -> "SavedPolicy":
         takes_task = self.policy.takes_task
-        if takes_task and (self.text_encoder is None or not self.tasks):
-            raise ValueError("a policy that takes the task text needs text_encoder and tasks in data")
+        if takes_task and not self.tasks:
+            raise ValueError("a policy that takes the task text needs tasks in data")
+        if self.policy.takes_text_features and self.text_encoder is None:
+            raise ValueError("a policy that takes features of the task text needs text_encoder")
         for stream in (*self.streams, self.action):
             if len(stream.shape) != RANKS[stream.kind] or 0 in stream.shape:
                 raise ValueError(f"stream {stream.describe()} has no such shape")
@@ -122,7 +124,7 @@ class SavedPolicy(StrictModel):
             encoders={digest: encoder for digest, encoder in cache.encoders.items() if digest in used},
             cache_fingerprint=cache.fingerprint,
             data=tuple(_training_data(cache)),
-            text_encoder=_text_encoder(cache) if policy.takes_task else None,
+            text_encoder=_text_encoder(cache) if policy.takes_text_features else None,
         )
 
     @property

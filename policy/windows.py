@@ -4,7 +4,7 @@ A window is named by its current frame. Episode borders are handled by clamping 
 no window is ever copied or stored: the whole data path of a training step is a few gathers.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -35,7 +35,8 @@ class Windows:
         observes: the streams to cut.
         device: where batches are wanted.
         resident: hold all streams on the device.
-        texts: cut the features of the task texts too.
+        texts: cut `task` too: the features of the task texts that the cache has, or what `read` says.
+        read: makes rows of texts, for a policy that reads the words itself; see `Policy.read_tasks`.
         calls: what the cache calls a stream, where it calls it otherwise.
         scale: of actions, where batches do not hold them in the robot's units.
 
@@ -52,6 +53,7 @@ class Windows:
         device: torch.device,
         resident: bool,
         texts: bool = False,
+        read: Callable[[Sequence[str]], Tensor | None] | None = None,
         calls: Mapping[str, str] | None = None,
         scale: Standardize | None = None,
     ) -> None:
@@ -72,7 +74,10 @@ class Windows:
         # Copies: columns may lie in a mapped file, which cannot be written to.
         self._first = torch.tensor(episodes.first_frame, device=device)
         self._last = self._first + torch.tensor(episodes.length, device=device) - 1
-        self._texts = cache.text_features().to(device) if texts else None
+        self._texts: Tensor | None = None
+        if texts:
+            words = read(cache.metadata.tasks) if read is not None else None
+            self._texts = (cache.text_features() if words is None else words).to(device)
         starts, rows = (torch.tensor(values, device=device) for values in episodes.runs())
         self._task_from, self._task = starts, rows
 

@@ -1,11 +1,11 @@
 """What the live policy is told to do: a task text's feature.
 
 A text that the policy was trained on is in its weights. Any other goes through the text tower of the
-policy's encoder, which is loaded when it is first needed.
+policy's encoder, which is loaded when it is first needed. A policy with a language model reads any text.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from vla.base.errors import ConfigError, EncoderError
@@ -58,14 +58,18 @@ class TaskFeatures:
             raise ConfigError(f"the policy takes no task text (policy.language is off), found '{asked:.80}'")
         return ""
 
-    def feature(self, task: str = "") -> Float[Tensor, "text_dim"] | None:
+    def feature(self, task: str = "") -> Shaped[Tensor, "text_dim"] | None:
         """Return the feature of the text that is followed; None for a policy that takes none.
+
+        Of a policy that reads words itself it is their token ids.
 
         Raises:
             ConfigError: see `text`.
             EncoderError: the policy was not trained on the text, and its text tower cannot be had.
         """
         text, features = self.text(task), self._policy.task_features
+        if self.known and (ids := self._policy.read_tasks([text])) is not None:
+            return ids[0]
         if features is None:
             return None
         row = self._rows.get(text)

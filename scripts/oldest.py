@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
-EXTRAS = ("hdf5", "zarr", "serve", "onnx", "slurm", "dev")
+EXTRAS = ("hdf5", "lora", "zarr", "serve", "onnx", "slurm", "dev")
 """Those that the tests need."""
 BOUND = re.compile(r"(?P<name>[\w.-]+)>=(?P<version>[\d.]+)")
 

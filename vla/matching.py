@@ -154,7 +154,7 @@ def require_fit(settings: "PipelineConfig", cache: "AnyCache") -> None:
         CacheError: the policy takes the task text, and the cache has no features of its texts.
         ConfigError: validation rollouts could not tell what to do, or whose actions are wanted.
     """
-    if settings.policy.takes_task:
+    if settings.policy.takes_text_features:
         cache.text_features()
     if settings.train.rollout_every:
         _require_task(settings, cache)

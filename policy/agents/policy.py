@@ -7,12 +7,12 @@ B batch, T_obs obs_horizon, T pred_horizon, A action size, P its size as it is l
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -140,6 +140,10 @@ class Policy(nn.Module):
     @property
     def task_features(self) -> Float[Tensor, "num_tasks text_dim"] | None:
         """The features of `tasks`; None if it takes none."""
+        return None
+
+    def read_tasks(self, texts: Sequence[str]) -> Int64[Tensor, "n tokens"] | None:
+        """Return `task` of an observation for texts, where it reads words itself; None where it does not."""
         return None
 
     @property

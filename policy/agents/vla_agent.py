@@ -11,15 +11,15 @@ that the head expects (`head.cond_dim`).
 B batch, T_obs obs_horizon, T pred_horizon, A action size, C condition width.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from jaxtyping import Float
-from pydantic import Field
+from jaxtyping import Float, Int64
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vla.base.errors import ConfigError, nearest
+from vla.base.errors import ConfigError
 from vla.base.strict import Width
 from vla.cache.stream import STATE, TASK, Observation
 from vla.policy.actions.action_form import ACTIONS, ActionsConfig
@@ -37,7 +37,7 @@ from vla.policy.policy_config import HeadedConfig
 from vla.policy.random import Random, RowRandom, StillWhere
 from vla.policy.saved_policy import SavedPolicy
 from vla.policy.trunks.text import LanguageProjector
-from vla.policy.trunks.trunk import TRUNKS, Trunk, TrunkConfig, trunk_for
+from vla.policy.trunks.trunk import TRUNKS, Trunk, TrunkConfig, build_trunks
 
 MOST_CHUNKS = 1 << 16
 """Of each cache, that a head is shown; 65,536 of 16 x 16 numbers are 67 MB."""
@@ -70,8 +70,18 @@ class VLAAgentConfig(HeadedConfig):
     language_dim: Width = 64
     """Width that the task text's feature is projected to."""
 
+    @model_validator(mode="after")
+    def _reads_the_task_once(self) -> "VLAAgentConfig":
+        if self.language and self.fusion.reads_task:
+            raise ValueError(f"fusion = {self.fusion.type} reads the task text itself; leave language out")
+        return self
+
     @property
     def takes_task(self) -> bool:
+        return self.language or self.fusion.reads_task
+
+    @property
+    def takes_text_features(self) -> bool:
         return self.language
 
     def settled(self) -> "VLAAgentConfig":
@@ -106,23 +116,9 @@ class VLAAgent(ChunkPolicy):
         self.settings = policy
         self.camera_names = saved.camera_names
         seen = [stream for stream in saved.streams if stream.name != STATE]
-        for name in policy.trunks:
-            if name not in (names := [stream.name for stream in seen]):
-                raise ConfigError(
-                    f"policy.trunks names '{name}', which the policy does not see; {nearest(name, names)}"
-                )
-        # A list, not a dict: a stream may have a dot in its name, a module may not.
-        self.trunks = nn.ModuleList()
-        self._places: dict[str, int] = {}
-        shared: dict[object, int] = {}
-        for stream in seen:
-            chosen = trunk_for(stream, policy.trunks.get(stream.name))
-            shares = policy.share_views and stream.kind == "image"
-            key = (chosen.model_dump_json(), stream.shape) if shares else stream.name
-            if key not in shared:
-                shared[key] = len(self.trunks)
-                self.trunks.append(chosen.build(stream, policy.per_view_dim))
-            self._places[stream.name] = shared[key]
+        self.trunks, self._places = build_trunks(
+            seen, policy.trunks, policy.per_view_dim, share_images=policy.share_views
+        )
         state_dim, action_dim = self.action_form.state_dim, self.action_form.dim
         self.state_standardize = Standardize(state_dim) if state_dim else None
         self.state_bounds = Bounds(state_dim) if state_dim else None
@@ -136,6 +132,8 @@ class VLAAgent(ChunkPolicy):
             state_dim=state_dim,
             task_dim=policy.language_dim if policy.language else 0,
             cond_dim=policy.cond_dim,
+            obs_horizon=policy.obs_horizon,
+            tasks=saved.tasks,
         )
         self.raw_per_step_cond_dim = sizes.raw_dim
         self.fusion = policy.fusion.build(sizes)
@@ -145,7 +143,7 @@ class VLAAgent(ChunkPolicy):
         self.head = policy.head.build(policy, action_dim, cond_tokens)
         self.default_num_steps = self.head.default_num_steps
         self.grad_clip = self.head.grad_clip
-        self.export_problem = self.head.export_problem
+        self.export_problem = self.fusion.export_problem or self.head.export_problem
         self.join_problem = self.head.join_problem
 
     def describe(self) -> dict[str, Any]:
@@ -206,6 +204,13 @@ class VLAAgent(ChunkPolicy):
     def task_features(self) -> Float[Tensor, "num_tasks text_dim"] | None:
         return None if self.language is None else self.language.features
 
+    def read_tasks(self, texts: Sequence[str]) -> Int64[Tensor, "n tokens"] | None:
+        return self.fusion.read_tasks(texts)
+
+    def is_saved(self, name: str) -> bool:
+        room, _, rest = name.partition(".")
+        return room != "fusion" or self.fusion.is_saved(rest)
+
     def named_trunks(self) -> Iterable[tuple[str, Trunk]]:
         """Yield each stream's name and its trunk, in the order of the condition; a trunk may be shared."""
         for name, place in self._places.items():
@@ -222,17 +227,18 @@ class VLAAgent(ChunkPolicy):
                 else is no reason for numbers that training never saw.
 
         Raises:
-            ConfigError: the task text's feature is missing, or is given to an agent that takes none.
+            ConfigError: what says the task text is missing, or is given to an agent that takes none.
         """
-        if (self.language is None) != (TASK not in observation):
-            takes = "needs" if self.language is not None else "does not take"
-            raise ConfigError(f"this agent {takes} `{TASK}`, the feature of the task text (policy.language)")
+        if self.settings.takes_task != (TASK in observation):
+            takes = "needs" if self.settings.takes_task else "does not take"
+            what = "the words" if self.settings.fusion.reads_task else "the feature"
+            raise ConfigError(f"this agent {takes} `{TASK}`, {what} of the task text (policy.language)")
         tokens = {name: trunk(observation[name]) for name, trunk in self.named_trunks()}
         state = None
         if self.state_standardize is not None and self.state_bounds is not None:
             state = self.action_form.encode_state(observation[STATE])
             state = self.state_standardize(self.state_bounds(state) if live else state)
-        task = None if self.language is None else self.language(observation[TASK])
+        task = observation.get(TASK) if self.language is None else self.language(observation[TASK])
         return self.fusion(tokens, state, task)
 
     def draw(self, batch: Batch, random: Random) -> Draws:

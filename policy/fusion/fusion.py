@@ -5,10 +5,11 @@ C condition width.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vla.base.family import Family
@@ -27,6 +28,10 @@ class FusionSizes:
     """L; 0 where it is not told what to do."""
     cond_dim: int
     """C."""
+    obs_horizon: int = 1
+    """T_obs."""
+    tasks: tuple[str, ...] = ()
+    """The task texts of the demonstrations, for a fusion that reads words."""
 
     @property
     def raw_dim(self) -> int:
@@ -39,9 +44,19 @@ class Fusion(nn.Module):
 
     Attributes:
         num_tokens: K, condition tokens of each instant.
+        export_problem: why a graph for other programs cannot be made of it; empty where it can.
     """
 
     num_tokens = 1
+    export_problem = ""
+
+    def is_saved(self, name: str) -> bool:
+        """Tell whether a tensor of its state is written to files; see `Policy.is_saved`."""
+        return True
+
+    def read_tasks(self, texts: Sequence[str]) -> Int64[Tensor, "n L"] | None:
+        """Return what a fusion that reads words takes as `task`, a row a text; None of any other."""
+        return None
 
     @abstractmethod
     def forward(
@@ -60,8 +75,13 @@ class Fusion(nn.Module):
 
 
 class FusionConfig(StrictModel):
-    """Which fusion, and its settings."""
+    """Which fusion, and its settings.
 
+    Attributes:
+        reads_task: whether it reads the words of the task text, and `task` is what its `read_tasks` says.
+    """
+
+    reads_task: ClassVar[bool] = False
     type: str
 
     @abstractmethod

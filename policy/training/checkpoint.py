@@ -80,7 +80,7 @@ def initial_state(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed)  # weights are drawn on the CPU: the same on every device
-        texts = cache.text_features() if config.takes_task else None
+        texts = cache.text_features() if config.takes_text_features else None
         shown = Demonstrations(cache, train.val_episodes, config.horizons)
         policy = Policy.for_cache(config, metadata, texts, shown)
     policy = policy.to(device)

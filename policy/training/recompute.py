@@ -1,7 +1,8 @@
 """Gradient checkpointing (arXiv 1604.06174): activations are computed again for the gradient, not kept.
 
-Of every attention and MLP of a stack, and of every trunk as a whole, only what goes in is kept. The losses
-and the gradients are the same numbers; an update costs one forward pass more.
+Of every attention and MLP of a stack, of every trunk as a whole, and of every layer of a model of
+transformers, only what goes in is kept. The losses and the gradients are the same numbers; an update costs
+one forward pass more.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,19 +26,24 @@ def recompute_activations(model: nn.Module) -> None:
 
 
 def parts_of(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the largest modules that are `PARTS`."""
-    if isinstance(model, PARTS):
+    """Yield the largest modules that are `PARTS`, or layers of transformers."""
+    if isinstance(model, PARTS) or _is_layer_of_transformers(model):
         yield model
     else:
         for child in model.children():
             yield from parts_of(child)
 
 
+def _is_layer_of_transformers(module: nn.Module) -> bool:
+    """Tell by name: importing the class takes seconds."""
+    return any(base.__name__ == "GradientCheckpointingLayer" for base in type(module).__mro__)
+
+
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*inputs: Any) -> Any:
+    def call(*inputs: Any, **named: Any) -> Any:
         # Without gradients nothing is kept anyhow; the derivative of MeanFlow goes through here as duals.
         if not torch.is_grad_enabled():
-            return forward(*inputs)
-        return checkpoint(forward, *inputs, use_reentrant=False)
+            return forward(*inputs, **named)
+        return checkpoint(forward, *inputs, use_reentrant=False, **named)
 
     return call

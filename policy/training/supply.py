@@ -76,6 +76,7 @@ class Supply:
         self, cache: AnyCache, policy: Policy, config: TrainConfig, device: torch.device, resident: bool
     ) -> None:
         how: dict[str, Any] = {"device": device, "resident": resident, "texts": bool(policy.tasks)}
+        how["read"] = policy.read_tasks
         size, seed = config.batch_size, config.seed
         if not isinstance(cache, Mixture):
             training, held_out = split_episodes(len(cache.metadata.episodes), config.val_episodes)

@@ -4,12 +4,13 @@ B batch, T_obs obs_horizon, N tokens, D width.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vla.base.errors import ConfigError
+from vla.base.errors import ConfigError, nearest
 from vla.base.family import Family
 from vla.base.strict import StrictModel
 from vla.cache.metadata import Statistics
@@ -116,3 +117,40 @@ def trunk_for(stream: Stream, named: TrunkConfig | None) -> TrunkConfig:
             f"{stream.describe()}; for that there are: {able}"
         )
     return named
+
+
+def build_trunks(
+    streams: Sequence[Stream], named: Mapping[str, TrunkConfig], dim: int, *, share_images: bool
+) -> tuple[nn.ModuleList, dict[str, int]]:
+    """Build the trunk of each stream, untrained.
+
+    Args:
+        streams: that are read, in order.
+        named: trunks of some of them; the others get the one of their kind.
+        dim: D.
+        share_images: one trunk for images of one shape and one trunk's settings.
+
+    Returns:
+        The trunks, and the place of each stream's among them.
+
+    Raises:
+        ConfigError: a trunk is named for a stream that is not there, or that it cannot read.
+    """
+    for name in named:
+        if name not in (names := [stream.name for stream in streams]):
+            raise ConfigError(
+                f"policy.trunks names '{name}', which the policy does not see; {nearest(name, names)}"
+            )
+    # A list, not a dict: a stream may have a dot in its name, a module may not.
+    trunks = nn.ModuleList()
+    places: dict[str, int] = {}
+    shared: dict[object, int] = {}
+    for stream in streams:
+        chosen = trunk_for(stream, named.get(stream.name))
+        shares = share_images and stream.kind == "image"
+        key = (chosen.model_dump_json(), stream.shape) if shares else stream.name
+        if key not in shared:
+            shared[key] = len(trunks)
+            trunks.append(chosen.build(stream, dim))
+        places[stream.name] = shared[key]
+    return trunks, places

@@ -49,9 +49,10 @@ class ValidationRollouts:
     def __call__(self, policy: Policy, step: int) -> Mapping[str, float]:
         """Roll out and return `avg_reward` and its companions; no `pc_success` where it was not measured."""
         chosen = self._config
-        # A copy: it is compiled in place, and the policy goes on to be validated and averaged.
+        # A copy: it is compiled in place, and the policy goes on to be validated and averaged. What is frozen
+        # is shared: a language model would not fit twice.
         how = "off" if chosen.compile == "auto" else chosen.compile
-        copied = copy.deepcopy(policy)
+        copied = copy.deepcopy(policy, {id(p): p for p in policy.parameters() if not p.requires_grad})
         answer_for(copied, chosen.cache)
         live = LivePolicy(copied, self._encoder, chosen.num_steps, how, chosen.task, chosen.execution)
         info = evaluate(live, self._env, self._config, self._run.evaluation(step))

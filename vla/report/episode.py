@@ -100,6 +100,7 @@ def chunks_section(cache: FeatureCache, episode: Episode, folder: Path) -> Secti
         device=torch.device("cpu"),
         resident=False,
         texts=bool(policy.tasks),
+        read=policy.read_tasks,
     )
     action = cache.all(ACTION)[episode.first_frame : episode.first_frame + episode.length]
     starts = torch.linspace(0, max(0, episode.length - horizons.num_action_steps), CHUNKS).long().unique()

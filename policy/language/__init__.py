@@ -1,0 +1,1 @@
+"""A pretrained causal language model inside a policy: its files, its instructions, its adapters."""
