@@ -17,11 +17,12 @@ from typing import Any
 
 from comparison_table import comparison_table
 from h100_estimate import estimate_table
+from instructions_table import instructions_table
 from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-FILES = ("README.md", "docs/guide.md", "docs/heads.md", "docs/scale.md", "docs/speed.md")
+FILES = ("README.md", "docs/guide.md", "docs/heads.md", "docs/instructions.md", "docs/scale.md", "docs/speed.md")
 DEVICES = ("cpu", "cuda")
 DEVICE_NAMES = {"cpu": "CPU, reduced size", "cuda": "GPU"}
 MISSING = "?"
@@ -269,6 +270,12 @@ def encoders_table(results: Results) -> str:
     return "\n".join([*lines, "", f"Batches of {result['batch']}, load average {load:.0f}: {where}."])
 
 
+def instructions(results: Results) -> str:
+    """Return success by wordings, and by what was asked."""
+    found = results.get("instructions")
+    return "not measured yet" if found is None else instructions_table(found)
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "headline": headline,
     "speed": speed_table,
@@ -282,6 +289,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "heads": partial(heads_table, name="heads"),
     "heads detour": partial(heads_table, name="heads-detour"),
     "encoders": encoders_table,
+    "instructions": instructions,
 }
 
 

@@ -3,8 +3,8 @@
     text ─ tokeniser ─ BERT ─> a vector a token ─ mean ─ divided by its length ─> feature
 
 As sentence-transformers runs `all-MiniLM-L6-v2` (Reimers and Gurevych, arXiv 1908.10084; Wang et al., arXiv
-2002.10957): 384 numbers of a text, 22.7 million weights. A paraphrase lies nearer than a sentence about something
-else, because it was trained on pairs of sentences; a SigLIP tower was trained on captions.
+2002.10957): 384 numbers of a text, 22.7 million weights. It was trained on pairs of sentences, so a
+paraphrase lies nearer than a sentence about something else.
 """
 
 import json

@@ -34,7 +34,7 @@ def named(name: str) -> TextEncoderConfig:
 
 
 def of_encoder(encoder: EncoderConfig) -> TextEncoderConfig:
-    """Return the text encoder that a configuration names: `text_encoder`, or else the tower of its checkpoint.
+    """Return the text encoder of a configuration: `text_encoder`, or else the tower of its checkpoint.
 
     Raises:
         ConfigError: no text encoder has that name.

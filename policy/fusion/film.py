@@ -1,9 +1,9 @@
 """A fusion in which the task text says what counts: it scales and shifts each number of what is seen.
 
-    streams ─ side by side ─ linear ─> features ─┐
-    task ─ linear ─> scale, shift ───────────────┴─ features * (1 + scale) + shift ┐
-    state ─────────────────────────────────────────────────────────────────────────┼─ concat, linear ─> condition
-    task ──────────────────────────────────────────────────────────────────────────┘
+    streams ─ concat, linear ─> features ─┐
+    task ─ linear ─> scale, shift ────────┴─ features * (1 + scale) + shift ┐
+    state ──────────────────────────────────────────────────────────────────┼─ concat, linear ─> condition
+    task ───────────────────────────────────────────────────────────────────┘
 
 Feature-wise linear modulation (Perez et al., arXiv 1709.07871, equation 2). Where the named one of several
 objects is, is a product of where they are and which is named; side by side, the head would have to learn it.

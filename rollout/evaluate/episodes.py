@@ -183,7 +183,7 @@ def tells_task(group: EnvironmentProcesses) -> bool:
 def _instructions(
     policy: LivePolicy, group: EnvironmentProcesses, info: Mapping[str, Any], count: int
 ) -> str | list[str]:
-    """Return what the environments ask for, one a row; empty where the policy follows its own text, or none."""
+    """Return what the environments ask for, one a row; empty where the policy follows its own text."""
     if not policy.tasks.is_open or not tells_task(group):
         return ""
     return [str(text) for text in info["task"][:count]]

@@ -26,7 +26,7 @@ class EpisodeResult:
     task: str | None = None
     """The instruction that it was given, where the environment gave one."""
     asked: str | None = None
-    """What success is counted by, where the environment says so: several instructions may ask for one thing."""
+    """What success is counted by, where the environment says so: many wordings may ask for one thing."""
 
 
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:

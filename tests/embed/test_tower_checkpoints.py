@@ -19,8 +19,8 @@ from vla.embed import ENCODERS, FrozenEncoder
 from vla.embed.encoders.checkpoint import published, weights_sha256
 from vla.embed.encoders.clip import KIND as CLIP_KIND
 from vla.embed.encoders.dino import KIND as DINO_KIND
-from vla.embed.text_encoders.text_encoder_family import of_encoder
 from vla.embed.encoders.vision_tower import TowerKind
+from vla.embed.text_encoders.text_encoder_family import of_encoder
 
 
 def load(folder: Path, **settings: object) -> FrozenEncoder:

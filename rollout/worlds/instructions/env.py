@@ -2,16 +2,16 @@
 
     observation  {"pixels": {"top": uint8 [h, w, 3]}, "agent_pos": float32 [3]}
     action       float32 [3]  where the hand shall be in 100 ms [m]; above 0.5 its magnet holds
-    reward       1 while the named object lies on the named pad and no other object was ever lifted, else 0
+    reward       1 while the named object lies on the named pad and no other was ever lifted, else 0
     terminated   never
     truncated    after 48 steps, by Gymnasium's TimeLimit
-    info         task (the instruction), asked (what counts: `red box to green disc`), mode (what was done: the
-                 first object that was put on a pad, and the pad), is_success (it lay there for 3 steps; stays
-                 true), render_s
+    info         task (the instruction), asked (what counts: `red box to green disc`), mode (what was done:
+                 the first object that was put on a pad, and the pad), is_success (it lay there for 3 steps;
+                 stays true), render_s
 
 World frame: x away from the viewer, y to the left, z up. An episode is decided by the seed of its reset: the
-task, its wording, and where everything stands. The state says where the hand is and whether something hangs on
-it; only the camera sees the rest, and only the instruction says what to do.
+task, its wording, and where everything stands. The state says where the hand is and whether something hangs
+on it; only the camera sees the rest, and only the instruction says what to do.
 """
 
 import time
@@ -55,9 +55,9 @@ class InstructionsEnv(gymnasium.Env[Observation, np.ndarray]):
         render_height: of the image [pixel].
         render_width: likewise.
         render_mode: `rgb_array` or None.
-        wordings: which sentences instruct. `trained` and `unseen` are two lists without a sentence or a noun in
-            common; `shuffled` gives a trained sentence of a task that is drawn by itself, so that chance is one
-            in eight; `wrong` gives one of another task than the one that counts.
+        wordings: which sentences instruct. `trained` and `unseen` are two lists without a sentence or a noun
+            in common; `shuffled` gives a trained sentence of a task that is drawn by itself, so that chance
+            is one in eight; `wrong` gives one of another task than the one that counts.
 
     Attributes:
         render_observations: while this is False, `step` and `reset` return the image of the last rendered

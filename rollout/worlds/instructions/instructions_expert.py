@@ -1,7 +1,7 @@
 """A scripted expert for `instructions`: to the object, hold, to the pad, let go, and stay.
 
-What it commands follows from where things are, at every step anew: if a disturbance takes the hand off its path,
-the recorded command leads back.
+What it commands follows from where things are, at every step anew: if a disturbance takes the hand off its
+path, the recorded command leads back.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
-"""The model of the world `instructions`: a table, two pads, four objects, and a hand with a magnet above them.
+"""The model of the world `instructions`: a table, two pads, four objects, a hand with a magnet above them.
 
-The hand slides over the table at one height. Objects slide in x, y and z and do not turn; gravity and friction
-keep them where they are put. What the magnet holds hangs on it by a `connect` constraint, which lifts it clear
-of the others.
+The hand slides over the table at one height. Objects slide in x, y and z and do not turn; gravity and
+friction keep them where they are put. What the magnet holds hangs on it by a `connect` constraint, which
+lifts it clear of the others.
 """
 
 from vla.rollout.worlds.instructions.wordings import OBJECTS, PADS
@@ -41,7 +41,8 @@ def scene(height: int, width: int) -> str:
   <body name="{body(name)}" pos="0 0 {HALF_HEIGHT}">
     {joints}<geom type="{shape}" size="{size} {HALF_HEIGHT}" mass="0.1" rgba="{COLOURS[colour]} 1"/>
   </body>"""
-        magnets += f'\n  <connect name="{body(name)}" body1="hand" body2="{body(name)}" anchor="0 0 0" active="false"/>'
+        magnets += f"""
+  <connect body1="hand" body2="{body(name)}" anchor="0 0 0" active="false"/>"""
     for name in PADS:
         colour, shape = name.split()
         form, size = ("cylinder", f"{PAD_HALF}") if shape == "disc" else ("box", f"{PAD_HALF} {PAD_HALF}")

@@ -1,7 +1,7 @@
 """The world `instructions`: names and sizes of its task, its environment, its expert. Imports no MuJoCo.
 
-Every scene has the same four objects and two pads, anywhere on the table. What is to be done is said in words and
-nowhere else: a policy that does not listen is right in one of eight episodes.
+Every scene has the same four objects and two pads, anywhere on the table. What is to be done is said in words
+and nowhere else: a policy that does not listen is right in one of eight episodes.
 """
 
 from collections.abc import Callable, Mapping
