@@ -18,6 +18,7 @@ from typing import Any
 from adapt_table import adapt_table, lewm_table, pixels_table
 from comparison_table import comparison_table
 from h100_estimate import estimate_table
+from instructions_table import instructions_table
 from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
@@ -295,6 +296,12 @@ def language_model_table(results: Results) -> str:
     return "\n".join([*lines, "", what])
 
 
+def instructions(results: Results) -> str:
+    """Return success by wordings, and by what was asked."""
+    found = results.get("instructions")
+    return "not measured yet" if found is None else instructions_table(found)
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "headline": headline,
     "speed": speed_table,
@@ -313,6 +320,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "lewm probe": lambda results: lewm_table(results.get("lewm_probe", {})),
     "pixels": lambda results: pixels_table(results.get("pixels-cpu", {})),
     "language model": language_model_table,
+    "instructions": instructions,
 }
 
 

@@ -109,13 +109,26 @@ class EncoderIdentity(StrictModel):
 
 
 class TextIdentity(StrictModel):
-    """Which text tower made the features of task texts."""
+    """Which text encoder made the features of task texts; equal ones make the same, wherever they lie."""
 
+    type: str = "siglip"
+    """Of the family; what was written before there was one is SigLIP's."""
+    id: str = ""
+    """Where it was loaded from; empty is the encoder's own checkpoint. It decides nothing."""
     weights_sha256: Sha256
     """Over its architecture, its tensors in float32, and what its tokeniser does."""
     feature_dim: Width
     max_length: Width
     """Tokens of a text; what is longer is cut off."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TextIdentity) and self._decides() == other._decides()
+
+    def __hash__(self) -> int:
+        return hash(self._decides())
+
+    def _decides(self) -> tuple[object, ...]:
+        return self.type, self.weights_sha256, self.feature_dim, self.max_length
 
 
 class Statistics(StrictModel):

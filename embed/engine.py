@@ -86,7 +86,7 @@ def embed(
         spec = plan_cache(source, contents, frozen, cache, augmentation or Augmentation())
         folder = Path(cache.path) / cache_name(source, encoder, spec.recipe)
         (earlier,) = world.broadcast((earlier_cache(folder, source, spec),) if world.is_main else None)
-        if earlier is not None and (earlier.metadata.texts is not None or not encoder.language):
+        if earlier is not None and (earlier.metadata.texts is not None or not encoder.reads_texts):
             return report_of_earlier(earlier, frozen, time.monotonic() - started, dry_run=dry_run)
         before = _finished(folder, spec)
         if before is not None:  # the same encoder, wherever it lay when it made most of the cache
@@ -105,7 +105,7 @@ def embed(
                 there = before.texts if before else None
                 if not world.is_main:
                     texts = None
-                elif encoder.language:
+                elif encoder.reads_texts:
                     texts = embed_tasks(encoder, dataset.path, folder, tasks, there)
                 else:
                     texts = keep_texts(folder, tasks, there)

@@ -30,10 +30,10 @@ class NewTexts:
 def embed_tasks(
     encoder: EncoderConfig, dataset: str, folder: Path, tasks: tuple[str, ...], there: Texts | None
 ) -> Texts | NewTexts:
-    """Encode a cache's task texts, unless the same text tower has done so before.
+    """Encode a cache's task texts, unless the same text encoder has done so before.
 
     Args:
-        encoder: the checkpoint of the cache; its text tower is used.
+        encoder: of the cache; the text encoder that it names, or the text tower of its checkpoint, is used.
         dataset: its name, for messages.
         folder: of the cache.
         tasks: the different texts in order of appearance.
@@ -41,13 +41,13 @@ def embed_tasks(
 
     Raises:
         DatasetError: no episode has a task text.
-        EncoderError: the checkpoint has no text tower or no tokeniser.
+        ConfigError, EncoderError: there is no such text encoder, or it has no tokeniser.
     """
-    from vla.embed.encoders.text import FrozenTextEncoder
+    from vla.embed.text_encoders.text_encoder_family import of_encoder
 
     if not any(tasks):
         raise DatasetError(f"no episode of {dataset} has a task text; leave --language out")
-    tower = FrozenTextEncoder.load(encoder)
+    tower = of_encoder(encoder).load()
     same = there is not None and (there.encoder, there.tasks) == (tower.identity, tasks)
     if same and there is not None and texts_damage(folder / FILE, there) is None:
         return there

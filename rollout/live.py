@@ -109,7 +109,7 @@ class LivePolicy:
         self,
         observation: Mapping[str, np.ndarray],
         seeds: Sequence[int] | None = None,
-        task: str = "",
+        task: str | Sequence[str] = "",
         memory: Any = None,
     ) -> Decision:
         """Choose the next actions of a batch of robots.
@@ -118,14 +118,15 @@ class LivePolicy:
             observation: history of each stream, [B, T_obs, ...], oldest first: images RGB of any size, all
                 else float32 in the robot's units. Streams that the policy does not observe are left out.
             seeds: one a row, for repeatable noise whatever else is in the batch; None draws anew.
-            task: what to do, in words, for a policy with language; empty takes the policy's own.
+            task: what to do, in words, for a policy with language: of all rows, or one a row; empty takes the
+                policy's own.
             memory: of the last decision of these episodes; None in their first one.
 
         Raises:
             EnvironmentSetupError: a stream that the policy observes is missing.
             ConfigError, EncoderError: the task is refused; see `vla.rollout.task_features`.
         """
-        text = self.tasks.feature(task)
+        texts = [self.tasks.feature(words) for words in ([task] if isinstance(task, str) else task)]
         if missing := missing_stream(self.observes, observation):
             raise EnvironmentSetupError(f"{missing}, the robot has: {', '.join(observation)}")
         began = time.perf_counter()
@@ -135,8 +136,9 @@ class LivePolicy:
             if stream.made_by is None:
                 known[stream.name] = torch.from_numpy(observation[stream.name]).to(self.device)
         rows, instants = next(iter(known.values())).shape[:2]
-        if text is not None:
-            known[TASK] = text.to(self.device).expand(rows, instants, -1)
+        told = [text for text in texts if text is not None]
+        if told:
+            known[TASK] = torch.stack(told).to(self.device)[:, None].expand(rows, instants, -1)
         random = None if seeds is None else SeededRows(seeds, self.device)
         actions, memory = self._execution.decide(known, memory, random, self.num_steps)
         chosen = actions.float().cpu().numpy()

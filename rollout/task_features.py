@@ -1,7 +1,7 @@
 """What the live policy is told to do: a task text's feature.
 
-A text that the policy was trained on is in its weights. Any other goes through the text tower of the
-policy's encoder, which is loaded when it is first needed. A policy with a language model reads any text.
+A text that the policy was trained on is in its weights. Any other goes through the text encoder that it was
+trained with, which is loaded when it is first needed. A policy with a language model reads any text.
 """
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vla.base.errors import ConfigError, EncoderError
 from vla.cache.metadata import EncoderIdentity
-from vla.embed.encoders.encoder_family import encoder_config
-from vla.embed.encoders.text import FrozenTextEncoder
+from vla.embed.text_encoders.text_encoder import TextEncoder
+from vla.embed.text_encoders.text_encoder_family import load_again
 from vla.policy.agents.policy import Policy
 from vla.policy.trunks.text import choose_task, name_tasks
 
@@ -30,7 +30,7 @@ class TaskFeatures:
 
     def __init__(self, policy: Policy, encoder: EncoderIdentity | None, task: str = "") -> None:
         self._policy, self._encoder, self._task = policy, encoder, task
-        self._tower: FrozenTextEncoder | None = None
+        self._tower: TextEncoder | None = None
         self._rows = {text: row for row, text in enumerate(policy.tasks)}
         if task:
             self.feature()
@@ -39,6 +39,11 @@ class TaskFeatures:
     def known(self) -> tuple[str, ...]:
         """The texts that the policy was trained on; none for one that takes none."""
         return self._policy.tasks
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody has to say which task it is: several are known, and none was chosen."""
+        return len(self.known) > 1 and not self._task
 
     def text(self, task: str = "") -> str:
         """Return the text that is followed; empty for a policy that takes none.
@@ -79,16 +84,15 @@ class TaskFeatures:
             self._tower = self._load_tower(text)
         return torch.from_numpy(self._tower.encode([text])[0]).to(self._policy.device)
 
-    def _load_tower(self, text: str) -> FrozenTextEncoder:
+    def _load_tower(self, text: str) -> TextEncoder:
         known = f"the policy was not trained on the task '{text:.80}' but on: {name_tasks(self.known)}"
-        if self._encoder is None:
-            raise EncoderError(f"{known}; it has no encoder whose text tower could read others")
+        trained_with = self._policy.config.text_encoder
+        assert trained_with is not None  # the policy has features of texts
         try:
-            tower = FrozenTextEncoder.load(encoder_config(self._encoder))
-        except EncoderError as error:
+            tower = load_again(trained_with, self._encoder)
+        except (ConfigError, EncoderError) as error:
             raise EncoderError(f"{known}; to encode others: {error}") from error
-        if tower.identity != self._policy.config.text_encoder:
-            raise EncoderError(
-                f"{known}; {self._encoder.id} has another text tower than the policy was trained with"
-            )
+        if tower.identity != trained_with:
+            where = trained_with.id or (self._encoder.id if self._encoder else "it")
+            raise EncoderError(f"{known}; {where} has another text tower than the policy was trained with")
         return tower

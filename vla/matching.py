@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PLACES = {"dataset.path", "encoder.id"}
 """Keys whose values name a place, which may be spelled in several ways."""
-HERE = ("device", "batch_size", "compile", "workers", "language")
+HERE = ("device", "batch_size", "compile", "workers", "language", "text_encoder")
 """Keys of `[encoder]` that say where and how it runs, not what the streams are."""
 OPEN: tuple[object, ...] = ("", "auto", (), None, {})
 """Values that leave it to the dataset, the machine or the cache."""

@@ -154,6 +154,8 @@ class EncoderConfig(StrictModel, ABC):
     """Threads that decode images, besides one for each camera with videos; 0 chooses by cores."""
     language: bool = False
     """Encode the task texts too, once each, with the text tower of the same checkpoint."""
+    text_encoder: str = ""
+    """Another one for the task texts, which are then encoded: minilm, a directory or a Hub id."""
 
     @model_validator(mode="after")
     def _arithmetic_is_known(self) -> "EncoderConfig":
@@ -163,6 +165,11 @@ class EncoderConfig(StrictModel, ABC):
                 f"dtype '{self.dtype}' is nothing for encoder '{self.type}', which takes {known}"
             )
         return self
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether task texts are encoded too."""
+        return self.language or bool(self.text_encoder)
 
     @property
     def name(self) -> str:

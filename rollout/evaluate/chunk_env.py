@@ -4,7 +4,8 @@
     observation  {stream: [T_obs, ...]}, the last observations, oldest first
     reward       sum over the steps of the chunk
     info         max_reward, is_success and mode of the episode so far; tells_success, whether the environment
-                 has said anything of success; render_s, mean seconds an observation
+                 has said anything of success; render_s, mean seconds an observation; task, the instruction of
+                 the episode, and asked, what success is counted by, where the environment gives them
 
 Of the 8 observations of a chunk the policy sees the last 2, and rendering is most of the cost of a
 step. Environments with a `render_observations` attribute are told not to render the others.
@@ -83,6 +84,8 @@ class ChunkEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndarra
             "tells_success": False,
             "max_reward": -np.inf,
             "mode": "",
+            "task": str(info.get("task", "")),
+            "asked": str(info.get("asked", "")),
             "render_s": float(info.get("render_s", 0.0)),
         }
         path = (options or {}).get("videos", {}).get(seed)

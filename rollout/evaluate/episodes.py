@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,10 +144,11 @@ def _run_batch(
     over, sum_reward = ~used, np.zeros(group.num_envs)
     low, high = group.action_space.low, group.action_space.high  # type: ignore[attr-defined]
     decision, memory = 0, None
+    tasks = _instructions(policy, group, info, len(seeds))
     while not over.all():
         seen = {name: array[: len(seeds)] for name, array in observation.items()}  # no copy
         _require_finite_numbers(policy, group.env_id, seen, seeds, over, decision)
-        actions, timing, memory = policy.act(seen, noise_seeds(seeds, decision), memory=memory)
+        actions, timing, memory = policy.act(seen, noise_seeds(seeds, decision), tasks, memory)
         _require_finite(actions, seeds, decision)
         chunk = np.zeros_like(low)
         chunk[used] = actions
@@ -166,9 +168,25 @@ def _run_batch(
             max_reward=float(info["max_reward"][row]),
             success=bool(info["is_success"][row]) if info["tells_success"][row] else None,
             mode=info["mode"][row] or None,
+            task=info["task"][row] or None if "task" in info else None,
+            asked=info["asked"][row] or None if "asked" in info else None,
         )
         for row, seed in enumerate(seeds)
     ]
+
+
+def tells_task(group: EnvironmentProcesses) -> bool:
+    """Tell whether the environments say in `info["task"]` what to do in each episode."""
+    return bool((getattr(group, "metadata", None) or {}).get("tells_task"))
+
+
+def _instructions(
+    policy: LivePolicy, group: EnvironmentProcesses, info: Mapping[str, Any], count: int
+) -> str | list[str]:
+    """Return what the environments ask for, one a row; empty where the policy follows its own text."""
+    if not policy.tasks.is_open or not tells_task(group):
+        return ""
+    return [str(text) for text in info["task"][:count]]
 
 
 def _require_finite_numbers(

@@ -28,7 +28,7 @@ from vla.cache.stream import Stream
 from vla.policy.saved_policy import SavedPolicy
 from vla.rollout.evaluate.chunk_env import make_chunk_env
 from vla.rollout.evaluate.environment_processes import EnvironmentProcesses
-from vla.rollout.evaluate.episodes import Latency, run_side_by_side, take_turns
+from vla.rollout.evaluate.episodes import Latency, run_side_by_side, take_turns, tells_task
 from vla.rollout.evaluate.summary import EpisodeResult, success_rate, summarise
 from vla.rollout.live import LivePolicy
 from vla.rollout.robot_streams import missing_stream, robot_streams
@@ -61,7 +61,8 @@ def evaluate(
         VlaError: the policy's actions are not finite.
         ConfigError: the policy knows several tasks and none is chosen.
     """
-    task = policy.tasks.text()  # refused before an environment is started
+    # Refused before an environment is started, unless that might say what to do.
+    task = "" if policy.tasks.is_open else policy.tasks.text()
     out.mkdir(parents=True, exist_ok=True)
     num_envs = min(config.num_envs or usable_cores(), config.episodes)
     videos = {
@@ -77,6 +78,8 @@ def evaluate(
         groups = make_groups(policy, env, group_sizes(num_envs, device))
         for group in groups:
             stack.callback(group.close)
+        if policy.tasks.is_open and not tells_task(groups[0]):
+            policy.tasks.text()  # raises: nobody says which task it is
         _say_what_may_be_wrong(env, groups[0].metadata.get("render_fps"), policy.fps)
         run_episodes = run_side_by_side if device.type == "cpu" else take_turns
         try:

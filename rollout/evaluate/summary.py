@@ -23,6 +23,10 @@ class EpisodeResult:
     """None where the environment has not said."""
     mode: str | None = None
     """Which of several right ways it went, where the environment tells them apart."""
+    task: str | None = None
+    """The instruction that it was given, where the environment gave one."""
+    asked: str | None = None
+    """What success is counted by, where the environment says so: many wordings may ask for one thing."""
 
 
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
@@ -74,6 +78,9 @@ def summarise(
     modes = Counter(episode.mode for episode in episodes if episode.mode is not None)
     if modes:
         aggregated["modes"] = dict(sorted(modes.items()))
+    asked = sorted({episode.asked for episode in episodes if episode.asked is not None})
+    if asked:
+        aggregated["asked"] = {name: _counted([e for e in episodes if e.asked == name]) for name in asked}
     return {
         "per_episode": [_row(i, episode) for i, episode in enumerate(episodes)],
         "aggregated": aggregated,
@@ -84,6 +91,14 @@ def summarise(
 
 
 def _row(index: int, episode: EpisodeResult) -> dict[str, Any]:
-    """Return what is written of an episode; most environments know of no modes."""
-    row = {"episode_ix": index, **asdict(episode)}
-    return row if episode.mode is not None else {key: value for key, value in row.items() if key != "mode"}
+    """Return what is written of an episode; most environments know of no modes, and give no instruction."""
+    untold = [key for key in ("mode", "task", "asked") if getattr(episode, key) is None]
+    return {
+        "episode_ix": index,
+        **{key: value for key, value in asdict(episode).items() if key not in untold},
+    }
+
+
+def _counted(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
+    rate = success_rate(episodes)
+    return {"n_episodes": len(episodes), "pc_success": None if rate is None else 100 * rate}

@@ -51,6 +51,8 @@ class Outcome(StrictModel):
     max_stage: int
     histograms: dict[str, tuple[tuple[int, ...], ...]]
     """Per image column, how many pixels of each channel have each of the 256 values."""
+    instruction: str = ""
+    """What the environment asked for in this episode; empty where it asks for what the task says."""
 
 
 class AttemptRunner:
@@ -78,6 +80,7 @@ class AttemptRunner:
         expert = self._task.make_expert(
             self._world, np.random.default_rng([seed, EXPERT_STREAM]), self._plan.noise
         )
+        instruction = str(info.get("task", ""))
         rows: dict[str, list[Any]] = defaultdict(list)
         histograms: dict[str, Any] = defaultdict(lambda: np.zeros((3, 256), np.int64))
         for step in range(self._task.num_steps):
@@ -104,6 +107,7 @@ class AttemptRunner:
             success=self._task.is_solved(float(rows["next.reward"][-1]), info),
             max_stage=int(max(rows["next.reward"])),
             histograms={column: counts.tolist() for column, counts in histograms.items()},
+            instruction=instruction,
         )
         return encode_attempt(rows if outcome.success or self._plan.keep_failures else {}, outcome)
 

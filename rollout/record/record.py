@@ -236,4 +236,4 @@ def _episode_tables(
     for number, outcome in list(chosen.items())[len(recorded.numbers) if recorded else 0 :]:
         table = pq.read_table(staging.path(number)).replace_schema_metadata()
         histograms = {column: np.array(counts) for column, counts in outcome.histograms.items()}
-        yield EpisodeTable(frames=table, histograms=histograms)
+        yield EpisodeTable(frames=table, histograms=histograms, task=outcome.instruction)

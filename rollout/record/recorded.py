@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vla.base.errors import DatasetError
-from vla.embed.datasets.lerobot.writer import EpisodeTable
+from vla.embed.datasets.lerobot.writer import TASKS_PATH, EpisodeTable
 from vla.rollout.record.attempt import IMAGE_COLUMN, Outcome, histogram
 from vla.rollout.record.plan import Plan
 from vla.rollout.record.staging import first_difference
@@ -77,14 +77,19 @@ class Recorded:
 
     def episodes(self) -> Iterator[EpisodeTable]:
         """Read the episodes, one at a time; their images are decoded to be counted."""
+        texts = pq.read_table(self.folder / TASKS_PATH).to_pandas()
+        text_of = dict(zip(texts["task_index"], texts.index, strict=True))
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
             for path in self._files():
                 file = pq.ParquetFile(path)
                 for group in range(file.num_row_groups):
-                    table = file.read_row_group(group).drop_columns(OF_ALL_EPISODES).replace_schema_metadata()
+                    whole = file.read_row_group(group).replace_schema_metadata()
+                    table = whole.drop_columns(OF_ALL_EPISODES)
                     images = [name for name in table.column_names if name.startswith(IMAGE_COLUMN)]
                     yield EpisodeTable(
-                        frames=table, histograms={name: _counted(table[name], pool) for name in images}
+                        frames=table,
+                        histograms={name: _counted(table[name], pool) for name in images},
+                        task=text_of[whole["task_index"][0].as_py()],
                     )
 
     def _files(self) -> list[Path]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from vla.base.errors import ConfigError, EncoderError
 from vla.cache import EncoderIdentity
 from vla.embed import ENCODERS, FrozenEncoder, PixelsConfig, SiglipConfig, encoder_config
-from vla.embed.encoders.text import FrozenTextEncoder
+from vla.embed.text_encoders.text_encoder_family import of_encoder
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_other_settings_are_another_encoder() -> None:
 
 def test_pixels_have_no_text_tower() -> None:
     with pytest.raises(EncoderError, match="pixels has no text tower"):
-        FrozenTextEncoder.load(PixelsConfig())
+        of_encoder(PixelsConfig()).load()
 
 
 @pytest.mark.parametrize("size", [[0, 8], [8], [8, 1 << 20]])

@@ -12,7 +12,8 @@ from transformers import SiglipModel
 
 from vla.base.errors import EncoderError
 from vla.embed import SiglipConfig
-from vla.embed.encoders.text import FrozenTextEncoder
+from vla.embed.text_encoders.siglip import SiglipText
+from vla.embed.text_encoders.text_encoder_family import of_encoder
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +23,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def load(folder: Path) -> FrozenTextEncoder:
-    return FrozenTextEncoder.load(SiglipConfig(id=str(folder), device="cpu"))
+def load(folder: Path) -> SiglipText:
+    return of_encoder(SiglipConfig(id=str(folder), device="cpu")).load()
 
 
 def test_a_texts_feature_is_the_whole_models_on_padded_lower_case_tokens(checkpoint: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_vision_only_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["siglip2-tiny-sim", "siglip2-tiny-random"])
 def test_the_encoders_that_come_with_vla_have_no_text_tower(name: str) -> None:
     with pytest.raises(EncoderError, match=f"{name} has no text tower; language needs a two-tower") as caught:
-        FrozenTextEncoder.load(SiglipConfig(id=name))
+        of_encoder(SiglipConfig(id=name)).load()
     assert "\n" not in str(caught.value)
 
 

@@ -19,8 +19,8 @@ from vla.embed import ENCODERS, FrozenEncoder
 from vla.embed.encoders.checkpoint import published, weights_sha256
 from vla.embed.encoders.clip import KIND as CLIP_KIND
 from vla.embed.encoders.dino import KIND as DINO_KIND
-from vla.embed.encoders.text import FrozenTextEncoder
 from vla.embed.encoders.vision_tower import TowerKind
+from vla.embed.text_encoders.text_encoder_family import of_encoder
 
 
 def load(folder: Path, **settings: object) -> FrozenEncoder:
@@ -161,7 +161,7 @@ def test_a_directory_without_processor_file_asks_for_it(tmp_path: Path) -> None:
 
 def test_texts_need_a_siglip(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="has no text tower that encoder 'clip' reads; language needs"):
-        FrozenTextEncoder.load(ENCODERS.parse({"id": str(write_tower(tmp_path, "clip-two-towers"))}))
+        of_encoder(ENCODERS.parse({"id": str(write_tower(tmp_path, "clip-two-towers"))})).load()
 
 
 @pytest.mark.parametrize("kind", ["clip-two-towers", "dinov2-registers", "dinov3"])

@@ -19,6 +19,10 @@ def embed(
     language: Annotated[
         bool | None, typer.Option("--language/--no-language", help="Encode the task texts too.")
     ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(help="Encode the task texts with another encoder: minilm, a directory or a Hub id."),
+    ] = None,
     device: Device = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be encoded, kept and dropped.")
@@ -39,6 +43,7 @@ def embed(
         "encoder.id": encoder,
         "encoder.pool": pool,
         "encoder.language": language,
+        "encoder.text_encoder": text_encoder,
         "encoder.device": device,
         "augment.variants": augment,
         "cache.path": out,

@@ -46,7 +46,9 @@ def adapt(settings: PipelineConfig) -> dict[str, Any]:
     end_to_end = _train_settings(settings, pixels, on_images, settings.train.adapt_steps)
     _timed(seconds, "train_on_pixels", lambda: _train(end_to_end))
 
-    where = settings.encoder.model_dump(include={"device", "batch_size", "compile", "workers", "language"})
+    where = settings.encoder.model_dump(
+        include={"device", "batch_size", "compile", "workers", "language", "text_encoder"}
+    )
     encoder = ENCODERS.parse({"type": "trunk", "id": str(on_images), **where})
     frozen = settings.model_copy(update={"encoder": encoder})
     features = _timed(seconds, "embed_features", lambda: _embed(frozen))

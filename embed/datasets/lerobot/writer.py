@@ -44,6 +44,8 @@ class EpisodeTable:
     """All columns of the features except `episode_index`, `index` and `task_index`."""
     histograms: Mapping[str, Int64[np.ndarray, "3 256"]]
     """Per image column, how many pixels of each channel have each value."""
+    task: str = ""
+    """What this episode is about, in words; empty is what all of them are about."""
 
 
 def make_features(
@@ -91,7 +93,7 @@ def write_dataset(
         root: must not exist.
         features: the columns; see `make_features`.
         fps: frames a second.
-        task: what all episodes are about, in words.
+        task: what episodes are about that do not say so themselves, in words.
         episodes: consumed one at a time, so that memory holds no more than one.
         robot_type: what moves; None if nobody said.
 
@@ -105,10 +107,13 @@ def write_dataset(
     totals = {key: np.zeros((3, 256), np.int64) for key in image_keys}
     columns: dict[str, list[Float64[np.ndarray, "_frames ..."]]] = {key: [] for key in other_keys}
     rows: list[dict[str, Any]] = []
+    tasks: dict[str, int] = {}
     frames = 0
     with _DataFiles(root, schema) as files:
         for episode in episodes:
-            table = _complete(episode.frames, len(rows), frames).select(schema.names).cast(schema)
+            text = episode.task or task
+            number = tasks.setdefault(text, len(tasks))
+            table = _complete(episode.frames, len(rows), frames, number).select(schema.names).cast(schema)
             chunk_index, file_index = files.write(table)
             vectors = {key: _numbers(table[key], features[key]) for key in other_keys}
             statistics = {key: vector_statistics(values) for key, values in vectors.items()}
@@ -120,7 +125,7 @@ def write_dataset(
             rows.append(
                 {
                     "episode_index": len(rows),
-                    "tasks": [task],
+                    "tasks": [text],
                     "length": len(table),
                     "data/chunk_index": chunk_index,
                     "data/file_index": file_index,
@@ -138,9 +143,9 @@ def write_dataset(
         (root / EPISODES_PATH).parent.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(rows), root / EPISODES_PATH)
     with writing(root / TASKS_PATH):
-        pd.DataFrame({"task_index": [0]}, index=[task]).to_parquet(root / TASKS_PATH)
+        pd.DataFrame({"task_index": list(tasks.values())}, index=list(tasks)).to_parquet(root / TASKS_PATH)
     write_json(root / "meta/stats.json", {key: whole[key] for key in features})
-    write_json(root / "meta/info.json", _info(features, fps, len(rows), frames, robot_type))
+    write_json(root / "meta/info.json", _info(features, fps, len(rows), frames, len(tasks), robot_type))
     return frames
 
 
@@ -194,13 +199,13 @@ class _DataFiles:
             )
 
 
-def _complete(frames: pa.Table, episode_index: int, first_index: int) -> pa.Table:
+def _complete(frames: pa.Table, episode_index: int, first_index: int, task_index: int) -> pa.Table:
     """Add the columns that depend on the episodes before."""
     count = len(frames)
     return (
         frames.append_column("episode_index", pa.array(np.full(count, episode_index)))
         .append_column("index", pa.array(np.arange(first_index, first_index + count)))
-        .append_column("task_index", pa.array(np.zeros(count, np.int64)))
+        .append_column("task_index", pa.array(np.full(count, task_index)))
     )
 
 
@@ -233,14 +238,14 @@ def _flatten(statistics: Mapping[str, Statistics]) -> dict[str, Any]:
 
 
 def _info(
-    features: Mapping[str, Feature], fps: int, episodes: int, frames: int, robot_type: str | None
+    features: Mapping[str, Feature], fps: int, episodes: int, frames: int, tasks: int, robot_type: str | None
 ) -> dict[str, Any]:
     return {
         "codebase_version": "v3.0",
         "robot_type": robot_type,
         "total_episodes": episodes,
         "total_frames": frames,
-        "total_tasks": 1,
+        "total_tasks": tasks,
         "chunks_size": FILES_PER_CHUNK,
         "data_files_size_in_mb": FILE_MEGABYTES,
         "video_files_size_in_mb": 200,  # LeRobot's default; there are no videos
