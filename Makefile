@@ -5,6 +5,7 @@
 # make interop lerobot reads what vla writes, the other way round, and drives its policies; checkpoints of
 #              stable-worldmodel; in .venv-interop
 # make aloha   gym-aloha, with its own MuJoCo, and the tests that need it; in .venv-aloha
+# make metaworld   Meta-World, with its own MuJoCo, vla-eval, and the tests that need them; in .venv-metaworld
 # make slurm   a SLURM cluster of one node on this machine, and a sweep through it; as root on Debian
 # make oldest  the tests with the oldest versions that pyproject.toml allows; in .venv-oldest
 # make fuzz    two minutes of made-up input for every reader
@@ -13,7 +14,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test slow demo interop aloha slurm oldest fuzz format clean
+.PHONY: setup test slow demo interop aloha metaworld slurm oldest fuzz format clean
 
 setup: .venv/ready
 
@@ -60,6 +61,19 @@ interop: .venv-interop/ready
 aloha: .venv-aloha/ready
 	.venv-aloha/bin/pytest -m aloha tests/aloha
 
+# metaworld 3.1.1 asks for exactly mujoco 3.3.0, and vla for a later one, whose scene of sim_transfer is not drawn
+# here; hence --no-deps. vla-eval's model servers need none of what else it asks for.
+.venv-metaworld/ready: pyproject.toml tests/metaworld/constraints.txt
+	test -x .venv-metaworld/bin/python || $(PYTHON) -m venv .venv-metaworld
+	.venv-metaworld/bin/pip install --quiet --disable-pip-version-check -c tests/metaworld/constraints.txt \
+		-e '.[dev]' etils glfw imageio packaging PyOpenGL scipy
+	.venv-metaworld/bin/pip install --quiet --disable-pip-version-check --no-deps \
+		metaworld==3.1.1 mujoco==3.3.0 vla-eval==0.8.0
+	touch $@
+
+metaworld: .venv-metaworld/ready
+	.venv-metaworld/bin/pytest -m metaworld tests/metaworld
+
 slurm: .venv/ready
 	sh scripts/slurm.sh $(BIN)/pytest -m slurm tests/slurm
 
@@ -83,4 +97,4 @@ format:
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-interop .venv-aloha .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-interop .venv-aloha .venv-metaworld .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
