@@ -17,11 +17,19 @@ from typing import Any
 
 from comparison_table import comparison_table
 from h100_estimate import estimate_table
+from meta_world_table import meta_world_table
 from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-FILES = ("README.md", "docs/guide.md", "docs/heads.md", "docs/scale.md", "docs/speed.md")
+FILES = (
+    "README.md",
+    "docs/benchmarks.md",
+    "docs/guide.md",
+    "docs/heads.md",
+    "docs/scale.md",
+    "docs/speed.md",
+)
 DEVICES = ("cpu", "cuda")
 DEVICE_NAMES = {"cpu": "CPU, reduced size", "cuda": "GPU"}
 MISSING = "?"
@@ -269,6 +277,11 @@ def encoders_table(results: Results) -> str:
     return "\n".join([*lines, "", f"Batches of {result['batch']}, load average {load:.0f}: {where}."])
 
 
+def meta_world(results: Results) -> str:
+    """Return Meta-World beside published figures."""
+    return meta_world_table(results["meta-world"]) if "meta-world" in results else "not measured yet"
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "headline": headline,
     "speed": speed_table,
@@ -282,6 +295,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "heads": partial(heads_table, name="heads"),
     "heads detour": partial(heads_table, name="heads-detour"),
     "encoders": encoders_table,
+    "meta world": meta_world,
 }
 
 

@@ -47,7 +47,7 @@ class Episode:
     def __init__(self, policy: LivePolicy, seed: int) -> None:
         self._policy, self._seed, self._decision = policy, seed, 0
         self._session = Session(policy.observes, policy.horizons, policy.image_sizes)
-        self._waiting: list[Float32[np.ndarray, "A"]] = []
+        self._waiting: list[np.ndarray] = []
 
     def act(self, observation: Mapping[str, Any], task: str) -> Float32[np.ndarray, "A"]:
         """Return the action for an observation, of which the episode has seen all before.

@@ -125,7 +125,17 @@ def test_a_recording_replays_to_the_same_states(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     settings = [f"env.id={env_id('reach')}", f"env.kwargs={KWARGS}", "record.noise=0"]
     settings += ["record.image_size=[24, 32]", "record.workers=1"]
-    command = ["record", "--task", "metaworld/reach", "--episodes", "1", "--out", "demos", "--seed", str(SEED)]
+    command = [
+        "record",
+        "--task",
+        "metaworld/reach",
+        "--episodes",
+        "1",
+        "--out",
+        "demos",
+        "--seed",
+        str(SEED),
+    ]
     with pytest.raises(SystemExit) as ended:
         main([*command, *(f"--set={value}" for value in settings)])
     assert not ended.value.code
@@ -158,11 +168,15 @@ def test_a_policy_is_rolled_out_headless(
     )
     torch.manual_seed(0)
     small = VLAAgentConfig(per_view_dim=4, cond_dim=8, n_emb=16, n_layer=1, n_head=2)
-    VLAAgent.for_cache(small, write_cache(tmp_path / "cache", spec).metadata).save_pretrained(tmp_path / "policy")
+    VLAAgent.for_cache(small, write_cache(tmp_path / "cache", spec).metadata).save_pretrained(
+        tmp_path / "policy"
+    )
     arguments = ["--env", env_id("reach"), "--episodes", "1", "--num-envs", "1", "--device", "cpu"]
     settings = [f"env.kwargs={KWARGS}", "env.kwargs.max_episode_steps=16", "rollout.videos=1"]
     with pytest.raises(SystemExit) as stopped:
-        main(["rollout", "policy", *arguments, "--out", "results", "--json", *(f"--set={s}" for s in settings)])
+        main(
+            ["rollout", "policy", *arguments, "--out", "results", "--json", *(f"--set={s}" for s in settings)]
+        )
     captured = capsys.readouterr()
     assert not stopped.value.code, captured.err
     assert json.loads(captured.out)["aggregated"]["n_episodes"] == 1

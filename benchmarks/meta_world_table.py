@@ -1,4 +1,4 @@
-"""The table of `metaworld.py`: ours beside the published figures, by tier."""
+"""The table of `meta_world.py`: ours beside the published figures, by tier."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ PUBLISHED = {
     "Diffusion Policy, images": {"easy": 83.6, "medium": 31.1, "hard": 9.0, "very hard": 26.6},
     "DP3, point clouds": {"easy": 90.9, "medium": 61.6, "hard": 31.7, "very hard": 49.0},
 }
-"""Means [%] over all tasks of a tier, 3 training seeds, from Ze et al. (2024), arXiv 2403.03954. A seed's figure
-is the mean of its five best evaluations during training, of 20 episodes each."""
+"""Means [%] over all tasks of a tier, 3 training seeds, from Ze et al. (2024), arXiv 2403.03954. A seed's
+figure is the mean of its five best evaluations during training, of 20 episodes each."""
 ADAPTED, END_TO_END = "adapted", "end to end"
 VARIANTS = {
     ADAPTED: "ours: one encoder adapted on all tasks, frozen, a head a task",
@@ -23,7 +23,7 @@ def metaworld_table(saved: Mapping[str, Any]) -> str:
     """Return a Markdown table by tier, and one by task.
 
     Args:
-        saved: what `metaworld.py` writes.
+        saved: what `meta_world.py` writes.
     """
     lines = [_row(["", *TIERS]), "|---" * (1 + len(TIERS)) + "|"]
     for variant, told in VARIANTS.items():
@@ -42,7 +42,9 @@ def _cell(rows: Sequence[Mapping[str, Any]]) -> str:
     successes, episodes = (sum(row[key] for row in rows) for key in ("successes", "episodes"))
     interval = [100 * bound for bound in wilson_interval(successes, episodes)]
     count = len({row["task"] for row in rows})
-    return f"{format_success(100 * successes / episodes, interval)}, {count} of {_size(rows[0]['tier'])} tasks"
+    return (
+        f"{format_success(100 * successes / episodes, interval)}, {count} of {_size(rows[0]['tier'])} tasks"
+    )
 
 
 def _size(tier: str) -> int:
@@ -67,10 +69,12 @@ def _told(saved: Mapping[str, Any]) -> str:
     machine = saved["machine"]
     chip = machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
     seeds = len({row["seed"] for row in saved["rows"]})
-    took = ", ".join(f"{stage} {cpu:.1f} ({clock:.0f})" for stage, (cpu, clock) in saved["minutes_of"].items())
+    took = ", ".join(
+        f"{stage} {cpu:.1f} ({clock:.0f})" for stage, (cpu, clock) in saved["minutes_of"].items()
+    )
     return (
-        f"{seeds} training seed{'s' * (seeds > 1)}, the last checkpoint of each, never the best; intervals are of "
-        f"the episodes pooled, 95 %. {saved['sizes']}. {chip}, torch {machine['torch']}, {machine['date']}; "
+        f"{seeds} training seed{'s' * (seeds > 1)}, the last checkpoint of each; intervals (95 %) "
+        f"are of the episodes pooled. {saved['sizes']}. {chip}, torch {machine['torch']}, {machine['date']}; "
         f"minutes of processor time (and by the clock, other work beside it): {took}. `{saved['command']}`"
     )
 

@@ -1,19 +1,19 @@
 """Beside published figures: Meta-World by the protocol of 3D Diffusion Policy, one policy a task.
 
     make metaworld
-    .venv-metaworld/bin/python benchmarks/metaworld.py --tasks all --seeds 0 1 2
-    .venv-metaworld/bin/python benchmarks/metaworld.py --config examples/benchmarks/metaworld_small.toml
+    .venv-metaworld/bin/python benchmarks/meta_world.py --tasks all --seeds 0 1 2
+    .venv-metaworld/bin/python benchmarks/meta_world.py --config examples/benchmarks/metaworld_small.toml
 
-10 demonstrations a task from the package's own experts, one camera, the state of hand and fingers, 200 steps, 20
-evaluation episodes that no demonstration began like.
+10 demonstrations a task from the package's own experts, one camera, the state of hand and fingers, 200 steps,
+20 evaluation episodes that no demonstration began like.
 
 adapted       one trunk learns from the images of all tasks together, is frozen, and what it says is cached; a
               head a task is trained on that
 end to end    trunk and head of one task on its images, for each of --end-to-end
 
 Of every training the last checkpoint counts. Published figures are means of the five best evaluations during
-training: a lead that ours do not have. Writes benchmarks/results/metaworld.json after every evaluation; started
-again, it goes on. Ends with the table.
+training: a lead that ours do not have. Writes benchmarks/results/meta-world.json after every evaluation;
+started again, it goes on. Ends with the table.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import machine
-from metaworld_table import ADAPTED, END_TO_END, metaworld_table
+from meta_world_table import ADAPTED, END_TO_END, metaworld_table
 
 import vla
 from vla.base.files import write_json
@@ -42,9 +42,12 @@ SHIFT = 0.05
 
 
 def drawn(each: int) -> list[str]:
-    """Return so many tasks of every tier, by chance: no task was picked for its figures."""
+    """Return so many tasks of every tier, in turn, by chance: none was picked for its figures."""
     rng = random.Random(0)
-    return [name for tier in TIERS for name in rng.sample([t for t in TASKS if TASKS[t].tier == tier], each)]
+    tiers = [[name for name in TASKS if TASKS[name].tier == tier] for tier in TIERS]
+    for names in tiers:
+        rng.shuffle(names)
+    return [names[number] for number in range(each) for names in tiers]
 
 
 class Benchmark:
@@ -78,7 +81,13 @@ class Benchmark:
         if not (out / "meta/info.json").is_file():
             with self.timed("record"):
                 settings = {"env.id": env_id(task)}
-                vla.record(PREFIX + task, out, self.tables["record"]["episodes"], settings=settings, config=self.config)
+                vla.record(
+                    PREFIX + task,
+                    out,
+                    self.tables["record"]["episodes"],
+                    settings=settings,
+                    config=self.config,
+                )
         return out
 
     def pixels(self, task: str) -> Path:
@@ -131,11 +140,9 @@ class Benchmark:
             info = vla.rollout(
                 find_policy(run, "last"),
                 env=env_id(task),
-                episodes=rollout["episodes"],
-                seed=rollout["seed"],
                 out=run / "eval/benchmark",
                 force=True,
-                settings={"env.kwargs": kwargs, "rollout.videos": rollout["videos"]},
+                settings={"env.kwargs": kwargs, **{f"rollout.{key}": rollout[key] for key in rollout}},
             )
         rate, episodes = info["aggregated"]["pc_success"], info["aggregated"]["n_episodes"]
         row = {"variant": variant, "task": task, "tier": TASKS[task].tier, "seed": seed}
@@ -168,14 +175,15 @@ def _processor_s() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("examples/benchmarks/metaworld.toml"))
-    parser.add_argument("--tasks", nargs="+", help="names, or all; by default 3 of each tier, drawn by chance")
+    parser.add_argument("--tasks", nargs="+", help="names, or all; without it --each of them are drawn")
+    parser.add_argument("--each", type=int, default=3, choices=range(1, 6), help="tasks of each tier")
     parser.add_argument("--end-to-end", nargs="*", default=[], metavar="TASK")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training")
     parser.add_argument("--device", help="cuda, cpu; by default the best there is")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-metaworld"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/metaworld.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/meta-world.json"))
     arguments = parser.parse_args()
-    tasks = drawn(3) if arguments.tasks is None else arguments.tasks
+    tasks = drawn(arguments.each) if arguments.tasks is None else arguments.tasks
     tasks = list(TASKS) if tasks == ["all"] else tasks
     if unknown := [task for task in (*tasks, *arguments.end_to_end) if task not in TASKS]:
         parser.error(f"Meta-World has no task {unknown[0]}; there are: {', '.join(TASKS)}")
