@@ -6,6 +6,7 @@
 #              stable-worldmodel; in .venv-interop
 # make aloha   gym-aloha, with its own MuJoCo, and the tests that need it; in .venv-aloha
 # make libero  LIBERO, with its own MuJoCo and robosuite, and the tests that need them; in .venv-libero
+# make metaworld   Meta-World, with its own MuJoCo, vla-eval, and the tests that need them; in .venv-metaworld
 # make slurm   a SLURM cluster of one node on this machine, and a sweep through it; as root on Debian
 # make oldest  the tests with the oldest versions that pyproject.toml allows; in .venv-oldest
 # make fuzz    two minutes of made-up input for every reader
@@ -14,7 +15,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test slow demo interop aloha libero slurm oldest fuzz format clean
+.PHONY: setup test slow demo interop aloha libero metaworld slurm oldest fuzz format clean
 
 setup: .venv/ready
 
@@ -74,6 +75,19 @@ aloha: .venv-aloha/ready
 libero: .venv-libero/ready
 	.venv-libero/bin/pytest -m libero tests/libero
 
+# metaworld 3.1.1 asks for exactly mujoco 3.3.0, and vla for a later one, whose scene of sim_transfer is not drawn
+# here; hence --no-deps. vla-eval's model servers need none of what else it asks for.
+.venv-metaworld/ready: pyproject.toml tests/metaworld/constraints.txt
+	test -x .venv-metaworld/bin/python || $(PYTHON) -m venv .venv-metaworld
+	.venv-metaworld/bin/pip install --quiet --disable-pip-version-check -c tests/metaworld/constraints.txt \
+		-e '.[dev]' etils glfw imageio packaging PyOpenGL scipy
+	.venv-metaworld/bin/pip install --quiet --disable-pip-version-check --no-deps \
+		metaworld==3.1.1 mujoco==3.3.0 vla-eval==0.8.0
+	touch $@
+
+metaworld: .venv-metaworld/ready
+	.venv-metaworld/bin/pytest -m metaworld tests/metaworld
+
 slurm: .venv/ready
 	sh scripts/slurm.sh $(BIN)/pytest -m slurm tests/slurm
 
@@ -97,4 +111,5 @@ format:
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-interop .venv-aloha .venv-libero .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-interop .venv-aloha .venv-libero .venv-metaworld .venv-oldest build dist *.egg-info \
+		.mypy_cache .ruff_cache .pytest_cache

@@ -19,6 +19,7 @@ from adapt_table import adapt_table, lewm_table, pixels_table
 from comparison_table import comparison_table
 from h100_estimate import estimate_table
 from instructions_table import instructions_table
+from meta_world_table import meta_world_table
 from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
@@ -302,6 +303,11 @@ def instructions(results: Results) -> str:
     return "not measured yet" if found is None else instructions_table(found)
 
 
+def meta_world(results: Results) -> str:
+    """Return Meta-World beside published figures."""
+    return meta_world_table(results["meta-world"]) if "meta-world" in results else "not measured yet"
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "headline": headline,
     "speed": speed_table,
@@ -321,6 +327,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "pixels": lambda results: pixels_table(results.get("pixels-cpu", {})),
     "language model": language_model_table,
     "instructions": instructions,
+    "meta world": meta_world,
 }
 
 

@@ -32,7 +32,7 @@ class RecordConfig(StrictModel):
     """`vla record`: expert demonstrations."""
 
     task: str = "sim_transfer"
-    """A task with a scripted expert: sim_transfer, detour, aloha_transfer_cube."""
+    """A task with a scripted expert: sim_transfer, detour, instructions, aloha_transfer_cube, metaworld/reach."""
     episodes: PositiveInt = 50
     """Episodes of the dataset, those included that `append` finds there."""
     append: bool = False
@@ -85,6 +85,9 @@ class ServeConfig(StrictModel):
     """Address to listen on; the default is reached from this machine only, `0.0.0.0` from everywhere."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0 takes a free one."""
+    protocol: Literal["vla", "vla-eval"] = "vla"
+    """vla is that of `vla.client`; vla-eval that of the harness of this name, which also looks at
+    `env.cameras` and `rollout.seed`, and at none of the limits below."""
     max_clients: PositiveInt = 8
     """Connections at a time; further ones are told to come back."""
     max_message_mib: Annotated[float, Field(gt=0, le=1024)] = 32.0

@@ -196,7 +196,7 @@ def _assemble(plan: Plan, staging: Staging, chosen: Mapping[int, Outcome], recor
     task, newest = find_task(plan.task), max(chosen)
     cameras = [column.removeprefix(IMAGE_COLUMN) for column in chosen[newest].histograms]
     sensors = _sensors(pq.read_schema(staging.path(newest)))
-    features = make_features(cameras, plan.image_size, task.state_names, sensors)
+    features = make_features(cameras, plan.image_size, task.state_names, sensors, task.action_names)
     frames = write_dataset(
         staging.dataset,
         features,

@@ -63,7 +63,9 @@ class ExpertTask(StrictModel, ABC):
     num_steps: int
     """Of a demonstration."""
     state_names: tuple[str, ...]
-    """Of the numbers of a state, and of an action."""
+    """Of the numbers of a state."""
+    action_names: tuple[str, ...] = ()
+    """Of the numbers of an action; empty: those of a state."""
 
     @abstractmethod
     def environment(self) -> Callable[..., gymnasium.Env[Any, Any]]:

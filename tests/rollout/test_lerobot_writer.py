@@ -88,6 +88,14 @@ def test_info_counts_and_describes(root: Path) -> None:
     assert info["features"]["action"]["names"] == list(STATE_NAMES)
 
 
+def test_actions_may_be_other_numbers_than_states() -> None:
+    columns = make_features(["top"], (8, 8), ["x", "y", "z"], action_names=["dx", "grip"])
+    assert (columns["observation.state"]["shape"], columns["action"]["shape"]) == ([3], [2])
+    assert columns["action"]["names"] == ["dx", "grip"]
+    alike = make_features(["top"], (8, 8), ["x", "y"])
+    assert alike["action"] == alike["observation.state"]
+
+
 def test_statistics_of_the_whole_are_exact(root: Path) -> None:
     stats = json.loads((root / "meta/stats.json").read_bytes())
     pixels = np.concatenate([fake_frames(1, 3).reshape(-1, 3), fake_frames(2, 2).reshape(-1, 3)]) / 255

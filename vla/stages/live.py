@@ -105,13 +105,23 @@ def serve(
     """
     from vla.base.compiling import require_graphs_in_threads
     from vla.policy.training.run import find_policy
-    from vla.rollout.serve.server import serve as run
 
     for table, how in (("encoder", settings.encoder.compile), ("rollout", settings.rollout.compile)):
         require_graphs_in_threads(how, f"{table}.compile")
     folder = find_policy(policy, checkpoint)
     live = load_live(settings, folder, serving=True)
-    run(live, settings.serve, lambda url: ready({"url": url, "policy": str(folder)}))
+
+    def listening(url: str) -> None:
+        ready({"url": url, "policy": str(folder)})
+
+    if settings.serve.protocol == "vla-eval":
+        from vla.rollout.serve.vla_eval_server import serve as answer
+
+        answer(live, settings.serve, listening, settings.env.cameras, settings.rollout.seed)
+    else:
+        from vla.rollout.serve.server import serve as run
+
+        run(live, settings.serve, listening)
 
 
 @advised

@@ -53,18 +53,19 @@ def make_features(
     image_size: tuple[int, int],
     state_names: Sequence[str],
     sensors: Sequence[Stream] = (),
+    action_names: Sequence[str] = (),
 ) -> dict[str, Feature]:
     """Describe the columns, as `info.json` does.
 
     Args:
         cameras: names of the views.
         image_size: height and width [pixel].
-        state_names: names of the numbers in a state; an action has the same.
+        state_names: names of the numbers in a state.
         sensors: further streams, each in the column that its key names, else in `observation.<name>`; a
             frame of it is a list, or a list of lists.
+        action_names: names of the numbers in an action; empty: those of a state.
     """
     image = {"dtype": "image", "shape": [*image_size, 3], "names": ["height", "width", "channels"]}
-    vector = {"dtype": "float32", "shape": [len(state_names)], "names": list(state_names)}
     features: dict[str, Feature] = {f"observation.images.{camera}": image for camera in cameras}
     for sensor in sensors:
         features[sensor.key or f"observation.{sensor.name}"] = {
@@ -72,7 +73,7 @@ def make_features(
             "shape": list(sensor.shape),
             "names": None,
         }
-    features |= {"observation.state": vector, "action": vector}
+    features |= {"observation.state": _vector(state_names), "action": _vector(action_names or state_names)}
     features |= {"next.reward": _scalar("float32"), "next.success": _scalar("bool")}
     for name in INDEX_FEATURES:
         features[name] = _scalar("float32" if name == "timestamp" else "int64")
@@ -255,6 +256,10 @@ def _info(
         "video_path": None,
         "features": dict(features),
     }
+
+
+def _vector(names: Sequence[str]) -> Feature:
+    return {"dtype": "float32", "shape": [len(names)], "names": list(names)}
 
 
 def _scalar(dtype: str) -> Feature:
