@@ -184,6 +184,13 @@ class EncoderConfig(StrictModel, ABC):
             EncoderError: its weights cannot be reached, or are not what they should be.
         """
 
+    def own_texts(self) -> Any:
+        """Return what turns task texts into numbers, where the encoder brings it: see `vla.embed.encoders.text`.
+
+        None leaves it to the text tower of the same checkpoint.
+        """
+        return None
+
     def identity(self, weights: nn.Module | None = None, reads: tuple[str, ...] = ()) -> EncoderIdentity:
         """Identify an encoder that computes in float32, by the configuration's own keys and its weights.
 

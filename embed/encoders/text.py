@@ -76,6 +76,9 @@ class FrozenTextEncoder:
         Raises:
             EncoderError: the checkpoint has no text tower or no tokeniser, or they cannot be reached.
         """
+        if (own := config.own_texts()) is not None:
+            assert isinstance(own, cls)
+            return own
         if config.type != "siglip":
             raise EncoderError(f"{config.id} has no text tower that encoder '{config.type}' reads; {ADVICE}")
         if config.id in (TINY_SIM, TINY_RANDOM) and not Path(config.id).is_dir():
