@@ -99,7 +99,9 @@ def lerobot_config(vlm: Path, cameras: Sequence[str], **changes: Any) -> dict[st
     }
 
 
-def write_smolvla(root: Path, cameras: Sequence[str] = ("top", "wrist"), seed: int = 0, **changes: Any) -> Path:
+def write_smolvla(
+    root: Path, cameras: Sequence[str] = ("top", "wrist"), seed: int = 0, **changes: Any
+) -> Path:
     """Write a folder that LeRobot's `SmolVLAPolicy.from_pretrained` takes, with random weights.
 
     Args:

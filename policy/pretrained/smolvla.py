@@ -58,7 +58,9 @@ class SmolVLAConfig(PolicyConfig):
     @model_validator(mode="after")
     def _sees_one_instant(self) -> "SmolVLAConfig":
         if self.obs_horizon != 1:
-            raise ValueError(f"obs_horizon is {self.obs_horizon}, and SmolVLA sees one observation; leave it at 1")
+            raise ValueError(
+                f"obs_horizon is {self.obs_horizon}, and SmolVLA sees one observation; leave it at 1"
+            )
         return self
 
     @property
@@ -238,7 +240,9 @@ def _require_fit(saved: SavedPolicy, files: SmolVLAFiles, width: int, *, look_at
         raise ConfigError("SmolVLA needs the robot's state, which is none of the policy's streams")
     cameras = [stream for stream in saved.streams if stream.name != STATE]
     if not cameras:
-        raise ConfigError(f"SmolVLA sees no camera: the policy's streams hold the state alone; make them with {again}")
+        raise ConfigError(
+            f"SmolVLA sees no camera: the policy's streams hold the state alone; make them with {again}"
+        )
     frozen = files.frozen_sha256() if look_at_weights else None
     for stream in cameras:
         made_by = saved.encoders.get(stream.made_by or "")

@@ -29,7 +29,14 @@ NAMES = {"language.": f"{VLM}text_model.", "expert.": "model.vlm_with_expert.lm_
 """What LeRobot calls the tensors of `vla.policy.pretrained.smolvla_network`, by the beginning of their names."""
 TIED = {f"{VLM}text_model.embed_tokens.weight": "model.vlm_with_expert.vlm.lm_head.weight"}
 """Of two names of one tensor safetensors keeps the first."""
-VLM_FILES = ("config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+VLM_FILES = (
+    "config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
 
 
 class SmolVLASettings(StrictModel):
@@ -109,7 +116,9 @@ class SmolVLAFiles:
             raise ConfigError(f"{name}: config.json: {explain(error, SmolVLASettings)[:300]}") from None
         _require_known(name, settings)
         vlm_name = settings.vlm_model_name
-        vlm = find_files(vlm_name, "main", VLM_FILES, f"SmolVLM of {name}", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct")
+        vlm = find_files(
+            vlm_name, "main", VLM_FILES, f"SmolVLM of {name}", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
+        )
         vlm_table = _read_json(vlm / "config.json", vlm_name)
         try:
             with safe_open(folder / WEIGHTS, framework="pt") as file:
@@ -128,7 +137,9 @@ class SmolVLAFiles:
             ConfigError: it is not there.
         """
         if tensor not in self.shapes:
-            raise ConfigError(f"{self.folder / WEIGHTS} lacks tensor '{tensor}' of a SmolVLA; download it again")
+            raise ConfigError(
+                f"{self.folder / WEIGHTS} lacks tensor '{tensor}' of a SmolVLA; download it again"
+            )
         return self.shapes[tensor]
 
     def read(self, tensors: Iterable[str]) -> dict[str, Tensor]:
@@ -142,7 +153,8 @@ class SmolVLAFiles:
             for name in tensors:
                 self.shape(name)
             return {
-                name: file.get_tensor(name if name in there else TIED[name]).to(torch.float32) for name in tensors
+                name: file.get_tensor(name if name in there else TIED[name]).to(torch.float32)
+                for name in tensors
             }
 
     @property
@@ -193,7 +205,9 @@ def find_files(name: str, revision: str, files: Iterable[str], what: str, exampl
         raise ConfigError(f"{what}: no directory '{name}'; name one, or an id on the Hub such as {example}")
     patterns = list(files)
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True)
+        )
     except LocalEntryNotFoundError:
         pass  # not downloaded yet
     try:
@@ -228,7 +242,10 @@ def _require_known(name: str, settings: SmolVLASettings) -> None:
             settings.num_expert_layers > 0 and settings.num_expert_layers != settings.num_vlm_layers,
             "the expert must have a layer for each of the language model's",
         ),
-        "add_image_special_tokens = true": (settings.add_image_special_tokens, "vla puts no tokens around images"),
+        "add_image_special_tokens = true": (
+            settings.add_image_special_tokens,
+            "vla puts no tokens around images",
+        ),
         "adapt_to_pi_aloha = true": (settings.adapt_to_pi_aloha, "vla does not convert ALOHA's joints"),
         "resize_imgs_with_padding = null": (
             settings.resize_imgs_with_padding is None,

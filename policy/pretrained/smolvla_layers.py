@@ -110,7 +110,9 @@ class Layer(nn.Module):
 class Stack(nn.Module):
     """Layers, with a norm at the end and a table of words at the beginning, as far as there are any."""
 
-    def __init__(self, layers: list[Layer], *, norm: Norm | None = None, words: nn.Embedding | None = None) -> None:
+    def __init__(
+        self, layers: list[Layer], *, norm: Norm | None = None, words: nn.Embedding | None = None
+    ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         if words is not None:

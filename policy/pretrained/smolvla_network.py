@@ -53,7 +53,9 @@ class SmolVLANetwork(nn.Module):
         text = files.vlm_table.get("text_config")
         heads = text.get("num_attention_heads") if isinstance(text, dict) else None
         if not isinstance(text, dict) or not isinstance(heads, int):
-            raise ConfigError(f"{settings.vlm_model_name}: config.json says no text_config.num_attention_heads")
+            raise ConfigError(
+                f"{settings.vlm_model_name}: config.json says no text_config.num_attention_heads"
+            )
         eps = float(text.get("rms_norm_eps", 1e-6))
         count = sum(
             name.startswith(NAMES["language."]) and name.endswith(".input_layernorm.weight")
@@ -186,9 +188,7 @@ class SmolVLANetwork(nn.Module):
         angle = 2 * math.pi * time[:, None].to(exact) / (low * (high / low) ** share)
         return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
 
-    def sample(
-        self, noise: Float[Tensor, "B T A"], prefix: Prefix, num_steps: int
-    ) -> Float[Tensor, "B T A"]:
+    def sample(self, noise: Float[Tensor, "B T A"], prefix: Prefix, num_steps: int) -> Float[Tensor, "B T A"]:
         """Follow the velocity from noise to actions, in equal steps of Euler's."""
         x_t = noise
         for step in range(num_steps):

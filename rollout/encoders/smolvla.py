@@ -144,7 +144,9 @@ def load_vision(files: SmolVLAFiles) -> Vision:
         vision.load_state_dict({due[name]: tensor for name, tensor in tensors.items()})
     except (ConfigError, RuntimeError) as error:
         said = " ".join(str(error).split())[:300]
-        raise EncoderError(f"{files.name} and {files.settings.vlm_model_name} do not fit together: {said}") from None
+        raise EncoderError(
+            f"{files.name} and {files.settings.vlm_model_name} do not fit together: {said}"
+        ) from None
     return vision
 
 

@@ -70,12 +70,12 @@ def test_a_folder_of_lerobots_is_recognised(root: Path) -> None:
 
 
 def test_the_cache_holds_the_connectors_tokens_and_the_words(root: Path) -> None:
-    cache = FeatureCache.open(root / "features" / "demos-smolvla")
-    (top,) = cache.metadata.feature_streams if hasattr(cache.metadata, "feature_streams") else [
-        stream for stream in cache.metadata.streams if stream.made_by
-    ]
+    cache = FeatureCache(root / "features")
+    (top,) = [stream for stream in cache.metadata.streams if stream.made_by]
     assert (top.shape, top.dtype) == ((TOKENS, HIDDEN), "float16")
-    words = {text: row for text, row in zip(cache.metadata.tasks, cache.text_features().tolist(), strict=True)}
+    words = {
+        text: row for text, row in zip(cache.metadata.tasks, cache.text_features().tolist(), strict=True)
+    }
     assert words[PICK] == [1, 5, 6, 7, 2, -1, -1, -1, -1, -1]  # `Pick` is none of its words
     assert words[HAND] == [1, 9, 10, 2, -1, -1, -1, -1, -1, -1]
 
@@ -92,7 +92,9 @@ def test_a_resumed_run_has_the_losses_of_one_that_never_stopped(root: Path, tmp_
     shutil.rmtree(tmp_path / "run/checkpoints/000004")
     (tmp_path / "run/checkpoints/last").unlink()
     train(settings(root, **{"train.out": str(tmp_path / "run")}), resume=True)
-    one, other = (load_file(find_policy(run) / "model.safetensors") for run in (root / "run", tmp_path / "run"))
+    one, other = (
+        load_file(find_policy(run) / "model.safetensors") for run in (root / "run", tmp_path / "run")
+    )
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
