@@ -43,7 +43,7 @@ demo: .venv/ready
 .venv-interop/ready: pyproject.toml constraints.txt tests/interop/constraints.txt lerobot_policy_vla/pyproject.toml
 	test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -c tests/interop/constraints.txt \
-		-e '.[dev]' draccus einops opencv-python-headless requests termcolor
+		-e '.[dev]' draccus einops num2words opencv-python-headless requests termcolor
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
 		lerobot==0.6.1 torchvision==0.28.0 -e lerobot_policy_vla
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -c tests/interop/constraints.txt \

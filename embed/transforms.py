@@ -44,12 +44,18 @@ class ImageSize(tuple[int, int]):
     interpolation: Interpolation
     squashes: bool
     """False keeps the aspect ratio: the shorter edge gets its size, the longer one is cut at both ends."""
+    pads: bool
+    """True keeps the aspect ratio and all of the frame: what is left over at the left and the top is black."""
 
     def __new__(
-        cls, size: tuple[int, int], interpolation: Interpolation = BILINEAR, squashes: bool = True
+        cls,
+        size: tuple[int, int],
+        interpolation: Interpolation = BILINEAR,
+        squashes: bool = True,
+        pads: bool = False,
     ) -> "ImageSize":
         made = super().__new__(cls, size)
-        made.interpolation, made.squashes = interpolation, squashes
+        made.interpolation, made.squashes, made.pads = interpolation, squashes, pads
         return made
 
 
@@ -93,6 +99,8 @@ def resize(frames: UInt8[np.ndarray, "n h w 3"], size: tuple[int, int]) -> UInt8
         return frames
     frames = frames if frames.flags.writeable else frames.copy()  # torch takes no other
     channels_first = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    if getattr(size, "pads", False):
+        return _fitted(frames, size)
     mode = getattr(size, "interpolation", BILINEAR).partition("-")[0]
     whole = tuple(size) if getattr(size, "squashes", True) else _covering(frames.shape[1:3], size)
     if whole != frames.shape[1:3]:
@@ -105,6 +113,20 @@ def middle(frames: UInt8[Tensor, "n h w 3"], size: tuple[int, int]) -> UInt8[Ten
     """Cut the middle (height, width) [pixel] out of frames; a view of them."""
     top, left = ((there - kept) // 2 for there, kept in zip(frames.shape[1:3], size, strict=True))
     return frames[:, top : top + size[0], left : left + size[1]]
+
+
+def _fitted(frames: UInt8[np.ndarray, "n h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "n H W 3"]:
+    """Resize frames to the largest size that fits in, bilinearly and without antialiasing, as LeRobot does.
+
+    It computes in floats; rounded to uint8 here, a value is off by half a step of 255 at most.
+    """
+    (height, width), (most_high, most_wide) = frames.shape[1:3], size
+    ratio = max(width / most_wide, height / most_high)
+    fitting = int(height / ratio), int(width / ratio)
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
+    resized = functional.interpolate(pixels, size=fitting, mode="bilinear", align_corners=False)
+    padded = functional.pad(resized, (most_wide - fitting[1], 0, most_high - fitting[0], 0))
+    return np.ascontiguousarray(padded.round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
 
 
 def _covering(there: tuple[int, int], square: tuple[int, int]) -> tuple[int, int]:

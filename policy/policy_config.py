@@ -71,7 +71,9 @@ class PolicyConfig(StrictModel):
         """
 
 
-POLICIES: Family[PolicyConfig] = Family("policy", PolicyConfig, "vla.policy.agents", default="agent")
+POLICIES: Family[PolicyConfig] = Family(
+    "policy", PolicyConfig, "vla.policy.agents", "vla.policy.pretrained", default="agent"
+)
 
 
 class HeadedConfig(PolicyConfig):

@@ -80,7 +80,8 @@ def encoder_config(identity: EncoderIdentity, **where: Any) -> EncoderConfig:
 
 def model_type_of(folder: Path) -> str | None:
     """Return what a checkpoint says it is; None where there is none, or it does not say."""
-    found = read_config(folder / "config.json").get("model_type")
+    table = read_config(folder / "config.json")
+    found = table.get("model_type", table.get("type"))  # LeRobot's policies say `type`
     return found if isinstance(found, str) else None
 
 

@@ -16,8 +16,8 @@ from vla.embed.encoders.checkpoint import require_on_hub
 from vla.embed.encoders.encoder import hash_of
 from vla.embed.encoders.encoder_family import read_config
 from vla.embed.encoders.processor_files import FLAT, NESTED
-from vla.embed.text_encoders.text_encoder import load_tokenizer
 from vla.embed.encoders.vlm_kinds import KINDS, VlmKind
+from vla.embed.text_encoders.text_encoder import load_tokenizer
 from vla.embed.transforms import Preprocessing
 
 ANY_SIZE = 224

@@ -11,7 +11,7 @@ from vla.embed.text_encoders.siglip import ADVICE
 from vla.embed.text_encoders.text_encoder import TextEncoder, TextEncoderConfig
 
 TEXT_ENCODERS: Family[TextEncoderConfig] = Family(
-    "text encoder", TextEncoderConfig, "vla.embed.text_encoders", default="siglip"
+    "text encoder", TextEncoderConfig, "vla.embed.text_encoders", "vla.rollout.encoders", default="siglip"
 )
 
 
@@ -42,7 +42,7 @@ def of_encoder(encoder: EncoderConfig) -> TextEncoderConfig:
     """
     if encoder.text_encoder:
         return named(encoder.text_encoder)
-    if encoder.type != TEXT_ENCODERS.default:
+    if encoder.type not in TEXT_ENCODERS.members():
         raise EncoderError(f"{encoder.id} has no text tower that encoder '{encoder.type}' reads; {ADVICE}")
     return TEXT_ENCODERS.member(encoder.type).model_validate({"id": encoder.id, "revision": encoder.revision})
 

@@ -5,6 +5,8 @@ policy_preprocessor.json    LeRobot's: rename observations, add the batch axis, 
 policy_postprocessor.json   LeRobot's: actions back to the CPU
 vla/                        the policy, as `vla share` writes it
 
+A SmolVLA has no such folder: LeRobot's own class loads it, see `vla.rollout.export.smolvla_folder`.
+
 Nothing here needs LeRobot. Whoever drives the policy has LeRobot and the package `lerobot_policy_vla`.
 LeRobot's processors normalise nothing: the statistics are inside the policy.
 """
@@ -18,9 +20,11 @@ from vla.base.errors import CheckpointError
 from vla.base.files import write_json
 from vla.base.progress import say
 from vla.cache.stream import ACTION, STATE, Stream
+from vla.policy.pretrained.smolvla import SmolVLA
 from vla.policy.saved_policy import SavedPolicy, read_config
 from vla.policy.sharing.share import share
 from vla.policy.training.run import INSIDE_LEROBOT
+from vla.rollout.export.smolvla_folder import write_smolvla_folder
 from vla.rollout.robot_streams import robot_streams
 from vla.rollout.rollout_config import RolloutConfig
 
@@ -55,13 +59,17 @@ def write_lerobot_folder(
     saved = read_config(policy)
     observes = robot_streams(saved.streams, saved.encoders)
     names = {stream.name: lerobot_name(stream, saved) for stream in observes}
+    features = {names[stream.name]: _feature(stream, names, saved) for stream in observes}
+    if saved.policy.type == "smolvla":  # LeRobot has it, and needs nothing of vla to run it
+        write_smolvla_folder(SmolVLA.from_pretrained(policy), out, features)
+        return names
     share(policy, out / INSIDE_LEROBOT, tables, name=name)
     for processor, steps in PROCESSORS.items():
         write_json(out / f"{processor}.json", {"name": processor, "steps": steps})
     config = {
         "type": "vla",
         "n_obs_steps": saved.policy.horizons.obs_horizon,
-        "input_features": {names[stream.name]: _feature(stream, names, saved) for stream in observes},
+        "input_features": features,
         "output_features": {ACTION: {"type": "ACTION", "shape": list(saved.action.shape)}},
         "streams": names,
         "num_steps": rollout.num_steps,

@@ -1,0 +1,6 @@
+"""Policies that begin with somebody else's weights.
+
+    smolvla    SmolVLA in LeRobot's format: config, weights, tokeniser    smolvla.py
+
+Each is its policy, its network, and what it reads of the published files.
+"""

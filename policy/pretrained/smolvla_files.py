@@ -1,0 +1,267 @@
+"""SmolVLA's files, in LeRobot's format: where they are, what they say, what their tensors are called.
+
+    config.json         LeRobot's settings; `vlm_model_name` is the SmolVLM that it is built on
+    model.safetensors   every weight: the SmolVLM, the action expert, the projections
+
+Of the SmolVLM only `config.json` and the tokeniser are read: its weights are in the file above. A name is a
+directory or an id on the Hub; what is on this machine is taken without a word with the Hub.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vla.base.errors import ConfigError
+from vla.base.strict import Depth, Positive, StrictModel, Width, explain
+
+EXAMPLE = "lerobot/smolvla_base"
+WEIGHTS = "model.safetensors"
+VLM = "model.vlm_with_expert.vlm.model."
+NAMES = {"language.": f"{VLM}text_model.", "expert.": "model.vlm_with_expert.lm_expert.", "": "model."}
+"""What LeRobot calls the tensors of `vla.policy.pretrained.smolvla_network`, by the beginning of their names."""
+TIED = {f"{VLM}text_model.embed_tokens.weight": "model.vlm_with_expert.vlm.lm_head.weight"}
+"""Of two names of one tensor safetensors keeps the first."""
+VLM_FILES = (
+    "config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+class SmolVLASettings(StrictModel):
+    """What vla heeds of LeRobot's `config.json`, under LeRobot's names and with its defaults (0.6.1)."""
+
+    type: Literal["smolvla"]
+    n_obs_steps: int = 1
+    chunk_size: Depth = 50
+    max_state_dim: Width = 32
+    max_action_dim: Width = 32
+    resize_imgs_with_padding: tuple[Width, Width] | None = (512, 512)
+    """(width, height) [pixel]."""
+    tokenizer_max_length: Width = 48
+    num_steps: Depth = 10
+    train_expert_only: bool = True
+    train_state_proj: bool = True
+    vlm_model_name: str = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
+    attention_mode: str = "cross_attn"
+    num_expert_layers: int = -1
+    num_vlm_layers: int = 16
+    self_attn_every_n_layers: int = 2
+    min_period: Positive = 4e-3
+    max_period: Positive = 4.0
+    add_image_special_tokens: bool = False
+    adapt_to_pi_aloha: bool = False
+
+    def reads_along(self, layer: int) -> bool:
+        """Tell whether a layer of the expert attends to the actions too, not to the language model alone."""
+        every = self.self_attn_every_n_layers
+        return "cross" not in self.attention_mode or (every > 0 and layer % every == 0)
+
+
+@dataclass(frozen=True)
+class SmolVLAFiles:
+    """An opened SmolVLA; weights are read when they are asked for.
+
+    Attributes:
+        name: as it was asked for.
+        folder: of its `config.json` and weights.
+        table: the whole of `config.json`.
+        settings: what vla heeds of it.
+        vlm: folder of the SmolVLM's sizes and tokeniser.
+        vlm_table: the whole of that one's `config.json`.
+        shapes: of every tensor, by LeRobot's names.
+    """
+
+    name: str
+    folder: Path
+    table: dict[str, Any]
+    settings: SmolVLASettings
+    vlm: Path
+    vlm_table: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+
+    @classmethod
+    def open(cls, name: str, revision: str = "main") -> "SmolVLAFiles":
+        """Find a SmolVLA and read what it says of itself.
+
+        Args:
+            name: a directory, or `owner/name` on the Hub.
+            revision: branch, tag or commit on the Hub.
+
+        Raises:
+            ConfigError: it is not there, is none, or is one that cannot be trained from a cache.
+        """
+        folder = find_files(name, revision, ("config.json", WEIGHTS), "SmolVLA", EXAMPLE)
+        table = _read_json(folder / "config.json", name)
+        if table.get("type") != "smolvla":
+            said = table.get("type") or table.get("model_type") or "nothing"
+            raise ConfigError(
+                f"{name}: config.json says that it is {said}, not smolvla; name a SmolVLA such as {EXAMPLE}"
+            )
+        known = {key: table[key] for key in SmolVLASettings.model_fields if key in table}
+        try:
+            settings = SmolVLASettings.model_validate(known)
+        except ValidationError as error:
+            raise ConfigError(f"{name}: config.json: {explain(error, SmolVLASettings)[:300]}") from None
+        _require_known(name, settings)
+        vlm_name = settings.vlm_model_name
+        vlm = find_files(
+            vlm_name, "main", VLM_FILES, f"SmolVLM of {name}", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
+        )
+        vlm_table = _read_json(vlm / "config.json", vlm_name)
+        try:
+            with safe_open(folder / WEIGHTS, framework="pt") as file:
+                shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"{folder / WEIGHTS} cannot be read as safetensors ({error})") from None
+        for own, kept in TIED.items():
+            if own not in shapes and kept in shapes:
+                shapes[own] = shapes[kept]
+        return cls(name, folder, table, settings, vlm, vlm_table, shapes)
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Return the shape of a tensor, by LeRobot's name.
+
+        Raises:
+            ConfigError: it is not there.
+        """
+        if tensor not in self.shapes:
+            raise ConfigError(
+                f"{self.folder / WEIGHTS} lacks tensor '{tensor}' of a SmolVLA; download it again"
+            )
+        return self.shapes[tensor]
+
+    def read(self, tensors: Iterable[str]) -> dict[str, Tensor]:
+        """Read tensors in float32, by LeRobot's names.
+
+        Raises:
+            ConfigError: one is not there.
+        """
+        with safe_open(self.folder / WEIGHTS, framework="pt") as file:
+            there = set(file.keys())
+            for name in tensors:
+                self.shape(name)
+            return {
+                name: file.get_tensor(name if name in there else TIED[name]).to(torch.float32)
+                for name in tensors
+            }
+
+    @property
+    def frozen(self) -> list[str]:
+        """Names of the tensors that are never trained: of the vision tower, its connector and the language model."""
+        return sorted(name for name in self.shapes if name.startswith(VLM))
+
+    def frozen_sha256(self) -> str:
+        """Identify the frozen part by the names, shapes and float32 values of its tensors.
+
+        Whoever trains the expert leaves it as it is, so a fine-tuned SmolVLA has that of the one it began with.
+        """
+        digest = hashlib.sha256()
+        for name in self.frozen:  # one at a time: 400 million numbers
+            tensor = self.read([name])[name]
+            digest.update(f"{name}{list(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy())
+        return digest.hexdigest()
+
+
+def lerobot_name(tensor: str) -> str:
+    """Return what LeRobot calls a tensor of the network."""
+    begins = next(start for start in NAMES if tensor.startswith(start))
+    return NAMES[begins] + tensor.removeprefix(begins)
+
+
+def find_files(name: str, revision: str, files: Iterable[str], what: str, example: str) -> Path:
+    """Return the folder of some files, downloaded from the Hub where they are not on this machine.
+
+    Args:
+        name: a directory, or `owner/name` on the Hub.
+        revision: branch, tag or commit on the Hub.
+        files: patterns of their names.
+        what: they are, for messages.
+        example: of a name.
+
+    Raises:
+        ConfigError: there is no such directory, and the Hub cannot be reached or has nothing of that name.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from vla.base.hub import HUB_ERRORS, HUB_ID, TIMEOUT_S, first_line, refusal
+
+    if not HUB_ID.fullmatch(name):
+        raise ConfigError(f"{what}: no directory '{name}'; name one, or an id on the Hub such as {example}")
+    patterns = list(files)
+    try:
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True)
+        )
+    except LocalEntryNotFoundError:
+        pass  # not downloaded yet
+    try:
+        found = snapshot_download(name, revision=revision, allow_patterns=patterns, etag_timeout=TIMEOUT_S)
+        return Path(found)
+    except HUB_ERRORS as error:
+        reason = refusal(error, what, name, revision) or (
+            "HF_HUB_OFFLINE is set"
+            if constants.HF_HUB_OFFLINE
+            else f"the Hub cannot be reached ({first_line(error)[:200]})"
+        )
+        raise ConfigError(
+            f"{what}: '{name}' is no directory, is not on this machine, and {reason}; where there is a network: "
+            f"hf download {name} --local-dir DIR, then name DIR"
+        ) from None
+
+
+def _require_known(name: str, settings: SmolVLASettings) -> None:
+    """Refuse what would not be the policy that LeRobot runs.
+
+    Raises:
+        ConfigError: a setting asks for it.
+    """
+    refused: Mapping[str, tuple[bool, str]] = {
+        "train_expert_only = false": (
+            not settings.train_expert_only,
+            "then the connector and the language model are trained, and nothing of them can be cached; train "
+            "it with LeRobot, or set it to true",
+        ),
+        f"n_obs_steps = {settings.n_obs_steps}": (settings.n_obs_steps != 1, "SmolVLA looks at one instant"),
+        f"num_expert_layers = {settings.num_expert_layers}": (
+            settings.num_expert_layers > 0 and settings.num_expert_layers != settings.num_vlm_layers,
+            "the expert must have a layer for each of the language model's",
+        ),
+        "add_image_special_tokens = true": (
+            settings.add_image_special_tokens,
+            "vla puts no tokens around images",
+        ),
+        "adapt_to_pi_aloha = true": (settings.adapt_to_pi_aloha, "vla does not convert ALOHA's joints"),
+        "resize_imgs_with_padding = null": (
+            settings.resize_imgs_with_padding is None,
+            "vla needs one size for all cameras",
+        ),
+    }
+    for key, (is_so, why) in refused.items():
+        if is_so:
+            raise ConfigError(f"{name}: config.json has {key}: {why}")
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        table = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: {path.name} cannot be read ({str(error)[:200]})") from None
+    if not isinstance(table, dict):
+        raise ConfigError(f"{name}: {path.name} holds no table")
+    return table
