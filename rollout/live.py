@@ -126,7 +126,7 @@ class LivePolicy:
             EnvironmentSetupError: a stream that the policy observes is missing.
             ConfigError, EncoderError: the task is refused; see `vla.rollout.task_features`.
         """
-        texts = [self.tasks.feature(words) for words in ([task] if isinstance(task, str) else task)]
+        told = self.tasks.features([task] if isinstance(task, str) else task)
         if missing := missing_stream(self.observes, observation):
             raise EnvironmentSetupError(f"{missing}, the robot has: {', '.join(observation)}")
         began = time.perf_counter()
@@ -136,9 +136,8 @@ class LivePolicy:
             if stream.made_by is None:
                 known[stream.name] = torch.from_numpy(observation[stream.name]).to(self.device)
         rows, instants = next(iter(known.values())).shape[:2]
-        told = [text for text in texts if text is not None]
-        if told:
-            known[TASK] = torch.stack(told).to(self.device)[:, None].expand(rows, instants, -1)
+        if told is not None:
+            known[TASK] = told.to(self.device)[:, None].expand(rows, instants, -1)
         random = None if seeds is None else SeededRows(seeds, self.device)
         actions, memory = self._execution.decide(known, memory, random, self.num_steps)
         chosen = actions.float().cpu().numpy()

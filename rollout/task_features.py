@@ -4,6 +4,8 @@ A text that the policy was trained on is in its weights. Any other goes through 
 trained with, which is loaded when it is first needed. A policy with a language model reads any text.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
@@ -64,19 +66,28 @@ class TaskFeatures:
         return ""
 
     def feature(self, task: str = "") -> Shaped[Tensor, "text_dim"] | None:
-        """Return the feature of the text that is followed; None for a policy that takes none.
+        """Return the feature of the text that is followed; see `features`."""
+        found = self.features([task])
+        return None if found is None else found[0]
 
-        Of a policy that reads words itself it is their token ids.
+    def features(self, tasks: Sequence[str]) -> Shaped[Tensor, "n text_dim"] | None:
+        """Return the features of the texts that are followed; None for a policy that takes none.
+
+        Of a policy that reads words itself they are token ids, as many as the longest text has.
+
+        Args:
+            tasks: one a robot; an empty one takes the policy's own.
 
         Raises:
             ConfigError: see `text`.
-            EncoderError: the policy was not trained on the text, and its text tower cannot be had.
+            EncoderError: the policy was not trained on a text, and its text encoder cannot be had.
         """
-        text, features = self.text(task), self._policy.task_features
-        if self.known and (ids := self._policy.read_tasks([text])) is not None:
-            return ids[0]
-        if features is None:
-            return None
+        texts, features = [self.text(task) for task in tasks], self._policy.task_features
+        if self.known and (ids := self._policy.read_tasks(texts)) is not None:
+            return ids
+        return None if features is None else torch.stack([self._row(text, features) for text in texts])
+
+    def _row(self, text: str, features: Tensor) -> Tensor:
         row = self._rows.get(text)
         if row is not None:
             return features[row]

@@ -36,6 +36,17 @@ def test_the_words_decide_what_is_done_and_new_ones_are_read(bench: Bench, told:
         act(policy)
 
 
+def test_robots_side_by_side_are_told_texts_of_any_lengths(bench: Bench, told: Path) -> None:
+    policy, texts = (
+        live(bench, told),
+        (PICK, "Pick the red box, and hand it over, and then pick it again", HAND),
+    )
+    frames = np.repeat(first_observation()["pixels"]["top"][None, None], 2, axis=1)
+    seen = {"top": np.repeat(frames, 3, axis=0), "state": np.zeros((3, 2, 3), np.float32)}
+    together = policy.act(seen, [0, 0, 0], texts).actions
+    np.testing.assert_allclose(together, [act(policy, text) for text in texts], atol=5e-3)
+
+
 def test_a_client_says_what_to_do_to_a_language_model(bench: Bench, told: Path) -> None:
     policy, seen = live(bench, told), first_observation()
     with serving(policy) as url, PolicyClient(url, timeout_s=60.0) as client:
