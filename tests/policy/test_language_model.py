@@ -216,7 +216,7 @@ def test_settings_that_do_not_fit_are_refused(model: Path, cache: FeatureCache) 
         ConfigError, match=r"reads 64 tokens, and a sequence has \d+: an instruction of 5 and 2"
     ):
         made(reading(model, queries=40), cache)
-    with pytest.raises(ConfigError, match="has 2 layers, and policy.fusion.layers is 3"):
+    with pytest.raises(ConfigError, match=r"has 2 layers, and policy\.fusion.layers is 3"):
         made(reading(model, layers=3), cache)
     agent, _ = made(reading(model), cache)
     with pytest.raises(ConfigError, match="needs `task`, the words of the task text"):
