@@ -19,6 +19,7 @@ from adapt_table import adapt_table, lewm_table, pixels_table
 from comparison_table import comparison_table
 from h100_estimate import estimate_table
 from instructions_table import instructions_table
+from language_table import language_model_table
 from meta_world_table import meta_world_table
 from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
@@ -270,31 +271,6 @@ def encoders_table(results: Results) -> str:
     machine, load = result["machine"], result["load_average"][0]
     where = f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {machine['date']}"
     return "\n".join([*lines, "", f"Batches of {result['batch']}, load average {load:.0f}: {where}."])
-
-
-def language_model_table(results: Results) -> str:
-    """Return what it costs to train a language model as fusion."""
-    result = results.get("language_model-cuda") or results.get("language_model-cpu")
-    if not result:
-        return "not measured yet"
-    lines = [
-        "| | trained weights | checkpoint | memory | of it activations | step | over frozen |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, found in result["variants"].items():
-        lines.append(
-            f"| {name} | {found['trained_millions']:.3g} M | {found['checkpoint_mib']:,.0f} MiB | "
-            f"{found['memory_mib']:,.0f} MiB | {found['activations_mib']:,.0f} MiB | {found['step_s']:.3g} s | "
-            f"{found['step_over_frozen']:.2f} x |"
-        )
-    machine = result["machine"]
-    where = f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}"
-    what = (
-        f"A model of {result['model_millions']:.3g} million random weights; sequences of {result['sequence']} tokens "
-        f"and the instruction; batches of {result['batch_size']}; {result['size']}. Memory is counted tensor by "
-        f"tensor. `{result['command']}`, {where}, load average {result['load_average'][0]:.0f}, {machine['date']}."
-    )
-    return "\n".join([*lines, "", what])
 
 
 def instructions(results: Results) -> str:

@@ -148,7 +148,7 @@ class LanguageModelFusion(Fusion):
         parts = [linear(tokens[name]) for name, linear in zip(self._names, self.stream_in, strict=True)]
         if self.state_in is not None:
             parts.append(self.state_in(state)[..., None, :])
-        parts.append(self.queries.expand(*parts[0].shape[:2], -1, -1))
+        parts.append(self.queries.expand(*task.shape[:2], -1, -1))
         instants = torch.cat([part.to(instruction.dtype) for part in parts], dim=2)
         known = torch.cat([known, known.new_ones(len(known), instants[0, :, :, 0].numel())], dim=1)
         found = self.model(
@@ -178,6 +178,10 @@ class LanguageModelFusion(Fusion):
         self.queries.mul_(size)
 
     def _require_fit(self, sizes: FusionSizes) -> None:
+        if self._config.layers > (depth := int(self.model.config.num_hidden_layers)):
+            raise ConfigError(
+                f"{self._config.model} has {depth} layers, and policy.fusion.layers is {self._config.layers}"
+            )
         streams = sum(count for count, _ in sizes.tokens.values())
         count = streams + bool(sizes.state_dim) + self._config.queries
         length = self.instructions.length + sizes.obs_horizon * count

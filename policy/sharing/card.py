@@ -106,8 +106,13 @@ Answers with {policy.num_action_steps} actions of {config.action.channels} numbe
 
 def _language(config: SavedPolicy) -> str:
     """Say how to tell the policy what to do."""
-    if config.text_encoder is None or len(config.tasks) == 0:
+    if not config.tasks:
         return ""
+    if config.text_encoder is None:
+        return """
+
+It is told what to do in words, `--task "..."`, and reads them by a language
+model, which is not in these files: `policy.fusion` below says which."""
     known = "the text of its task" if len(config.tasks) == 1 else "the texts of the tasks below"
     return f"""
 

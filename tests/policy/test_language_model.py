@@ -216,6 +216,8 @@ def test_settings_that_do_not_fit_are_refused(model: Path, cache: FeatureCache) 
         ConfigError, match=r"reads 64 tokens, and a sequence has \d+: an instruction of 5 and 2"
     ):
         made(reading(model, queries=40), cache)
+    with pytest.raises(ConfigError, match=r"has 2 layers, and policy\.fusion.layers is 3"):
+        made(reading(model, layers=3), cache)
     agent, _ = made(reading(model), cache)
     with pytest.raises(ConfigError, match="needs `task`, the words of the task text"):
         agent._build_cond({name: t for name, t in observed(agent, [SHORT]).items() if name != "task"})

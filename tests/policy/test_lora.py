@@ -49,10 +49,11 @@ def test_without_peft_one_line_says_what_to_install(model: Path, cache: FeatureC
 
 def test_adapters_begin_as_nothing_and_are_what_they_are_said_to_be(model: Path, cache: FeatureCache) -> None:
     pytest.importorskip("peft")
-    plain, _ = made(reading(model), cache)
+    _, untouched = made(reading(model), cache)
     agent, fusion = made(reading(model, tune="lora", lora=SMALL), cache)
     seen = observed(agent, [SHORT])
-    torch.testing.assert_close(fusion.model(torch.arange(5)[None]), plain.fusion.model(torch.arange(5)[None]))
+    words = torch.arange(5)[None]
+    torch.testing.assert_close(fusion.model(words)[0], untouched.model(words)[0])
     layer = fusion.model.layers[0].self_attn.q_proj
     down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     assert down.shape == (2, 32) and up.shape == (32, 2) and not up.any()

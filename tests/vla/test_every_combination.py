@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fake_datasets import write_dataset
 from fake_env import SENSORS_ID
+from fake_language_model import write_language_model
 
 from vla.policy.fusion.fusion import FUSIONS
 from vla.policy.heads.head import HEADS
@@ -30,9 +31,13 @@ def test_every_trunk_trains_and_drives_with_this_head_and_fusion(
     write_dataset(tmp_path / "demos", (12, 9), (32, 32), 3, cameras={"top": "image"})
     encoder = ["--encoder", "siglip2-tiny-random", "--pool", "grid2"]
     vla("embed", "--dataset", tmp_path / "demos", *encoder, "--out", tmp_path / "features")
+    own = (
+        {"policy.fusion.model": write_language_model(tmp_path / "tiny")} if fusion == "language_model" else {}
+    )
     for trunk in TOKEN_TRUNKS:
         policy = {**SMALL, "head": head, "fusion": fusion, "trunks.top": trunk}
         sets = [f"--set=policy.{key}={value}" for key, value in policy.items()]
+        sets += [f"--set={key}={value}" for key, value in own.items()]
         sets += ["--set=train.rollout_every=0", "--set=train.val_episodes=1"]
         run = tmp_path / trunk
         vla("train", "--cache", tmp_path / "features", "--out", run, "--steps", 20, *sets)
