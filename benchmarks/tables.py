@@ -17,7 +17,7 @@ from typing import Any
 
 from comparison_table import comparison_table
 from h100_estimate import estimate_table
-from meta_world_table import meta_world_table
+from meta_world_table import metaworld_table
 from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
@@ -279,7 +279,8 @@ def encoders_table(results: Results) -> str:
 
 def meta_world(results: Results) -> str:
     """Return Meta-World beside published figures."""
-    return meta_world_table(results["meta-world"]) if "meta-world" in results else "not measured yet"
+    found = results.get("meta-world", {})
+    return metaworld_table(found) if found.get("rows") else "not measured yet"
 
 
 TABLES: dict[str, Callable[[Results], str]] = {
