@@ -59,20 +59,18 @@ class Benchmark:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.config, self.work, self.out = arguments.config, arguments.work, arguments.out
-        self.device = {} if arguments.device is None else {"train.device": arguments.device}
+        self.device = arguments.device or "auto"
         self.tables = read_tables(self.config)
         self.image_size = self.tables["record"]["image_size"]
         self.saved: dict[str, Any] = {"rows": [], "minutes_of": {}}
         if self.out.is_file():
             self.saved = json.loads(self.out.read_text())
-        train, policy = self.tables["train"], self.tables.get("policy", {})
-        height, width = self.image_size
+        train, (height, width) = self.tables["train"], self.image_size
         self.saved |= {
             "machine": machine(),
             "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
             "sizes": f"Images of {height} x {width} pixels; {train['adapt_steps']:,} updates of "
-            f"{train['batch_size']} on images, {train['steps']:,} of a head of width "
-            f"{policy.get('n_emb', 256)}; `{self.config.name}`",
+            f"{train['batch_size']} on images, {train['steps']:,} of each head; `{self.config.name}`",
         }
 
     def record(self, task: str) -> Path:
@@ -92,9 +90,13 @@ class Benchmark:
 
     def pixels(self, task: str) -> Path:
         """Cache a task's images as they are."""
+        return self.embed(task, "pixels", "pixels", **{"encoder.image_size": self.image_size})
+
+    def embed(self, task: str, encoder: str | Path, kind: str, **settings: Any) -> Path:
+        """Encode a task's demonstrations, or find that they are; return the cache."""
+        demonstrations, chosen = self.record(task), {"encoder.device": self.device, **settings}
         with self.timed("embed"):
-            size = {"encoder.image_size": self.image_size}
-            return vla.embed(self.record(task), "pixels", self.work / "pixels" / task, settings=size).folder
+            return vla.embed(demonstrations, encoder, self.work / kind / task, settings=chosen).folder
 
     def train(self, stage: str, caches: Sequence[Path], out: Path, seed: int, **settings: Any) -> Path:
         """Train, or go on."""
@@ -104,7 +106,7 @@ class Benchmark:
                 out,
                 seed=seed,
                 resume=RunDirectory(out).config.is_file(),
-                settings={"train.tracker": "none", **self.device, **settings},
+                settings={"train.tracker": "none", "train.device": self.device, **settings},
                 config=self.config,
             )
         return out
@@ -112,7 +114,8 @@ class Benchmark:
     def on_images(self, stage: str, tasks: Sequence[str], out: Path, seed: int) -> Path:
         """Train a trunk and a head on the images of some tasks together."""
         steps = {"train.steps": self.tables["train"]["adapt_steps"], "train.augment.shift": SHIFT}
-        return self.train(stage, [self.pixels(task) for task in tasks], out, seed, **steps)
+        caches = [self.pixels(task) for task in tasks]
+        return self.train(stage, caches, out, seed, **steps)
 
     def adapted(self, tasks: Sequence[str], seed: int) -> None:
         """Adapt on all tasks, freeze, cache, train a head a task, evaluate each."""
@@ -121,10 +124,9 @@ class Benchmark:
             return
         encoder = self.on_images("adapt", tasks, self.work / f"adapted-seed{seed}", seed)
         for task in missing:
-            with self.timed("embed"):
-                features = vla.embed(self.record(task), encoder, self.work / f"features-seed{seed}" / task)
+            features = self.embed(task, encoder, f"features-seed{seed}")
             run = self.work / f"{task}-seed{seed}"
-            self.train("heads", [features.folder], run, seed, **{"policy.trunks": {}})
+            self.train("heads", [features], run, seed, **{"policy.trunks": {}})
             self.evaluate(ADAPTED, task, seed, run)
 
     def end_to_end(self, task: str, seed: int) -> None:
@@ -142,7 +144,11 @@ class Benchmark:
                 env=env_id(task),
                 out=run / "eval/benchmark",
                 force=True,
-                settings={"env.kwargs": kwargs, **{f"rollout.{key}": rollout[key] for key in rollout}},
+                settings={
+                    "encoder.device": self.device,
+                    "env.kwargs": kwargs,
+                    **{f"rollout.{key}": value for key, value in rollout.items()},
+                },
             )
         rate, episodes = info["aggregated"]["pc_success"], info["aggregated"]["n_episodes"]
         row = {"variant": variant, "task": task, "tier": TASKS[task].tier, "seed": seed}
@@ -164,6 +170,7 @@ class Benchmark:
         spent = self.saved["minutes_of"].setdefault(stage, [0.0, 0.0])
         spent[0] += (_processor_s() - cpu) / 60
         spent[1] += (time.monotonic() - clock) / 60
+        write_json(self.out, self.saved)
 
 
 def _processor_s() -> float:

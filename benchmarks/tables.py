@@ -20,7 +20,7 @@ from comparison_table import comparison_table
 from h100_estimate import estimate_table
 from instructions_table import instructions_table
 from language_table import language_model_table
-from meta_world_table import meta_world_table
+from meta_world_table import metaworld_table
 from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
@@ -281,7 +281,8 @@ def instructions(results: Results) -> str:
 
 def meta_world(results: Results) -> str:
     """Return Meta-World beside published figures."""
-    return meta_world_table(results["meta-world"]) if "meta-world" in results else "not measured yet"
+    found = results.get("meta-world", {})
+    return metaworld_table(found) if found.get("rows") else "not measured yet"
 
 
 TABLES: dict[str, Callable[[Results], str]] = {

@@ -32,7 +32,7 @@ class RecordConfig(StrictModel):
     """`vla record`: expert demonstrations."""
 
     task: str = "sim_transfer"
-    """A task with a scripted expert: sim_transfer, detour, instructions, aloha_transfer_cube, metaworld/reach."""
+    """A task with an expert: sim_transfer, detour, instructions, aloha_transfer_cube, metaworld/reach."""
     episodes: PositiveInt = 50
     """Episodes of the dataset, those included that `append` finds there."""
     append: bool = False

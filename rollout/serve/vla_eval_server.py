@@ -163,16 +163,26 @@ def serve(
         ready: called with the server's url once the harness can connect.
         cameras: see `VlaEvalServer`.
         seed: likewise.
+
+    Raises:
+        ServerError: the address cannot be listened on.
     """
 
     async def run() -> None:
         server = VlaEvalServer(policy, cameras, seed)
         async with anyio.create_task_group() as tasks:
-            port = await tasks.start(serve_async, server, config.host, config.port)
-            ready(f"ws://{config.host}:{port}")
             with anyio.open_signal_receiver(*STOPS) as signals:
+                port = await tasks.start(serve_async, server, config.host, config.port)
+                ready(f"ws://{config.host}:{port}")
                 async for _ in signals:
                     break
             tasks.cancel_scope.cancel()
 
-    anyio.run(run)
+    try:
+        anyio.run(run)
+    except ExceptionGroup as errors:
+        if errors.split(OSError)[1] is not None:
+            raise
+        raise ServerError(
+            f"cannot listen on {config.host} port {config.port}; choose another --port, or 0 for a free one"
+        ) from errors

@@ -57,12 +57,12 @@ def test_the_expert_solves_the_task(task: str) -> None:
     env.render_observations = False
     for seed in range(3):
         env.reset(seed=seed)
-        expert = find_task(f"metaworld/{task}").make_expert(env, np.random.default_rng(seed), noise=0)
+        expert = find_task(f"metaworld/{task}").make_expert(env, np.random.default_rng(seed), noise=0.0)
         for _ in range(MAX_EPISODE_STEPS):
             command = expert.act()
             assert np.abs(command.label).max() <= 1 and np.array_equal(command.label, command.executed)
             _, _, over, _, info = env.step(command.executed)
-        solved += find_task(f"metaworld/{task}").is_solved(0, info)
+        solved += find_task(f"metaworld/{task}").is_solved(0.0, info)
         assert over == info["is_success"]
     assert solved >= 2
 

@@ -1,5 +1,10 @@
 """A policy answers vla-eval: through its own client, the actions of a rollout. Run by make metaworld."""
 
+import json
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +17,12 @@ import pytest
 import torch
 from fakes import awake_agent, fake_spec, write_cache
 
+from vla.base.errors import ServerError
 from vla.embed import FrozenEncoder, SiglipConfig
 from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
 from vla.rollout.evaluate.chunk_env import ChunkEnv
 from vla.rollout.live import LivePolicy, noise_seeds
-from vla.rollout.rollout_config import EnvConfig
+from vla.rollout.rollout_config import EnvConfig, ServeConfig
 from vla.rollout.worlds.make_env import make_env
 from vla.rollout.worlds.metaworld.world import ACTION_NAMES, STATE_NAMES, env_id
 
@@ -49,12 +55,18 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> LivePolicy:
 @contextmanager
 def served(policy: LivePolicy, cameras: dict[str, str] | None = None) -> Iterator[str]:
     """Serve with vla-eval's own server, in a thread; yields the url."""
-    from vla_eval import serve_background
+    from anyio.from_thread import start_blocking_portal
+    from vla_eval.model_servers.serve import serve_async
 
     from vla.rollout.serve.vla_eval_server import VlaEvalServer
 
-    with serve_background(VlaEvalServer(policy, cameras or {}, SEED)) as handle:
-        yield handle.url
+    with start_blocking_portal() as portal:
+        server = VlaEvalServer(policy, cameras or {}, SEED)
+        serving, port = portal.start_task(serve_async, server, "127.0.0.1", 0)
+        try:
+            yield f"ws://127.0.0.1:{port}"
+        finally:
+            serving.cancel()
 
 
 def asked(url: str, env: gymnasium.Env[Any, Any], steps: int, camera: str = "corner2") -> np.ndarray:
@@ -122,13 +134,19 @@ def test_what_is_wrong_with_an_observation_reaches_the_harness(policy: LivePolic
             anyio.run(drive, url, {"images": {"corner2": image}, "states": np.zeros(3)})
 
 
+def test_a_taken_port_is_one_line(policy: LivePolicy) -> None:
+    from vla.rollout.serve.vla_eval_server import serve
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            ServerError, match=f"cannot listen on 127.0.0.1 port {port}; choose another --port"
+        ):
+            serve(policy, ServeConfig(port=port), print, {}, 0)
+
+
 def test_vla_serve_speaks_to_vla_eval(policy: LivePolicy, tmp_path: Path) -> None:
     """The whole path: a process of its own, by its command."""
-    import json
-    import signal
-    import subprocess
-    import sys
-
     policy.policy.save_pretrained(tmp_path / "policy")
     command = [sys.executable, "-m", "vla", "serve", str(tmp_path / "policy"), "--port", "0", "--json"]
     command += ["--set", "serve.protocol=vla-eval", "--set", f"rollout.seed={SEED}", "--device", "cpu"]
@@ -140,5 +158,5 @@ def test_vla_serve_speaks_to_vla_eval(policy: LivePolicy, tmp_path: Path) -> Non
             actions = asked(url, env, 2)
         finally:
             server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
+        assert server.wait(240) == 0  # a busy machine takes its time
     np.testing.assert_allclose(actions, rolled_out(policy, env, 2), atol=1e-4)

@@ -116,8 +116,8 @@ class MetaWorldEnv(gymnasium.Env[Observation, np.ndarray]):
             raise ValueError(f"an action is four finite numbers, got {command.tolist()}")
         self.everything, reward, _, _, told = self._inner.step(np.clip(command, -1, 1))
         self._solved_steps += bool(told["success"])
-        info = self._info()
-        return self._observation(), float(reward), info["is_success"], False, info
+        observation, info = self._observation(), self._info()
+        return observation, float(reward), info["is_success"], False, info
 
     def render(self) -> UInt8[np.ndarray, "_h _w 3"] | None:
         """Return the view of the first camera, or None without a render mode."""
