@@ -185,7 +185,7 @@ class EncoderConfig(StrictModel, ABC):
         """
 
     def own_texts(self) -> Any:
-        """Return what turns task texts into numbers, where the encoder brings it: see `vla.embed.encoders.text`.
+        """Return what turns task texts into numbers, a `FrozenTextEncoder`, where the encoder brings its own.
 
         None leaves it to the text tower of the same checkpoint.
         """
