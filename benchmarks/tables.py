@@ -21,7 +21,14 @@ from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-FILES = ("README.md", "docs/guide.md", "docs/heads.md", "docs/scale.md", "docs/speed.md")
+FILES = (
+    "README.md",
+    "docs/guide.md",
+    "docs/heads.md",
+    "docs/scale.md",
+    "docs/smolvla.md",
+    "docs/speed.md",
+)
 DEVICES = ("cpu", "cuda")
 DEVICE_NAMES = {"cpu": "CPU, reduced size", "cuda": "GPU"}
 MISSING = "?"
@@ -269,6 +276,28 @@ def encoders_table(results: Results) -> str:
     return "\n".join([*lines, "", f"Batches of {result['batch']}, load average {load:.0f}: {where}."])
 
 
+def smolvla_table(results: Results) -> str:
+    """Return a training step of SmolVLA from the cache beside LeRobot's own."""
+    names = ("smolvla-cpu", "smolvla-3-cameras-cpu", "smolvla-cuda")
+    found = [results[name] for name in names if name in results]
+    if not found:
+        return "not measured yet"
+    lines = [
+        "| cameras | batch | LeRobot, samples/s | vla, samples/s | ratio | ratio of processor time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for result in found:
+        theirs, ours = (result["samples_per_s"][name] for name in ("lerobot", "vla"))
+        lines.append(
+            f"| {result['cameras']} | {result['batch_size']} | {theirs:.3g} | {ours:.3g} | "
+            f"**{result['factor']:.1f}** | {result['factor_cpu']:.1f} |"
+        )
+    machine, load = found[-1]["machine"], found[-1]["load_average"][0]
+    where = f"{machine['cpu']}, one of {machine['cores']} cores, torch {machine['torch']}, {machine['date']}"
+    commands = ", ".join(f"`{result['command']}`" for result in found)
+    return "\n".join([*lines, "", f"Load average {load:.0f}: {where}. {commands}"])
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "headline": headline,
     "speed": speed_table,
@@ -282,6 +311,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "heads": partial(heads_table, name="heads"),
     "heads detour": partial(heads_table, name="heads-detour"),
     "encoders": encoders_table,
+    "smolvla": smolvla_table,
 }
 
 

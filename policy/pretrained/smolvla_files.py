@@ -21,6 +21,7 @@ from torch import Tensor
 
 from vla.base.errors import ConfigError
 from vla.base.strict import explain
+from vla.policy.pretrained.published_files import find_files
 from vla.policy.pretrained.smolvla_settings import SmolVLASettings, require_known
 
 EXAMPLE = "lerobot/smolvla_base"
@@ -30,14 +31,8 @@ NAMES = {"language.": f"{VLM}text_model.", "expert.": "model.vlm_with_expert.lm_
 """What LeRobot calls the tensors of a `SmolVLANetwork`, by the beginning of their names."""
 TIED = {f"{VLM}text_model.embed_tokens.weight": "model.vlm_with_expert.vlm.lm_head.weight"}
 """Of two names of one tensor safetensors keeps the first."""
-VLM_FILES = (
-    "config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
+VLM_FILES = ("config.json", "*.json", "*.txt", "tokenizer*")
+"""Its sizes, and whatever its tokeniser has."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +124,11 @@ class SmolVLAFiles:
             }
 
     @property
+    def commit(self) -> str | None:
+        """The commit on the Hub that it was downloaded from; None elsewhere."""
+        return self.folder.name if self.folder.parent.name == "snapshots" else None
+
+    @property
     def frozen(self) -> list[str]:
         """Names of the tensors of the vision tower, its connector and the language model: never trained."""
         return sorted(name for name in self.shapes if name.startswith(VLM))
@@ -150,50 +150,6 @@ def lerobot_name(tensor: str) -> str:
     """Return what LeRobot calls a tensor of the network."""
     begins = next(start for start in NAMES if tensor.startswith(start))
     return NAMES[begins] + tensor.removeprefix(begins)
-
-
-def find_files(name: str, revision: str, files: Iterable[str], what: str, example: str) -> Path:
-    """Return the folder of some files, downloaded from the Hub where they are not on this machine.
-
-    Args:
-        name: a directory, or `owner/name` on the Hub.
-        revision: branch, tag or commit on the Hub.
-        files: patterns of their names.
-        what: they are, for messages.
-        example: of a name.
-
-    Raises:
-        ConfigError: there is no such directory, and the Hub cannot be reached or has nothing of that name.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    from vla.base.hub import HUB_ERRORS, HUB_ID, TIMEOUT_S, first_line, refusal
-
-    if not HUB_ID.fullmatch(name):
-        raise ConfigError(f"{what}: no directory '{name}'; name one, or an id on the Hub such as {example}")
-    patterns = list(files)
-    try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True)
-        )
-    except LocalEntryNotFoundError:
-        pass  # not downloaded yet
-    try:
-        found = snapshot_download(name, revision=revision, allow_patterns=patterns, etag_timeout=TIMEOUT_S)
-        return Path(found)
-    except HUB_ERRORS as error:
-        reason = refusal(error, what, name, revision) or (
-            "HF_HUB_OFFLINE is set"
-            if constants.HF_HUB_OFFLINE
-            else f"the Hub cannot be reached ({first_line(error)[:200]})"
-        )
-        raise ConfigError(
-            f"{what}: '{name}' is no directory, is not on this machine, and {reason}; with a network: "
-            f"hf download {name} --local-dir DIR, then name DIR"
-        ) from None
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:

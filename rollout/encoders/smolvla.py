@@ -10,6 +10,8 @@ A task text becomes the numbers of its tokens, cut as LeRobot cuts it; the langu
 is the policy's.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -49,7 +51,7 @@ class SmolVLAEncoderConfig(EncoderConfig):
         identity = EncoderIdentity(
             type=self.type,
             id=self.id,
-            revision=None,
+            revision=files.commit,
             weights_sha256=files.frozen_sha256(),
             dtype=choose_dtype(self.dtype, device),
             settings={"image_size": [size[1], size[0]], "interpolation": RESIZING},
@@ -178,8 +180,5 @@ class TaskTokens(FrozenTextEncoder):
 
     def _hash(self) -> str:
         """Hash the vocabulary, and what becomes of a text."""
-        import hashlib
-        import json
-
         vocabulary = sorted(self._tokenizer.get_vocab().items())
         return hashlib.sha256(json.dumps([vocabulary, self._tokens(PROBE)]).encode()).hexdigest()
