@@ -285,6 +285,28 @@ def meta_world(results: Results) -> str:
     return metaworld_table(found) if found.get("rows") else "not measured yet"
 
 
+def smolvla_table(results: Results) -> str:
+    """Return a training step of SmolVLA from the cache beside LeRobot's own."""
+    names = ("smolvla-cpu", "smolvla-3-cameras-cpu", "smolvla-cuda")
+    found = [results[name] for name in names if name in results]
+    if not found:
+        return "not measured yet"
+    lines = [
+        "| cameras | batch | LeRobot, samples/s | vla, samples/s | ratio | ratio of processor time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for result in found:
+        theirs, ours = (result["samples_per_s"][name] for name in ("lerobot", "vla"))
+        lines.append(
+            f"| {result['cameras']} | {result['batch_size']} | {theirs:.3g} | {ours:.3g} | "
+            f"**{result['factor']:.1f}** | {result['factor_cpu']:.1f} |"
+        )
+    machine, load = found[-1]["machine"], found[-1]["load_average"][0]
+    where = f"{machine['cpu']}, one of {machine['cores']} cores, torch {machine['torch']}, {machine['date']}"
+    commands = ", ".join(f"`{result['command']}`" for result in found)
+    return "\n".join([*lines, "", f"Load average {load:.0f}: {where}. {commands}"])
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "headline": headline,
     "speed": speed_table,
@@ -305,6 +327,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "language model": language_model_table,
     "instructions": instructions,
     "meta world": meta_world,
+    "smolvla": smolvla_table,
 }
 
 

@@ -45,7 +45,7 @@ class ImageSize(tuple[int, int]):
     squashes: bool
     """False keeps the aspect ratio: the shorter edge gets its size, the longer one is cut at both ends."""
     pads: bool
-    """True keeps the aspect ratio and all of the frame: what is left over at the left and the top is black."""
+    """True keeps the aspect ratio and the whole frame; what is left over at the left and the top is black."""
 
     def __new__(
         cls,

@@ -1,7 +1,7 @@
 """A tiny SmolVLA, in the files of the published ones: LeRobot's folder, and the SmolVLM that it names."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,17 @@ SPECIAL = {
 }
 
 
-def write_smolvlm(folder: Path) -> Path:
-    """Write what LeRobot reads of a SmolVLM: sizes, tokeniser, processor; its weights are in the policy's file."""
+def write_smolvlm(
+    folder: Path,
+    vision: Mapping[str, Any] = VISION,
+    text: Mapping[str, Any] = TEXT,
+    scale_factor: int = 2,
+) -> Path:
+    """Write what LeRobot reads of a SmolVLM: sizes, tokeniser, processor; weights are the policy's."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = SmolVLMConfig(vision_config=VISION, text_config=TEXT, scale_factor=2, image_token_id=12)
+    config = SmolVLMConfig(
+        vision_config=dict(vision), text_config=dict(text), scale_factor=scale_factor, image_token_id=12
+    )
     config.save_pretrained(folder)
     vocabulary = {word: index for index, word in enumerate((*WORDS, *SPECIAL.values()))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

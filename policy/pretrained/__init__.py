@@ -2,5 +2,5 @@
 
     smolvla    SmolVLA in LeRobot's format: config, weights, tokeniser    smolvla.py
 
-Each is its policy, its network, and what it reads of the published files.
+Each is its policy, its network, and what it reads of the published files (`published_files.py` finds them).
 """

@@ -1,15 +1,15 @@
 """SmolVLA trained on the cached output of its own frozen vision tower, as LeRobot trains it on images.
 
-    camera ─> [vision tower, connector: encoder `smolvla`, cached] ─┐
-    task text ─> [its tokens, cached] ──────────────────────────────┴─> language model ─> action expert ─> chunk
-    state ─> standardise ─> state_proj ───────────────────────────────────────┘
+    camera ─> [encoder `smolvla`: vision tower, connector] ─> cache ─┐
+    task text ─> [its tokens] ─> cache ──────────────────────────────┴─> language model ─┐
+    state ─> standardise ─> state_proj ──────────────────────────────────────────────────┴─> expert ─> chunk
 
-The loss, its noise and its times are LeRobot's (0.6.1), of flow matching: x_t = t noise + (1 - t) actions, whose
-velocity is noise - actions; t is Beta(1.5, 1), scaled to [0.001, 1]. Every number of an action counts, and none past
-an episode's end.
+The loss is LeRobot's (0.6.1), of flow matching: x_t = t noise + (1 - t) actions, whose velocity is noise -
+actions; t is Beta(1.5, 1), scaled to [0.001, 1]. Every number of an action counts, one that never moves too;
+nothing past an episode's end does.
 
-The expert, its projections and, unless LeRobot's `train_state_proj` says no, that of the state are trained and
-saved. The language model is frozen: it stays in the folder that `policy.path` names and is in no checkpoint.
+The expert and its projections are trained and saved; so is the state's, unless LeRobot's `train_state_proj`
+says no. The language model is frozen: it stays in the folder of `policy.path` and is in no checkpoint.
 
 B batch, T pred_horizon, A action size, M max_action_dim.
 """
@@ -33,6 +33,7 @@ from vla.policy.nn.normalize import Standardize
 from vla.policy.policy_config import PolicyConfig
 from vla.policy.pretrained.smolvla_files import EXAMPLE, SmolVLAFiles, lerobot_name
 from vla.policy.pretrained.smolvla_network import Prefix, SmolVLANetwork
+from vla.policy.pretrained.smolvla_streams import require_streams
 from vla.policy.random import Random, RowRandom
 from vla.policy.saved_policy import SavedPolicy
 
@@ -42,7 +43,7 @@ EARLIEST = 0.001
 
 
 class SmolVLAConfig(PolicyConfig):
-    """SmolVLA in LeRobot's format, trained on the cache of encoder `smolvla`."""
+    """SmolVLA in LeRobot's format, on the cache of encoder `smolvla`: sees 1 instant, predicts and executes 50 actions."""
 
     type: Literal["smolvla"] = "smolvla"
     path: str = EXAMPLE
@@ -58,9 +59,7 @@ class SmolVLAConfig(PolicyConfig):
     @model_validator(mode="after")
     def _sees_one_instant(self) -> "SmolVLAConfig":
         if self.obs_horizon != 1:
-            raise ValueError(
-                f"obs_horizon is {self.obs_horizon}, and SmolVLA sees one observation; leave it at 1"
-            )
+            raise ValueError(f"obs_horizon is {self.obs_horizon}, it sees one instant; leave it at 1")
         return self
 
     @property
@@ -81,12 +80,11 @@ class SmolVLA(ChunkPolicy):
     Attributes:
         files: what it begins with.
         network: language model, action expert and projections.
-        tokens: [num_tasks, tokenizer_max_length] numbers of the words of the task texts, -1 past their ends.
+        tokens: [num_tasks, tokenizer_max_length] numbers of the task texts' tokens, -1 past their ends.
         camera_names: cameras that it looks through, in order.
 
     Raises:
-        ConfigError: its files are not there or are not the ones that it was trained with, or the cache was not
-            made by encoder `smolvla` of the same weights.
+        ConfigError: its files are not there, or its streams were not made by encoder `smolvla` of the same.
     """
 
     tokens: Tensor
@@ -103,13 +101,13 @@ class SmolVLA(ChunkPolicy):
         weights = torch.get_default_device().type != "meta"
         with torch.device("meta"):
             self.network = SmolVLANetwork(files)
-        _require_fit(saved, files, self.network.width, look_at_weights=weights)
+        require_streams(saved, files, self.network.width, look_at_weights=weights)
         if weights:
             names = {name: lerobot_name(name) for name in self.network.state_dict()}
             tensors = files.read(names.values())
             self._require_shapes(names)
             self.network.load_state_dict({own: tensors[name] for own, name in names.items()}, assign=True)
-        assert saved.state is not None  # _require_fit sees to it
+        assert saved.state is not None  # require_streams sees to it
         self.state_standardize = Standardize(saved.state.channels)
         self.register_buffer("tokens", torch.full((len(saved.tasks), settings.tokenizer_max_length), -1.0))
         self._noise_shape, self._longest = (policy.pred_horizon, settings.max_action_dim), 1
@@ -221,51 +219,3 @@ class SmolVLA(ChunkPolicy):
 def longest(words: Float[Tensor, "*batch length"]) -> int:
     """Return how many tokens the longest text has; a text that is -1 throughout counts as one."""
     return max(1, int((words >= 0).sum(dim=-1).max()))
-
-
-def _require_fit(saved: SavedPolicy, files: SmolVLAFiles, width: int, *, look_at_weights: bool) -> None:
-    """Check that a policy's streams are what the expert was trained to read.
-
-    Args:
-        saved: all that is known of the policy.
-        files: of the SmolVLA.
-        width: of an image's tokens.
-        look_at_weights: hash the frozen ones too; it takes seconds.
-
-    Raises:
-        ConfigError: a stream is missing, or was made by something else.
-    """
-    settings, again = files.settings, f"vla embed --encoder {files.name}"
-    if saved.state is None:
-        raise ConfigError("SmolVLA needs the robot's state, which is none of the policy's streams")
-    cameras = [stream for stream in saved.streams if stream.name != STATE]
-    if not cameras:
-        raise ConfigError(
-            f"SmolVLA sees no camera: the policy's streams hold the state alone; make them with {again}"
-        )
-    frozen = files.frozen_sha256() if look_at_weights else None
-    for stream in cameras:
-        made_by = saved.encoders.get(stream.made_by or "")
-        if made_by is None or made_by.type != "smolvla" or stream.shape[-1] != width:
-            names = [s.name for s in saved.streams if s.made_by is not None]
-            raise ConfigError(
-                f"stream '{stream.name}' was not made by encoder smolvla of {files.name}; make it with {again}, or "
-                f"choose streams that were: --set 'policy.streams={names}'"
-            )
-        if frozen is not None and made_by.weights_sha256 != frozen:
-            raise ConfigError(
-                f"stream '{stream.name}' was made by {made_by.id}, whose frozen weights are not those of "
-                f"{files.name}; name that one as policy.path, or run {again}"
-            )
-    for what, found, most in (
-        ("state", saved.state.channels, settings.max_state_dim),
-        ("action", saved.action.channels, settings.max_action_dim),
-    ):
-        if found > most:
-            raise ConfigError(f"the {what} has {found} numbers, and {files.name} takes at most {most}")
-    length = saved.text_encoder.feature_dim if saved.text_encoder else 0
-    if length != settings.tokenizer_max_length:
-        raise ConfigError(
-            f"the cache's task texts are {length} numbers each, not the {settings.tokenizer_max_length} tokens of "
-            f"{files.name}; make them with {again} --language"
-        )

@@ -9,10 +9,10 @@ directory or an id on the Hub; what is on this machine is taken without a word w
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -20,53 +20,19 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vla.base.errors import ConfigError
-from vla.base.strict import Depth, Positive, StrictModel, Width, explain
+from vla.base.strict import explain
+from vla.policy.pretrained.published_files import find_files
+from vla.policy.pretrained.smolvla_settings import SmolVLASettings, require_known
 
 EXAMPLE = "lerobot/smolvla_base"
 WEIGHTS = "model.safetensors"
 VLM = "model.vlm_with_expert.vlm.model."
 NAMES = {"language.": f"{VLM}text_model.", "expert.": "model.vlm_with_expert.lm_expert.", "": "model."}
-"""What LeRobot calls the tensors of `vla.policy.pretrained.smolvla_network`, by the beginning of their names."""
+"""What LeRobot calls the tensors of a `SmolVLANetwork`, by the beginning of their names."""
 TIED = {f"{VLM}text_model.embed_tokens.weight": "model.vlm_with_expert.vlm.lm_head.weight"}
 """Of two names of one tensor safetensors keeps the first."""
-VLM_FILES = (
-    "config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
-
-
-class SmolVLASettings(StrictModel):
-    """What vla heeds of LeRobot's `config.json`, under LeRobot's names and with its defaults (0.6.1)."""
-
-    type: Literal["smolvla"]
-    n_obs_steps: int = 1
-    chunk_size: Depth = 50
-    max_state_dim: Width = 32
-    max_action_dim: Width = 32
-    resize_imgs_with_padding: tuple[Width, Width] | None = (512, 512)
-    """(width, height) [pixel]."""
-    tokenizer_max_length: Width = 48
-    num_steps: Depth = 10
-    train_expert_only: bool = True
-    train_state_proj: bool = True
-    vlm_model_name: str = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
-    attention_mode: str = "cross_attn"
-    num_expert_layers: int = -1
-    num_vlm_layers: int = 16
-    self_attn_every_n_layers: int = 2
-    min_period: Positive = 4e-3
-    max_period: Positive = 4.0
-    add_image_special_tokens: bool = False
-    adapt_to_pi_aloha: bool = False
-
-    def reads_along(self, layer: int) -> bool:
-        """Tell whether a layer of the expert attends to the actions too, not to the language model alone."""
-        every = self.self_attn_every_n_layers
-        return "cross" not in self.attention_mode or (every > 0 and layer % every == 0)
+VLM_FILES = ("config.json", "*.json", "*.txt", "tokenizer*")
+"""Its sizes, and whatever its tokeniser has."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +80,7 @@ class SmolVLAFiles:
             settings = SmolVLASettings.model_validate(known)
         except ValidationError as error:
             raise ConfigError(f"{name}: config.json: {explain(error, SmolVLASettings)[:300]}") from None
-        _require_known(name, settings)
+        require_known(name, settings)
         vlm_name = settings.vlm_model_name
         vlm = find_files(
             vlm_name, "main", VLM_FILES, f"SmolVLM of {name}", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
@@ -158,14 +124,19 @@ class SmolVLAFiles:
             }
 
     @property
+    def commit(self) -> str | None:
+        """The commit on the Hub that it was downloaded from; None elsewhere."""
+        return self.folder.name if self.folder.parent.name == "snapshots" else None
+
+    @property
     def frozen(self) -> list[str]:
-        """Names of the tensors that are never trained: of the vision tower, its connector and the language model."""
+        """Names of the tensors of the vision tower, its connector and the language model: never trained."""
         return sorted(name for name in self.shapes if name.startswith(VLM))
 
     def frozen_sha256(self) -> str:
         """Identify the frozen part by the names, shapes and float32 values of its tensors.
 
-        Whoever trains the expert leaves it as it is, so a fine-tuned SmolVLA has that of the one it began with.
+        A fine-tuned SmolVLA, whose expert alone was trained, has that of the one it began with.
         """
         digest = hashlib.sha256()
         for name in self.frozen:  # one at a time: 400 million numbers
@@ -179,82 +150,6 @@ def lerobot_name(tensor: str) -> str:
     """Return what LeRobot calls a tensor of the network."""
     begins = next(start for start in NAMES if tensor.startswith(start))
     return NAMES[begins] + tensor.removeprefix(begins)
-
-
-def find_files(name: str, revision: str, files: Iterable[str], what: str, example: str) -> Path:
-    """Return the folder of some files, downloaded from the Hub where they are not on this machine.
-
-    Args:
-        name: a directory, or `owner/name` on the Hub.
-        revision: branch, tag or commit on the Hub.
-        files: patterns of their names.
-        what: they are, for messages.
-        example: of a name.
-
-    Raises:
-        ConfigError: there is no such directory, and the Hub cannot be reached or has nothing of that name.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    from vla.base.hub import HUB_ERRORS, HUB_ID, TIMEOUT_S, first_line, refusal
-
-    if not HUB_ID.fullmatch(name):
-        raise ConfigError(f"{what}: no directory '{name}'; name one, or an id on the Hub such as {example}")
-    patterns = list(files)
-    try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True)
-        )
-    except LocalEntryNotFoundError:
-        pass  # not downloaded yet
-    try:
-        found = snapshot_download(name, revision=revision, allow_patterns=patterns, etag_timeout=TIMEOUT_S)
-        return Path(found)
-    except HUB_ERRORS as error:
-        reason = refusal(error, what, name, revision) or (
-            "HF_HUB_OFFLINE is set"
-            if constants.HF_HUB_OFFLINE
-            else f"the Hub cannot be reached ({first_line(error)[:200]})"
-        )
-        raise ConfigError(
-            f"{what}: '{name}' is no directory, is not on this machine, and {reason}; where there is a network: "
-            f"hf download {name} --local-dir DIR, then name DIR"
-        ) from None
-
-
-def _require_known(name: str, settings: SmolVLASettings) -> None:
-    """Refuse what would not be the policy that LeRobot runs.
-
-    Raises:
-        ConfigError: a setting asks for it.
-    """
-    refused: Mapping[str, tuple[bool, str]] = {
-        "train_expert_only = false": (
-            not settings.train_expert_only,
-            "then the connector and the language model are trained, and nothing of them can be cached; train "
-            "it with LeRobot, or set it to true",
-        ),
-        f"n_obs_steps = {settings.n_obs_steps}": (settings.n_obs_steps != 1, "SmolVLA looks at one instant"),
-        f"num_expert_layers = {settings.num_expert_layers}": (
-            settings.num_expert_layers > 0 and settings.num_expert_layers != settings.num_vlm_layers,
-            "the expert must have a layer for each of the language model's",
-        ),
-        "add_image_special_tokens = true": (
-            settings.add_image_special_tokens,
-            "vla puts no tokens around images",
-        ),
-        "adapt_to_pi_aloha = true": (settings.adapt_to_pi_aloha, "vla does not convert ALOHA's joints"),
-        "resize_imgs_with_padding = null": (
-            settings.resize_imgs_with_padding is None,
-            "vla needs one size for all cameras",
-        ),
-    }
-    for key, (is_so, why) in refused.items():
-        if is_so:
-            raise ConfigError(f"{name}: config.json has {key}: {why}")
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:

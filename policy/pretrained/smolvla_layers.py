@@ -122,7 +122,7 @@ class Stack(nn.Module):
 
 
 def rotate(x: Float[Tensor, "B N _H D"], positions: Int64[Tensor, "_B N"]) -> Float[Tensor, "B N _H D"]:
-    """Turn each pair (d, d + D/2) of a head by an angle that grows with the position, slower for later pairs."""
+    """Turn each pair (d, d + D/2) of a head by an angle: the position's, slower for later pairs."""
     half = x.shape[-1] // 2
     slowness = LONGEST_WAVE ** (torch.arange(half, device=x.device, dtype=torch.float32) / half)
     angle = (positions[..., None].float() / slowness)[:, :, None]

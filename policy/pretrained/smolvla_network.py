@@ -1,4 +1,4 @@
-"""SmolVLA's network after the vision tower (arXiv 2506.01844): tokens, state and noisy actions in, velocity out.
+"""SmolVLA's network after the vision tower (arXiv 2506.01844): observation and noisy actions to velocity.
 
     images, text ──> language model, frozen ──┐ keys and values of each layer
     state ──> state_proj ──> the same ────────┤
@@ -8,8 +8,8 @@ Images and text see each other and neither the state nor the actions. So the lan
 a gradient, once for a sample of however many steps; only the state's token, whose projection is trained,
 goes through it with one. LeRobot computes all of it in one pass with a gradient; the numbers are the same.
 
-Every second layer of the expert attends to the language model alone, the others to earlier actions too. What is
-written here follows LeRobot 0.6.1, policies/smolvla, which is the model's definition.
+Every second layer of the expert attends to the language model alone, the others to earlier actions too. The
+model is defined by LeRobot's implementation (0.6.1, policies/smolvla), which this follows in its own words.
 
 B batch, N tokens of images and text, T actions, W width, X width of the expert, A max_action_dim.
 """

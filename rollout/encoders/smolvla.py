@@ -1,10 +1,10 @@
 """The frozen vision tower and connector of a SmolVLA: 64 tokens a view, as its language model reads them.
 
-    frame ─ resized with padding to 512 x 512 ─> SigLIP tower ─> 1,024 patches ─ pixel shuffle, projection ─> 64 tokens
+    frame ─ padded to 512 x 512 ─> SigLIP tower ─> 1,024 patches ─ pixel shuffle, projection ─> 64 tokens
 
-The identity is the hash of everything that is frozen in a SmolVLA, the language model included: what reads these
-tokens must be the model that they were made for. Fine-tuned ones, whose expert alone has moved, have the
-same.
+The identity is the hash of all that is frozen in a SmolVLA, the language model included: what reads these
+tokens must be the model that they were made for. A fine-tuned one, whose expert alone was trained, has the
+same, so one cache serves all of them.
 
 A task text becomes the numbers of its tokens, cut as LeRobot cuts it; the language model that reads them
 is the policy's.
@@ -53,7 +53,7 @@ class SmolVLAEncoderConfig(EncoderConfig):
         identity = EncoderIdentity(
             type=self.type,
             id=self.id,
-            revision=None,
+            revision=files.commit,
             weights_sha256=files.frozen_sha256(),
             dtype=choose_dtype(self.dtype, device),
             settings={"image_size": [size[1], size[0]], "interpolation": RESIZING},

@@ -1,6 +1,6 @@
 """`vla export --lerobot` of a SmolVLA: a folder that LeRobot's own SmolVLAPolicy loads; nothing of vla in it.
 
-config.json                 that of the SmolVLA it began with, with this robot's cameras, state, action and chunk
+config.json                 that of the SmolVLA it began with, with this robot's cameras, state and actions
 model.safetensors           every weight: the frozen ones as they were, the trained ones in float32
 policy_preprocessor.json    LeRobot's: newline, tokens, standardised state; its numbers in a file beside it
 policy_postprocessor.json   LeRobot's: actions back to the robot's units; likewise

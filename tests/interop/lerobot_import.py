@@ -8,8 +8,8 @@ Five of its files use the syntax of PEP 695:
 
 The type parameters themselves are put into the module before it runs. One file checks the options of a video
 codec by a list that PyAV has no more: here the codec itself is all that is in it, so that nothing is checked.
-SmolVLA cuts its cache of keys and values back to a length, which transformers can no more from 5.6 on: here its
-layers are cut one by one, to the same length.
+SmolVLA cuts its cache of keys and values back to a length, which transformers 5.23 does no more; lerobot asks
+for less than 5.6. Here the layers are cut one by one, to the same length.
 """
 
 import re
@@ -23,7 +23,7 @@ ALIAS = re.compile(r"^type (?=\w+ = )", re.MULTILINE)
 CLASS = re.compile(r"^class (\w+)\[([\w, ]+)\](?:\((.*)\))?:", re.MULTILINE)
 FUNCTION = re.compile(r"^def (\w+)\[([^\]]+)\](?=\()", re.MULTILINE)
 WITH_PYAV_15 = {"av.option.Option": "object", "in codec.descriptor.options": "in (codec,)"}
-WITH_TRANSFORMERS_5_5 = {
+BEFORE_TRANSFORMERS_5_6 = {
     "past_key_values.crop(prefix_len)": (
         "[setattr(layer, kept, getattr(layer, kept)[..., :prefix_len, :]) "
         "for layer in past_key_values.layers for kept in ('keys', 'values')]"
@@ -63,7 +63,7 @@ def respelled(source: str) -> str:
     """Spell a module of lerobot for what is installed."""
     source = FUNCTION.sub(r"def \1", ALIAS.sub("", source))
     source = CLASS.sub(lambda match: _class(*match.groups()), source)
-    for theirs, here in {**WITH_PYAV_15, **WITH_TRANSFORMERS_5_5}.items():
+    for theirs, here in {**WITH_PYAV_15, **BEFORE_TRANSFORMERS_5_6}.items():
         source = source.replace(theirs, here)
     return source
 

@@ -1,4 +1,4 @@
-"""SmolVLA here and in LeRobot: one loss, one gradient, one action, and folders that both read. make interop."""
+"""SmolVLA here and in LeRobot: the same loss, gradient and actions; folders that both read. make interop."""
 
 import os
 from pathlib import Path
