@@ -32,7 +32,6 @@ from vla.policy.language.adapters import LoraSettings, add_adapters
 from vla.policy.language.instructions import PADDING, Instructions
 from vla.policy.nn.layers import Float32Linear, RMSNorm
 
-
 MANY_WORDS = 4096
 """Of which the size of a word is taken."""
 
