@@ -61,6 +61,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """Settings of the fusion, and of the training."""
 REDUCED = "6 layers of 256 instead of 24 of 896, 2,048 words instead of 151,936; batch 8; head of 2 layers"
+INSTRUCTION = "Pick the red box, and hand it over."
+"""Episodes of the random cache have no text of their own."""
 MIB = 1 << 20
 
 
@@ -75,8 +77,9 @@ def trainer_for(
 ) -> Trainer:
     """Build a training run that is stepped from here."""
     fusion, training = VARIANTS[variant]
+    reads = {"type": "language_model", "model": str(model), "prompt": INSTRUCTION + "{task}"}
     policy = VLAAgentConfig.model_validate(
-        {"n_layer": layers, "fusion": {"type": "language_model", "model": str(model), **fusion}}
+        {"n_layer": layers, "fusion": {**reads, **fusion}}
         | {"trunks": dict.fromkeys(cache.metadata.encoded, "linear")}
     )
     values = {"batch_size": batch, "device": str(device), "rollout_every": 0, "steps": 1000, "compile": "off"}

@@ -32,6 +32,9 @@ from vla.policy.language.adapters import LoraSettings, add_adapters
 from vla.policy.language.instructions import PADDING, Instructions
 from vla.policy.nn.layers import Float32Linear, RMSNorm
 
+MANY_WORDS = 4096
+"""Of which the size of a word is taken."""
+
 
 class LanguageModelConfig(FusionConfig):
     """A causal language model of transformers reads the instruction, the streams and the state."""
@@ -115,7 +118,7 @@ class LanguageModelFusion(Fusion):
         self.stream_in = nn.ModuleList(nn.Linear(dim, width) for _, dim in sizes.tokens.values())
         self.state_in = Float32Linear(sizes.state_dim, width) if sizes.state_dim else None
         self.queries = nn.Parameter(torch.randn(config.queries, width))
-        self._scale_to(self.model.get_input_embeddings().weight)
+        self._scale_to(self.model.get_input_embeddings())
         self.outputs = nn.ModuleList(
             nn.Sequential(RMSNorm(width), Float32Linear(width, sizes.cond_dim)) for _ in range(layers)
         )
@@ -167,9 +170,11 @@ class LanguageModelFusion(Fusion):
         return torch.cat(read, dim=2).flatten(1, 2)
 
     @torch.no_grad()
-    def _scale_to(self, embeddings: Float[Tensor, "vocabulary H"]) -> None:
+    def _scale_to(self, embeddings: nn.Embedding) -> None:
         """Let what is injected begin as large as a word; of a new model those have a spread of 0.02."""
-        size = embeddings.float().square().mean().sqrt()
+        # What the module gives, not its weights: Gemma 3 multiplies them.
+        words = embeddings(torch.arange(min(embeddings.num_embeddings, MANY_WORDS)))
+        size = words.float().square().mean().sqrt()
         for linear in [*self.stream_in, self.state_in]:
             if linear is not None:
                 nn.init.normal_(linear.weight, std=linear.in_features**-0.5)

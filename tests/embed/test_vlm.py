@@ -14,8 +14,7 @@ from fake_language_model import write_language_model
 from fake_vlm import IMAGE, WRITERS, write_vlm
 from pydantic import ValidationError
 from torch import Tensor
-from transformers import AutoModel
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+from transformers import AutoModel, Qwen2VLImageProcessor
 
 from vla.base.errors import EncoderError
 from vla.embed.encoders.encoder_family import ENCODERS, encoder_config
