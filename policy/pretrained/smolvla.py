@@ -43,7 +43,7 @@ EARLIEST = 0.001
 
 
 class SmolVLAConfig(PolicyConfig):
-    """SmolVLA in LeRobot's format, on the cache of encoder `smolvla`: sees 1 instant, predicts and executes 50 actions."""
+    """SmolVLA in LeRobot's format, on a cache of encoder `smolvla`; sees 1 instant, predicts 50 actions."""
 
     type: Literal["smolvla"] = "smolvla"
     path: str = EXAMPLE
