@@ -140,7 +140,8 @@ def main() -> None:
         figures = measured(root, cameras, batch, device, arguments)
     finally:
         shutil.rmtree(root)
-    reduced = f"batches of {batch} with {len(cameras)} camera, the network at full size"
+    views = f"{len(cameras)} camera{'s' * (len(cameras) > 1)}"
+    reduced = f"batches of {batch} with {views}, the network at full size"
     save(arguments, "smolvla", figures, reduced)
 
 

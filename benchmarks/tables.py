@@ -287,7 +287,7 @@ def meta_world(results: Results) -> str:
 
 def smolvla_table(results: Results) -> str:
     """Return a training step of SmolVLA from the cache beside LeRobot's own."""
-    names = ("smolvla-cpu", "smolvla-3-cameras-cpu", "smolvla-cuda")
+    names = ("smolvla-cpu", "smolvla-batch-8-cpu", "smolvla-3-cameras-cpu", "smolvla-cuda")
     found = [results[name] for name in names if name in results]
     if not found:
         return "not measured yet"

@@ -31,8 +31,8 @@ from vla.policy.batch import Batch, Draws
 from vla.policy.mixture import AnyMetadata
 from vla.policy.nn.normalize import Standardize
 from vla.policy.policy_config import PolicyConfig
-from vla.policy.pretrained.smolvla_files import EXAMPLE, SmolVLAFiles, lerobot_name
-from vla.policy.pretrained.smolvla_network import Prefix, SmolVLANetwork
+from vla.policy.pretrained.smolvla_files import EXAMPLE, SmolVLAFiles
+from vla.policy.pretrained.smolvla_network import Prefix, SmolVLANetwork, published_weights
 from vla.policy.pretrained.smolvla_streams import require_streams
 from vla.policy.random import Random, RowRandom
 from vla.policy.saved_policy import SavedPolicy
@@ -43,7 +43,7 @@ EARLIEST = 0.001
 
 
 class SmolVLAConfig(PolicyConfig):
-    """SmolVLA in LeRobot's format, on the cache of encoder `smolvla`: sees 1 instant, predicts and executes 50 actions."""
+    """SmolVLA in LeRobot's format, on a cache of encoder `smolvla`; sees 1 instant, predicts 50 actions."""
 
     type: Literal["smolvla"] = "smolvla"
     path: str = EXAMPLE
@@ -98,27 +98,16 @@ class SmolVLA(ChunkPolicy):
         settings = files.settings
         self.default_num_steps = policy.num_steps or settings.num_steps
         self.camera_names = tuple(stream.name for stream in saved.streams if stream.name != STATE)
-        weights = torch.get_default_device().type != "meta"
+        weights = torch.get_default_device().type != "meta"  # there shapes are asked for, nothing else
         with torch.device("meta"):
             self.network = SmolVLANetwork(files)
         require_streams(saved, files, self.network.width, look_at_weights=weights)
         if weights:
-            names = {name: lerobot_name(name) for name in self.network.state_dict()}
-            tensors = files.read(names.values())
-            self._require_shapes(names)
-            self.network.load_state_dict({own: tensors[name] for own, name in names.items()}, assign=True)
+            self.network.load_state_dict(published_weights(self.network, files), assign=True)
         assert saved.state is not None  # require_streams sees to it
         self.state_standardize = Standardize(saved.state.channels)
         self.register_buffer("tokens", torch.full((len(saved.tasks), settings.tokenizer_max_length), -1.0))
         self._noise_shape, self._longest = (policy.pred_horizon, settings.max_action_dim), 1
-
-    def _require_shapes(self, names: dict[str, str]) -> None:
-        for own, tensor in self.network.state_dict().items():
-            if tuple(tensor.shape) != (found := self.files.shape(names[own])):
-                raise ConfigError(
-                    f"{self.files.name}: tensor '{names[own]}' is {list(found)}, where config.json means "
-                    f"{list(tensor.shape)}"
-                )
 
     def fit(self, cache: AnyMetadata, texts: Float[Tensor, "num_tasks text_dim"] | None) -> None:
         """Take the statistics of the state, and the tokens of the task texts."""

@@ -142,7 +142,7 @@ class SmolVLAFiles:
         for name in self.frozen:  # one at a time: 400 million numbers
             tensor = self.read([name])[name]
             digest.update(f"{name}{list(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().numpy())
+            digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vla.base.errors import ConfigError
-from vla.policy.pretrained.smolvla_files import NAMES, SmolVLAFiles
+from vla.policy.pretrained.smolvla_files import NAMES, SmolVLAFiles, lerobot_name
 from vla.policy.pretrained.smolvla_layers import Attention, Layer, Memory, Norm, Stack, rotate
 
 
@@ -195,3 +195,20 @@ class SmolVLANetwork(nn.Module):
             time = torch.full((len(noise),), 1 - step / num_steps, device=noise.device)
             x_t = x_t - self.velocity(x_t, time, prefix) / num_steps
         return x_t
+
+
+def published_weights(network: SmolVLANetwork, files: SmolVLAFiles) -> dict[str, Tensor]:
+    """Read a network's weights, in float32, by its own names.
+
+    Raises:
+        ConfigError: one is missing, or has another shape than `config.json` means.
+    """
+    names = {own: lerobot_name(own) for own in network.state_dict()}
+    for own, due in network.state_dict().items():
+        if tuple(due.shape) != (found := files.shape(names[own])):
+            raise ConfigError(
+                f"{files.name}: tensor '{names[own]}' is {list(found)}, where config.json means "
+                f"{list(due.shape)}"
+            )
+    tensors = files.read(names.values())
+    return {own: tensors[name] for own, name in names.items()}

@@ -14,9 +14,10 @@ from torch.utils.checkpoint import checkpoint
 
 from vla.policy.nn.causal import CausalAttention
 from vla.policy.nn.layers import Attention, SwiGLU
+from vla.policy.pretrained.smolvla_layers import GatedMLP
 from vla.policy.trunks.trunk import Trunk
 
-PARTS = (Attention, SwiGLU, CausalAttention, Trunk)
+PARTS = (Attention, SwiGLU, CausalAttention, GatedMLP, Trunk)
 
 
 def recompute_activations(model: nn.Module) -> None:

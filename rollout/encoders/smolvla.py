@@ -101,7 +101,8 @@ class SmolVLAEncoder(PerViewEncoder):
     """
 
     def __init__(self, vision: "Vision", identity: EncoderIdentity, cameras: tuple[str, ...]) -> None:
-        height, width = identity.settings["image_size"]
+        size: Any = identity.settings["image_size"]
+        height, width = size
         super().__init__(
             identity,
             cameras,

@@ -47,7 +47,7 @@ def write_smolvla_folder(policy: SmolVLA, out: Path, inputs: Mapping[str, Mappin
         "truncation": True,
         "tokenizer_name": settings.vlm_model_name,
     }
-    before = [
+    before: list[dict[str, Any]] = [
         {"registry_name": "rename_observations_processor", "config": {"rename_map": {}}},
         {"registry_name": "to_batch_processor", "config": {}},
         {"registry_name": "smolvla_new_line_processor", "config": {}},
@@ -55,13 +55,13 @@ def write_smolvla_folder(policy: SmolVLA, out: Path, inputs: Mapping[str, Mappin
         TO_CPU,  # LeRobot's commands put their own device in its place
         {"registry_name": "normalizer_processor", "config": features},
     ]
-    after = [
+    after: list[dict[str, Any]] = [
         {"registry_name": "unnormalizer_processor", "config": {**features, "features": outputs}},
         TO_CPU,
     ]
     for name, steps in {"policy_preprocessor": before, "policy_postprocessor": after}.items():
         for number, step in enumerate(steps):
-            kind = str(step["registry_name"])
+            kind = step["registry_name"]
             if kind.endswith("normalizer_processor"):
                 step["state_file"] = f"{name}_step_{number}_{kind}.safetensors"
                 write_atomically(out / step["state_file"], save(statistics))

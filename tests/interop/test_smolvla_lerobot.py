@@ -15,15 +15,14 @@ from vla.cache import STATE, TASK, FeatureCache
 from vla.config import PipelineConfig
 from vla.embed.datasets import open_source
 from vla.embed.datasets.dataset_config import DatasetConfig
-from vla.embed.encoders.encoder_family import ENCODERS
 from vla.embed.transforms import ImageSize, resize
-from vla.policy.agents.policy import load_policy
 from vla.policy.batch import Batch
 from vla.policy.pretrained.smolvla import SmolVLA
 from vla.policy.pretrained.smolvla_files import SmolVLAFiles, lerobot_name
 from vla.policy.random import GivenNoise
 from vla.policy.training.run import find_policy
 from vla.policy.windows import Windows
+from vla.rollout.encoders.smolvla import SmolVLAEncoderConfig
 from vla.stages import embed, export_lerobot, train
 
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(1800)]
@@ -94,7 +93,7 @@ def cached_batch(root: Path, policy: SmolVLA) -> Batch:
 def exact_batch(root: Path, policy: SmolVLA) -> Batch:
     """The same, with what the tower says in float32: a cache keeps it in float16."""
     batch = cached_batch(root, policy)
-    encoder = ENCODERS.parse(str(root / "smolvla")).build(CAMERAS, torch.device("cpu"))
+    encoder = SmolVLAEncoderConfig(id=str(root / "smolvla")).build(CAMERAS, torch.device("cpu"))
     with torch.no_grad():
         for camera, view in frames(root).items():
             pixels = torch.from_numpy(view).permute(0, 3, 1, 2) / 255 * 2 - 1
@@ -159,7 +158,7 @@ def test_what_lerobot_saves_is_read_here_with_the_same_numbers(root: Path, tmp_p
     theirs.save_pretrained(tmp_path / "theirs")
     again, first = SmolVLAFiles.open(str(tmp_path / "theirs")), SmolVLAFiles.open(str(root / "smolvla"))
     assert again.frozen_sha256() == first.frozen_sha256()  # the cache is still good for it
-    ours = load_policy(find_policy(root / "run"))
+    ours = SmolVLA.from_pretrained(find_policy(root / "run"))
     names = {lerobot_name(name): tensor for name, tensor in ours.network.state_dict().items()}
     tensors = again.read(names)
     assert all(torch.equal(tensors[name], tensor) for name, tensor in names.items())

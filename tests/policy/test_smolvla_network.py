@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
 from vla.base.errors import ConfigError
-from vla.policy.pretrained.smolvla_files import SmolVLAFiles, lerobot_name
-from vla.policy.pretrained.smolvla_network import Prefix, SmolVLANetwork
+from vla.policy.pretrained.smolvla_files import SmolVLAFiles
+from vla.policy.pretrained.smolvla_network import Prefix, SmolVLANetwork, published_weights
+from vla.policy.training.recompute import parts_of, recompute_activations
 
 WORDS = torch.tensor([[3, 4, 2, -1, -1], [3, 4, 5, 6, 2]])
 
@@ -20,9 +21,7 @@ WORDS = torch.tensor([[3, 4, 2, -1, -1], [3, 4, 5, 6, 2]])
 def loaded(folder: Path) -> SmolVLANetwork:
     files = SmolVLAFiles.open(str(folder))
     network = SmolVLANetwork(files)
-    names = {name: lerobot_name(name) for name in network.state_dict()}
-    tensors = files.read(names.values())
-    network.load_state_dict({own: tensors[name] for own, name in names.items()})
+    network.load_state_dict(published_weights(network, files))
     return network
 
 
@@ -138,6 +137,27 @@ def test_what_cannot_be_run_is_refused_by_name(tmp_path: Path, changes: dict[str
     with pytest.raises(ConfigError) as error:
         SmolVLAFiles.open(str(folder))
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
+    folder = write_smolvla(tmp_path, max_state_dim=MAX_STATE + 1)
+    with pytest.raises(ConfigError, match=r"'model.state_proj.weight' is \[48, 8\], where config.json means"):
+        loaded(folder)
+
+
+def test_gradients_are_the_same_where_activations_are_computed_again(
+    tmp_path: Path, observation: Any
+) -> None:
+    network = loaded(write_smolvla(tmp_path))
+    gradients = []
+    for again in (False, True):
+        if again:
+            recompute_activations(network)
+        network.zero_grad()
+        network.velocity(*drawn(), network.read(**observation)).square().mean().backward()
+        gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    assert len(list(parts_of(network))) == 2 * LAYERS  # the MLPs, the widest there is
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fake_env import ENV_ID
-from fake_language import HAND, PICK, first_observation, write_two_tasks
+from fake_language import ACTION, HAND, PICK, first_observation, write_two_tasks
 from fake_smolvla import HIDDEN, TOKENS, random_weights, write_smolvla
 from safetensors.torch import load_file
 
@@ -110,6 +110,16 @@ def test_a_robot_does_another_thing_when_told_so(root: Path) -> None:
     assert not np.allclose(
         pick, live_actions(root, root / "run", "hand over the red box")
     )  # never trained on
+
+
+@pytest.mark.slow
+def test_it_learns_what_the_words_say_where_nothing_else_tells(root: Path, tmp_path: Path) -> None:
+    """Two tasks with equal images and states, whose demonstrations go opposite ways."""
+    learning = {"train.steps": 300, "train.lr": 2e-3, "train.warmup_steps": 10, "train.save_every": 300}
+    run = tmp_path / "run"
+    train(settings(root, **{"train.out": str(run), "train.batch_size": 16, **learning}))
+    for task, due in ACTION.items():
+        assert (np.sign(live_actions(root, run, task)) == due).all(), task
 
 
 def test_live_actions_are_those_of_the_cached_frame(root: Path) -> None:
