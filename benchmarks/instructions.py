@@ -1,7 +1,7 @@
 """Do instructions matter? One policy, the same scenes, four lists of wordings.
 
     vla record --config examples/instructions.toml
-    vla embed --config examples/instructions.toml --text-encoder minilm
+    vla embed --config examples/instructions.toml
     vla train --config examples/instructions.toml --cache data/instructions/features/...
     python benchmarks/instructions.py runs/instructions
 
@@ -45,7 +45,11 @@ def main() -> None:
     arguments = parser.parse_args()
     saved = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"wordings": {}}
     for wordings in arguments.wordings:
-        changes = [*arguments.set, f'env.kwargs.wordings="{wordings}"', f"rollout.episodes={arguments.episodes}"]
+        changes = [
+            *arguments.set,
+            f'env.kwargs.wordings="{wordings}"',
+            f"rollout.episodes={arguments.episodes}",
+        ]
         settings = PipelineConfig.load(arguments.config, {}, changes)
         live = stages.load_live(settings, find_policy(arguments.run))
         info = evaluate(live, settings.env, settings.rollout, arguments.run / f"eval_{wordings}")

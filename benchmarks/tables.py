@@ -22,7 +22,14 @@ from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-FILES = ("README.md", "docs/guide.md", "docs/heads.md", "docs/instructions.md", "docs/scale.md", "docs/speed.md")
+FILES = (
+    "README.md",
+    "docs/guide.md",
+    "docs/heads.md",
+    "docs/instructions.md",
+    "docs/scale.md",
+    "docs/speed.md",
+)
 DEVICES = ("cpu", "cuda")
 DEVICE_NAMES = {"cpu": "CPU, reduced size", "cuda": "GPU"}
 MISSING = "?"

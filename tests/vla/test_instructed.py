@@ -1,4 +1,4 @@
-"""Episodes with an instruction each, the whole way: record, embed with a sentence encoder, train, roll out."""
+"""Episodes with an instruction each, the whole way: record, embed with MiniLM's kind, train, roll out."""
 
 import json
 import shutil
@@ -150,10 +150,12 @@ def test_other_weights_in_the_text_encoders_place_are_refused_and_a_missing_plac
     moved = shutil.copytree(root / "bert", tmp_path / "bert")
     try:
         write_bert(root / "bert", seed=1)
-        with pytest.raises(EncoderError, match="bert has another text tower than the policy was trained with"):
+        with pytest.raises(
+            EncoderError, match="bert has another text tower than the policy was trained with"
+        ):
             live(root).tasks.feature("pick it")
         shutil.rmtree(root / "bert")
-        with pytest.raises(EncoderError, match="to encode others: .*bert"):
+        with pytest.raises(EncoderError, match=r"to encode others: .*bert"):
             live(root).tasks.feature("pick it")
         known = live(root).policy.tasks[0]
         assert torch.isfinite(live(root).tasks.feature(known)).all()  # that one is in the weights
