@@ -1,7 +1,7 @@
 """Do instructions matter? One policy, the same scenes, four lists of wordings.
 
     vla record --config examples/instructions.toml
-    vla embed --config examples/instructions.toml --text-encoder minilm
+    vla embed --config examples/instructions.toml
     vla train --config examples/instructions.toml --cache data/instructions/features/...
     python benchmarks/instructions.py runs/instructions
 

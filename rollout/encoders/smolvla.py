@@ -172,7 +172,7 @@ def load_vision(files: SmolVLAFiles) -> Vision:
 
 
 class TaskTokens(TextEncoder):
-    """A SmolVLM's tokeniser: a text in, the numbers of its tokens out, with a newline at its end; -1 past them.
+    """A SmolVLM's tokeniser: a text, with a newline at its end, to the numbers of its tokens; -1 past them.
 
     Args:
         tokenizer: of transformers.

@@ -14,7 +14,7 @@ from transformers import BertModel
 
 from vla.base.errors import ConfigError, EncoderError
 from vla.embed.encoders.pixels import PixelsConfig
-from vla.embed.text_encoders.minilm import HUB_ID, MiniLMConfig, packaged_files
+from vla.embed.text_encoders.minilm import HUB_ID, MiniLM, MiniLMConfig, packaged_files
 from vla.embed.text_encoders.text_encoder import TextEncoder
 from vla.embed.text_encoders.text_encoder_family import load_again, named, of_encoder
 
@@ -84,7 +84,7 @@ def test_which_one_is_said_by_a_name_a_directory_or_the_encoders_checkpoint(
     assert named(str(checkpoint)).type == "minilm"
     assert named(str(write_two_tower_checkpoint(tmp_path))).type == "siglip"
     assert of_encoder(PixelsConfig(text_encoder="minilm")).type == "minilm"
-    with pytest.raises(EncoderError, match="pixels has no text tower .* --text-encoder minilm"):
+    with pytest.raises(EncoderError, match=r"pixels has no text tower .* --text-encoder minilm"):
         of_encoder(PixelsConfig())
     with pytest.raises(ConfigError, match="there is no text encoder 'minilmo'"):
         named("minilmo")
@@ -112,7 +112,9 @@ def test_the_real_minilm_puts_a_paraphrase_nearer_than_another_task() -> None:
         ("open the top drawer", "pull the upper drawer out"),
     ]
     encoder = named("minilm").load()
+    assert isinstance(encoder, MiniLM)
     assert encoder.identity.feature_dim == 384 and encoder.identity.max_length == 256
+    assert encoder._tokens("Put the RED box") == [101, 2404, 1996, 2417, 3482, 102]
     features = encoder.encode([text for pair in pairs for text in pair])
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
     cosine = features @ features.T

@@ -119,12 +119,12 @@ def test_the_two_lists_share_neither_sentence_nor_noun() -> None:
 @pytest.mark.parametrize("wordings", ["trained", "unseen", "shuffled", "wrong"])
 def test_an_episode_tells_a_task_by_the_list_that_was_chosen(wordings: str) -> None:
     env, same = blind(wordings=wordings), 0
-    for seed in range(80):
+    for seed in range(40):
         _, info = env.reset(seed=seed)
         texts = sentences(env.told, unseen=wordings == "unseen")
         assert info["task"] in texts and info["asked"] == env.asked.name
         same += env.told == env.asked
-    expected = {"trained": (80, 80), "unseen": (80, 80), "shuffled": (2, 20), "wrong": (0, 0)}[wordings]
+    expected = {"trained": (40, 40), "unseen": (40, 40), "shuffled": (1, 13), "wrong": (0, 0)}[wordings]
     assert expected[0] <= same <= expected[1]
 
 

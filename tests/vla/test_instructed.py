@@ -1,4 +1,4 @@
-"""Episodes with an instruction each, the whole way: record, embed with a sentence encoder, train, roll out."""
+"""Episodes with an instruction each, the whole way: record, embed with MiniLM's kind, train, roll out."""
 
 import json
 import shutil
@@ -155,7 +155,7 @@ def test_other_weights_in_the_text_encoders_place_are_refused_and_a_missing_plac
         ):
             live(root).tasks.feature("pick it")
         shutil.rmtree(root / "bert")
-        with pytest.raises(EncoderError, match="to encode others: .*bert"):
+        with pytest.raises(EncoderError, match=r"to encode others: .*bert"):
             live(root).tasks.feature("pick it")
         known = live(root).policy.tasks[0]
         assert torch.isfinite(live(root).tasks.feature(known)).all()  # that one is in the weights

@@ -129,7 +129,7 @@ class InstructionsEnv(gymnasium.Env[Observation, np.ndarray]):
         reach = MAX_SPEED / CONTROL_HZ
         self._command = self._command + change * min(1.0, reach / max(float(np.linalg.norm(change)), 1e-9))
         self._data.ctrl[:] = self._command = np.clip(self._command, -REACH, REACH)
-        self._switch_magnet(on=command[2] > CLOSED)
+        self._switch_magnet(on=bool(command[2] > CLOSED))
         for _ in range(SUBSTEPS):
             mujoco.mj_step(self._model, self._data)
         self._follow()

@@ -20,7 +20,16 @@ HANGS_AT = 0.06
 """Height of the lower side of an object on the magnet [m]: clear of the others, 5 cm high."""
 TIMESTEP = 0.01
 """Of the physics [s]."""
-COLOURS = {"red": ".85 .10 .12", "blue": ".12 .30 .85", "green": ".15 .62 .25", "yellow": ".95 .82 .15"}
+COLOURS = {
+    "red": ".95 .05 .05",
+    "blue": ".05 .10 .95",
+    "pink": ".95 .10 .90",
+    "white": ".97 .97 .97",
+    "green": ".05 .80 .15",
+    "yellow": ".97 .92 .05",
+}
+"""Corners of the RGB cube, on a grey table. Where two objects were red and two blue, and shape alone told a
+box from a cylinder, a small policy learned 480 scenes by heart: held-out loss rose from update 1,000 on."""
 
 
 def body(name: str) -> str:
@@ -59,7 +68,7 @@ def scene(height: int, width: int) -> str:
   <headlight ambient=".5 .5 .5" diffuse=".5 .5 .5" specular="0 0 0"/>
 </visual>
 <worldbody>
-  <geom type="box" size="{TABLE} {TABLE} 0.01" pos="0 0 -0.01" rgba=".80 .78 .74 1"/>
+  <geom type="box" size="{TABLE} {TABLE} 0.01" pos="0 0 -0.01" rgba=".50 .49 .47 1"/>
   <camera name="{CAMERA}" pos="0 0 0.92" xyaxes="0 -1 0 1 0 0" fovy="38"/>{pads}{objects}
   <body name="hand" pos="0 0 {HANGS_AT + 2 * HALF_HEIGHT + 0.01}">
     <joint name="x" type="slide" axis="1 0 0" damping="1"/>

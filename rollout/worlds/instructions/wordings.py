@@ -6,7 +6,7 @@ occur in no sentence of `TRAINED`, but for the colours, which are what they are.
 
 from typing import Literal, NamedTuple
 
-OBJECTS = ("red box", "red cylinder", "blue box", "blue cylinder")
+OBJECTS = ("red box", "blue cylinder", "pink box", "white cylinder")
 PADS = ("green disc", "yellow square")
 Wordings = Literal["trained", "unseen", "shuffled", "wrong"]
 WORDINGS: tuple[Wordings, ...] = ("trained", "unseen", "shuffled", "wrong")

@@ -17,7 +17,7 @@ CAMERA = "top"
 CONTROL_HZ = 10
 """Actions a second."""
 MAX_EPISODE_STEPS = 48
-DEMONSTRATION_STEPS = 34
+DEMONSTRATION_STEPS = 30
 """The expert needs 16 in the median, 32 at most in 60 episodes."""
 STATE_NAMES = ("x.pos", "y.pos", "grip.pos")
 """Of a state or an action: where the hand is, or shall be [m], and whether it holds, 0 or 1."""
