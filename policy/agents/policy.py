@@ -60,11 +60,13 @@ class Policy(nn.Module):
         default_num_steps: sampling steps where nothing else is asked.
         grad_clip: largest norm of the gradients where `train.grad_clip` does not say.
         export_problem: why a graph for other programs cannot be made of it; empty where it can.
+        share_problem: why its files are of no use on another machine; empty where they are.
     """
 
     default_num_steps: int = 1
     grad_clip: float = 1.0
     export_problem: str = ""
+    share_problem: str = ""
     action_moves: Tensor
 
     def __init__(self, saved: SavedPolicy, form: ActionForm | None = None) -> None:

@@ -14,6 +14,7 @@ says no. The language model is frozen: it stays in the folder of `policy.path` a
 B batch, T pred_horizon, A action size, M max_action_dim.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -96,6 +97,11 @@ class SmolVLA(ChunkPolicy):
         super().__init__(saved)
         self.files = files = SmolVLAFiles.open(policy.path, policy.revision)
         settings = files.settings
+        if Path(policy.path).is_dir():
+            self.share_problem = (
+                f"its language model stays in {policy.path}; make a folder that holds everything: "
+                "vla export RUN --lerobot DIR"
+            )
         self.default_num_steps = policy.num_steps or settings.num_steps
         self.camera_names = tuple(stream.name for stream in saved.streams if stream.name != STATE)
         weights = torch.get_default_device().type != "meta"  # there shapes are asked for, nothing else

@@ -49,12 +49,14 @@ def share(
         The evaluations that the card shows.
 
     Raises:
-        CheckpointError: the policy cannot be loaded, something lies at `out`, or a named evaluation is no
-            result of this policy; see `vla.policy.sharing.evaluations`.
+        CheckpointError: the policy cannot be loaded, or not on another machine; something lies at `out`, or
+            a named evaluation is no result of this policy; see `vla.policy.sharing.evaluations`.
     """
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise CheckpointError(f"{out} exists and is not empty; choose another --out")
     loaded = load_policy(policy)  # nothing that cannot be loaded is handed on
+    if loaded.share_problem:
+        raise CheckpointError(f"{policy}: {loaded.share_problem}")
     results = evaluations_of(policy, tables, loaded.default_num_steps, evaluations)
     loaded.save_pretrained(out)
     if is_of_today(policy):

@@ -21,6 +21,7 @@ from vla.policy.agents.policy import load_policy
 from vla.policy.pretrained.smolvla import SmolVLA
 from vla.policy.random import SeededRows
 from vla.policy.saved_policy import read_config
+from vla.policy.sharing.share import share
 from vla.policy.training.run import find_policy
 from vla.policy.windows import Windows
 from vla.stages import embed, load_live, rollout, train
@@ -169,6 +170,12 @@ def test_a_run_whose_smolvla_is_gone_says_so(root: Path, tmp_path: Path) -> None
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="no directory 'gone'"):
         load_policy(folder)
+
+
+def test_it_is_not_shared_without_its_language_model(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"stays in .*smolvla; .*: vla export RUN --lerobot DIR"):
+        share(find_policy(root / "run"), tmp_path / "shared", {}, name="mine")
+    assert not (tmp_path / "shared").exists()
 
 
 def test_it_sees_one_instant(root: Path) -> None:
