@@ -10,10 +10,11 @@ trained       parameters that an optimiser step changes, those of projections an
 checkpoint    both sets of weights that a checkpoint holds, averaged and raw, and the optimiser's state
 memory        weights, their moving average, gradients and optimiser state, and what the loss keeps for its
               gradient: counted tensor by tensor, without what the library takes besides
-step          an update on a batch from memory
+step          an update on a batch from memory; on a CPU its processor time, which other work does not change
 """
 
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
@@ -128,6 +129,7 @@ def main() -> None:
     arguments = options.parse_args()
     device = torch.device(arguments.device)
     full = device.type == "cuda"
+    clock = time.perf_counter if full else time.process_time
     sizes, batch, layers = (FULL, 64, 12) if full else (SMALL, 8, 2)
     if arguments.tiny:
         sizes, batch, layers = TINY, 2, 1
@@ -140,16 +142,18 @@ def main() -> None:
         write_byte_pairs(folder / "model")
         cache = write_random_cache(folder / "cache", 800, 64 if arguments.tiny else 768, tokens=16)
         figures: dict[str, Any] = {}
-        updates: dict[str, Callable[[], None]] = {}
+        updates: dict[str, Callable[[], float]] = {}
         for variant in VARIANTS:
             trainer = trainer_for(variant, folder / "model", cache, folder, device, batch, layers)
             meter = Meter(batch, World())
             figures[variant] = memory_of(trainer, meter)
             print(variant, figures[variant], flush=True)
 
-            def update(trainer: Trainer = trainer, meter: Meter = meter) -> None:
+            def update(trainer: Trainer = trainer, meter: Meter = meter) -> float:
+                began = clock()
                 trainer.step(meter)
                 synchronise(device)
+                return clock() - began
 
             updates[variant] = update
         seconds = take_turns(updates, 1 if arguments.tiny else arguments.rounds)

@@ -26,7 +26,7 @@ def language_model_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     what = (
         f"A model of {result['model_millions']:.3g} million random weights; sequences of "
         f"{result['sequence']} tokens and the instruction; batches of {result['batch_size']}. Sizes are "
-        f"{result['size']}. Memory is counted tensor by tensor. `{result['command']}`, {where}, load average "
-        f"{result['load_average'][0]:.0f}, {machine['date']}."
+        f"{result['size']}. Memory is counted tensor by tensor; a step on a CPU is processor time. "
+        f"`{result['command']}`, {where}, load average {result['load_average'][0]:.0f}, {machine['date']}."
     )
     return "\n".join([*lines, "", what])
