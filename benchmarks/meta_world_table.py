@@ -14,7 +14,7 @@ PUBLISHED = {
 figure is the mean of its five best evaluations during training, of 20 episodes each."""
 ADAPTED, END_TO_END = "adapted", "end to end"
 VARIANTS = {
-    ADAPTED: "ours: one encoder adapted on all tasks, frozen, a head a task",
+    ADAPTED: "ours: one encoder adapted on these tasks together, frozen, a head a task",
     END_TO_END: "ours: trunk and head of one task, end to end",
 }
 
