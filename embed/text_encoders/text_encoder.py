@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from transformers.utils import cached_file
 
 from vla.base.errors import EncoderError
-from vla.base.hub import HUB_ERRORS, first_line
+from vla.base.hub import HUB_ERRORS, HUB_ID, first_line
 from vla.base.progress import Progress
 from vla.base.strict import StrictModel
 from vla.cache.metadata import TextIdentity
@@ -131,6 +131,8 @@ def load_tokenizer(name: str, revision: str) -> Any:
 
 def is_here(name: str, file: str, revision: str) -> bool:
     """Tell whether a file of a checkpoint is on this machine, in a directory or downloaded."""
+    if not Path(name).is_dir() and HUB_ID.fullmatch(name) is None:  # a directory that is gone
+        return False
     found: Callable[..., str | None] = cached_file
     return None is not found(
         name,

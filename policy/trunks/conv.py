@@ -1,4 +1,4 @@
-"""The convolutional trunk: images to keypoints, and those to one vector.
+"""The convolutional trunk: images to keypoints, and those to one vector; or to a grid of tokens.
 
 As in visuomotor policies since Levine et al. (arXiv 1504.00702): strided convolutions, then a spatial
 softmax, which says where each channel responds. Group normalisation, because batches are of few episodes.
@@ -31,6 +31,8 @@ class ConvConfig(TrunkConfig):
     type: Literal["conv"] = "conv"
     channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)] = (32, 64, 128, 128)
     """Of the layers; each halves height and width, down to 8 pixels."""
+    output: Literal["keypoints", "grid"] = "keypoints"
+    """One token that says where each channel responds, or the last map as a grid of tokens."""
 
     def build(self, stream: Stream, dim: int) -> "ConvTrunk":
         return ConvTrunk(stream, dim, self)
@@ -46,21 +48,24 @@ class ConvTrunk(Trunk):
     """
 
     def __init__(self, stream: Stream, dim: int, config: ConvConfig) -> None:
-        super().__init__(1, dim)
         layers: list[nn.Module] = []
-        width, size = stream.channels, min(stream.shape[:2])
+        width, size, sides = stream.channels, min(stream.shape[:2]), list(stream.shape[:2])
         for channels in config.channels:
             # A map of one pixel would have no positions left to tell.
             stride = 2 if size // 2 >= SMALLEST_MAP else 1
             size //= stride
+            sides = [(side + stride - 1) // stride for side in sides]
             layers += [
                 nn.Conv2d(width, channels, kernel_size=3, stride=stride, padding=1),
                 nn.GroupNorm(math.gcd(GROUPS, channels), channels),
                 nn.SiLU(),
             ]
             width = channels
+        grid = config.output == "grid"
+        super().__init__(sides[0] * sides[1] if grid else 1, dim)
+        self._grid = grid
         self.layers = nn.Sequential(*layers)
-        self.project = nn.Linear(2 * width, dim)
+        self.project = nn.Linear(width if grid else 2 * width, dim)
 
         # Pixels have a range of their own; depth has that of its dataset.
         self.standardize = Standardize(1) if stream.kind == "depth" else None
@@ -76,7 +81,10 @@ class ConvTrunk(Trunk):
         values = stream.flatten(0, 1)
         scaled = values.float() / 127.5 - 1 if self.standardize is None else self.standardize(values)
         pixels = scaled.permute(0, 3, 1, 2)
-        keypoints = spatial_softmax(self.layers(pixels)).flatten(1)
+        maps = self.layers(pixels)
+        if self._grid:
+            return self.project(maps.flatten(2).mT).unflatten(0, stream.shape[:2])
+        keypoints = spatial_softmax(maps).flatten(1)
         return self.project(keypoints).unflatten(0, stream.shape[:2])[:, :, None]
 
 

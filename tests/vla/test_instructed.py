@@ -37,9 +37,9 @@ def settings(root: Path, **changes: Any) -> PipelineConfig:
         "encoder.text_encoder": str(root / "bert"),
         "cache.path": str(root / "features"),
         "policy.language": True,
-        "policy.fusion": "film",
+        "policy.fusion": "point",
         "policy.head": {"type": "mlp", "width": 16},
-        "policy.trunks": {"top": {"type": "conv", "channels": [8]}},
+        "policy.trunks": {"top": {"type": "conv", "channels": [8], "output": "grid"}},
         "policy.per_view_dim": 8,
         "policy.cond_dim": 8,
         "train.out": str(root / "run"),
@@ -129,6 +129,7 @@ def test_rows_of_one_batch_may_be_told_different_things(root: Path) -> None:
     assert np.abs(both[0] - both[1]).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_a_task_that_is_chosen_is_followed_whatever_the_environment_says(root: Path, tmp_path: Path) -> None:
     chosen = settings(root, **{"rollout.task": "pick the box", "rollout.episodes": 1})
     info = evaluate(live(root, **{"rollout.task": "pick the box"}), chosen.env, chosen.rollout, tmp_path)
