@@ -7,6 +7,7 @@ import pytest
 
 from vla.base.errors import ConfigError
 from vla.config import PRESETS, PipelineConfig, read_tables
+from vla.policy.agents.vla_agent import VLAAgentConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +53,12 @@ def test_the_small_preset_has_the_sizes_of_the_demo() -> None:
     demo["policy"].pop("head")
     demo["train"].pop("out")
     assert preset == {table: demo[table] for table in ("policy", "train")}
+
+
+def test_the_preset_of_one_camera_and_words_is_made_of_the_parts_there_are() -> None:
+    policy = PipelineConfig.load(None, {}, [], preset="vla_model").policy
+    assert isinstance(policy, VLAAgentConfig) and policy.language and policy.takes_task
+    assert (policy.fusion.type, policy.head.type, policy.obs_horizon) == ("concat", "mlp", 1)
 
 
 def test_a_saved_configuration_comes_back() -> None:

@@ -16,7 +16,9 @@ Config = Annotated[
 ]
 Preset = Annotated[
     str | None,
-    typer.Option("--preset", help="Sizes that come with vla, below file and options: small, for a CPU."),
+    typer.Option(
+        "--preset", help="Comes with vla, below file and options: small, for a CPU; vla_model, with words."
+    ),
 ]
 Assign = Annotated[
     list[str] | None,
