@@ -78,7 +78,8 @@ def write_policy(root: Path, cameras: list[str], *, tiny: bool) -> Any:
 
 def ours(root: Path, cameras: list[str]) -> tuple[Any, Any]:
     """Return vla's policy of the same weights, and its encoder."""
-    from vla.cache import DatasetIdentity, Stream
+    from vla.embed.text_encoders.text_encoder_family import of_encoder
+from vla.cache import DatasetIdentity, Stream
     from vla.policy.pretrained.smolvla import SmolVLA, SmolVLAConfig
     from vla.policy.saved_policy import SavedPolicy, TrainingData
     from vla.rollout.encoders.smolvla import SmolVLAEncoderConfig
@@ -98,11 +99,11 @@ def ours(root: Path, cameras: list[str]) -> tuple[Any, Any]:
         encoders={encoder.identity.digest: encoder.identity},
         cache_fingerprint="",
         data=(TrainingData(dataset=dataset, num_episodes=1, num_frames=1, tasks=(TEXT,)),),
-        text_encoder=config.own_texts().identity,
+        text_encoder=of_encoder(config).load().identity,
     )
     policy = saved.policy.build(saved)
     assert isinstance(policy, SmolVLA)
-    policy.tokens.copy_(torch.from_numpy(config.own_texts().encode([TEXT])))
+    policy.tokens.copy_(torch.from_numpy(of_encoder(config).load().encode([TEXT])))
     policy.load_saved(policy.saved_state())
     return policy.train(), encoder
 

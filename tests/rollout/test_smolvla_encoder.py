@@ -13,8 +13,8 @@ from transformers.models.smolvlm.modeling_smolvlm import SmolVLMForConditionalGe
 
 from vla.base.errors import EncoderError
 from vla.embed.encoders.encoder_family import encoder_config
-from vla.embed.encoders.text import FrozenTextEncoder
 from vla.embed.frozen_encoder import FrozenEncoder
+from vla.embed.text_encoders.text_encoder_family import of_encoder
 from vla.embed.transforms import ImageSize, resize
 from vla.rollout.encoders.smolvla import SmolVLAEncoder, SmolVLAEncoderConfig
 
@@ -89,7 +89,7 @@ def test_the_identity_is_of_all_that_is_frozen_and_of_nothing_else(folder: Path,
 
 
 def test_texts_end_with_a_newline_once_and_are_cut(folder: Path) -> None:
-    texts = FrozenTextEncoder.load(SmolVLAEncoderConfig(id=str(folder)))
+    texts = of_encoder(SmolVLAEncoderConfig(id=str(folder))).load()
     plain, ended, long = texts.encode(["pick up", "pick up\n", "the red box " * 9])
     assert plain.tolist() == ended.tolist() == [3, 4, 2, *[-1] * 7]
     assert long.tolist() == [5, 6, 7, 5, 6, 7, 5, 6, 7, 5]

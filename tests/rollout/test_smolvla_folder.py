@@ -10,6 +10,7 @@ from fake_smolvla import CHUNK, MAX_ACTION, write_smolvla
 from safetensors.torch import load_file, save_file
 
 from vla.cache import DatasetIdentity, Stream
+from vla.embed.text_encoders.text_encoder_family import of_encoder
 from vla.policy.batch import Batch
 from vla.policy.pretrained.smolvla import SmolVLA, SmolVLAConfig
 from vla.policy.random import RowRandom
@@ -55,7 +56,7 @@ def policy(source: Path) -> SmolVLA:
         encoders={encoder.identity.digest: encoder.identity},
         cache_fingerprint="",
         data=(TrainingData(dataset=dataset, num_episodes=1, num_frames=9, tasks=("pick up",)),),
-        text_encoder=config.own_texts().identity,
+        text_encoder=of_encoder(config).load().identity,
     )
     built = saved.policy.build(saved)
     assert isinstance(built, SmolVLA)
