@@ -78,8 +78,8 @@ def write_policy(root: Path, cameras: list[str], *, tiny: bool) -> Any:
 
 def ours(root: Path, cameras: list[str]) -> tuple[Any, Any]:
     """Return vla's policy of the same weights, and its encoder."""
+    from vla.cache import DatasetIdentity, Stream
     from vla.embed.text_encoders.text_encoder_family import of_encoder
-from vla.cache import DatasetIdentity, Stream
     from vla.policy.pretrained.smolvla import SmolVLA, SmolVLAConfig
     from vla.policy.saved_policy import SavedPolicy, TrainingData
     from vla.rollout.encoders.smolvla import SmolVLAEncoderConfig
