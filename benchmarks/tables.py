@@ -21,6 +21,7 @@ from h100_estimate import estimate_table
 from instructions_table import instructions_table
 from language_table import language_model_table
 from meta_world_table import metaworld_table
+from smolvla_table import smolvla_table
 from speed_figures import BASE, ROWS, SMALL, TITLES, Row
 
 ROOT = Path(__file__).parents[1]
@@ -283,28 +284,6 @@ def meta_world(results: Results) -> str:
     """Return Meta-World beside published figures."""
     found = results.get("meta-world", {})
     return metaworld_table(found) if found.get("rows") else "not measured yet"
-
-
-def smolvla_table(results: Results) -> str:
-    """Return a training step of SmolVLA from the cache beside LeRobot's own."""
-    names = ("smolvla-cpu", "smolvla-batch-8-cpu", "smolvla-3-cameras-cpu", "smolvla-cuda")
-    found = [results[name] for name in names if name in results]
-    if not found:
-        return "not measured yet"
-    lines = [
-        "| cameras | batch | LeRobot, samples/s | vla, samples/s | ratio | ratio of processor time |",
-        "|---|---|---|---|---|---|",
-    ]
-    for result in found:
-        theirs, ours = (result["samples_per_s"][name] for name in ("lerobot", "vla"))
-        lines.append(
-            f"| {result['cameras']} | {result['batch_size']} | {theirs:.3g} | {ours:.3g} | "
-            f"**{result['factor']:.1f}** | {result['factor_cpu']:.1f} |"
-        )
-    machine, load = found[-1]["machine"], found[-1]["load_average"][0]
-    where = f"{machine['cpu']}, one of {machine['cores']} cores, torch {machine['torch']}, {machine['date']}"
-    commands = ", ".join(f"`{result['command']}`" for result in found)
-    return "\n".join([*lines, "", f"Load average {load:.0f}: {where}. {commands}"])
 
 
 TABLES: dict[str, Callable[[Results], str]] = {
