@@ -61,7 +61,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "full": ({"tune": "full", "lr_scale": 0.03}, {}),
 }
 """Settings of the fusion, and of the training."""
-REDUCED = "6 layers of 256 instead of 24 of 896, 2,048 words instead of 151,936; batch 8; head of 2 layers"
+REDUCED = "6 layers of 256 instead of 24 of 896, 2,048 words instead of 151,936; head of 2 layers"
 INSTRUCTION = "Pick the red box, and hand it over."
 """Episodes of the random cache have no text of their own."""
 MIB = 1 << 20
@@ -130,7 +130,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     full = device.type == "cuda"
     clock = time.perf_counter if full else time.process_time
-    sizes, batch, layers = (FULL, 64, 12) if full else (SMALL, 8, 2)
+    sizes, batch, layers = (FULL, 64, 12) if full else (SMALL, 4, 2)
     if arguments.tiny:
         sizes, batch, layers = TINY, 2, 1
     with tempfile.TemporaryDirectory() as name:
