@@ -75,7 +75,8 @@ class Episode:
         return self._waiting.pop(0)
 
 
-class VlaEvalServer(ModelServer):  # type: ignore[misc]  vla-eval is not there where types are checked
+# vla-eval is not there where types are checked.
+class VlaEvalServer(ModelServer):  # type: ignore[misc]
     """Answers the harness; several connections may be open at once.
 
     Args:

@@ -91,7 +91,8 @@ def asked(url: str, env: gymnasium.Env[Any, Any], steps: int, camera: str = "cor
 
 def rolled_out(policy: LivePolicy, env: gymnasium.Env[Any, Any], steps: int) -> np.ndarray:
     """Drive an environment as `vla rollout` does, chunk by chunk."""
-    chunks, actions = ChunkEnv(env, policy.horizons, policy.image_sizes), []
+    chunks = ChunkEnv(env, policy.horizons, policy.image_sizes)
+    actions: list[np.ndarray] = []
     observation, memory = chunks.reset(seed=SEED)[0], None
     while len(actions) < steps:
         seen = {name: value[None] for name, value in observation.items()}
