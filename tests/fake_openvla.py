@@ -32,7 +32,7 @@ WORDS = (
 WORDS += ("to", "pick", "up", "red", "box", "hand", "it", "over")
 VOCABULARY, PADDED = 300, 64
 """Words of the tokeniser, the last 256 of which are actions; rows of the table past them."""
-TEXT = {
+TEXT: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -109,11 +109,11 @@ def shapes() -> dict[str, tuple[int, ...]]:
     pool = "vision_backbone.fused_featurizer.attn_pool"
     found[f"{pool}.latent"] = (1, 1, SIGLIP_DIM)
     linear(f"{pool}.q", SIGLIP_DIM, SIGLIP_DIM)
-    width = int(TEXT["hidden_size"])
+    width = TEXT["hidden_size"]
     linear("projector.fc1", 4 * VISION_DIM, VISION_DIM)
     linear("projector.fc2", width, 4 * VISION_DIM)
     linear("projector.fc3", width, width)
-    for layer in range(int(TEXT["num_hidden_layers"])):
+    for layer in range(TEXT["num_hidden_layers"]):
         at = f"language_model.model.layers.{layer}"
         for name, rows in (("q", width), ("k", width // 2), ("v", width // 2), ("o", width)):
             linear(f"{at}.self_attn.{name}_proj", rows, width, bias=False)
@@ -168,7 +168,7 @@ def write_openvla(
         "model-00001-of-00002.safetensors": towers,
         "model-00002-of-00002.safetensors": weights.keys() - towers,
     }
-    files = {}
+    files: dict[str, str] = {}
     for file, names in shards.items():
         save_file({name: weights[name] for name in sorted(names)}, folder / file, {"format": "pt"})
         files |= dict.fromkeys(names, file)

@@ -82,7 +82,9 @@ class OpenVLAEncoder(PerViewEncoder):
     def __init__(
         self, dino: nn.Module, siglip: nn.Module, identity: EncoderIdentity, cameras: tuple[str, ...]
     ) -> None:
-        how = Preprocessing(image_size=tuple(identity.settings["image_size"]), interpolation=BICUBIC)
+        how = Preprocessing.model_validate(
+            {"image_size": identity.settings["image_size"], "interpolation": BICUBIC}
+        )
         configs: list[Any] = [dino.config, siglip.config]
         tokens = (how.image_size[0] // configs[0].patch_size) ** 2
         width = sum(config.hidden_size for config in configs)

@@ -43,7 +43,13 @@ def patch_cache(
     identity = fake_identity(
         type="openvla", id=files.name, weights_sha256=files.sha256(files.vision()), settings={}
     )
-    values = {"cameras": cameras, "tokens": PATCHES, "dim": VISION_DIM, "action_dim": 3, "state_dim": 2}
+    values: dict[str, Any] = {
+        "cameras": cameras,
+        "tokens": PATCHES,
+        "dim": VISION_DIM,
+        "action_dim": 3,
+        "state_dim": 2,
+    }
     return write_cache(root, fake_spec((8, 7), encoder=identity, **{**values, **changes}))
 
 
@@ -53,7 +59,7 @@ def cache(files: OpenVLAFiles, tmp_path_factory: pytest.TempPathFactory) -> Feat
 
 
 def made(cache: FeatureCache, checkpoint: Path, **changes: Any) -> OpenVLAPolicy:
-    chosen = {"model": str(checkpoint), "dtype": "float32", "tune": "projector", **changes}
+    chosen: dict[str, Any] = {"model": str(checkpoint), "dtype": "float32", "tune": "projector", **changes}
     return OpenVLAPolicy.for_cache(OpenVLAConfig(**chosen), cache.metadata)
 
 
@@ -178,11 +184,7 @@ def slow_logits(weights: dict[str, Tensor], patches: Tensor, prompt: list[int], 
         return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0.0)
 
     def norm(x: Tensor, name: str) -> Tensor:
-        return (
-            x
-            / (x.square().mean(dim=-1, keepdim=True) + float(TEXT["rms_norm_eps"])).sqrt()
-            * w[f"{name}.weight"]
-        )
+        return x / (x.square().mean(dim=-1, keepdim=True) + TEXT["rms_norm_eps"]).sqrt() * w[f"{name}.weight"]
 
     def turned(x: Tensor) -> Tensor:  # [S, D]: pair d, d + D/2 by position * 10000^(-2d/D)
         half = x.shape[1] // 2
@@ -194,11 +196,12 @@ def slow_logits(weights: dict[str, Tensor], patches: Tensor, prompt: list[int], 
     seen = linear(functional.gelu(seen), "projector.fc3")
     table, root = w["language_model.model.embed_tokens.weight"], "language_model.model.layers"
     x = torch.cat([table[[1]], seen, table[prompt], table[actions[:-1]]])
-    heads, groups = int(TEXT["num_attention_heads"]), int(TEXT["num_key_value_heads"])
+    heads, groups = TEXT["num_attention_heads"], TEXT["num_key_value_heads"]
     future = torch.full((len(x), len(x)), -torch.inf, dtype=torch.float64).triu(1)
-    for layer in range(int(TEXT["num_hidden_layers"])):
+    for layer in range(TEXT["num_hidden_layers"]):
         at = f"{root}.{layer}"
-        normed, read = norm(x, f"{at}.input_layernorm"), []
+        normed = norm(x, f"{at}.input_layernorm")
+        read: list[Tensor] = []
         for head in range(heads):
             size = x.shape[1] // heads
             group = head // (heads // groups)
@@ -261,7 +264,8 @@ def test_the_loss_is_the_cross_entropy_of_the_tokens_over_all_words(
         for v in (cache.metadata.statistics["action"].q01, cache.metadata.statistics["action"].q99)
     )
     scaled = 2 * (batch.action[:, 0] - low) / (high - low) - 1
-    edges, errors = torch.linspace(-1, 1, 256), []
+    edges = torch.linspace(-1, 1, 256)
+    errors: list[Tensor] = []
     for row, text in enumerate((LONG, SHORT)):
         tokens = [VOCABULARY - int((edges <= number.clamp(-1, 1)).sum()) for number in scaled[row]]
         prompt = Prompt(checkpoint / "tokenizer.json")(text)["input_ids"]

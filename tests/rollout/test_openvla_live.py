@@ -90,11 +90,12 @@ def test_adapters_learn_to_do_what_the_words_say(root: Path) -> None:
 def test_it_acts_as_published_without_a_training(root: Path) -> None:
     frozen = {"policy.tune": "frozen", "train.out": str(root / "published")}
     train(settings(root, **{**frozen, "policy.unnorm_key": "kitchen", "train.steps": 0}))
-    saved = load_file(find_policy(root / "published") / "model.safetensors")
+    policy = find_policy(root / "published")
+    saved = load_file(policy / "model.safetensors")
     assert not any(name.startswith("network.") for name in saved)
-    (action,) = see(root, root / "published", "Take the red box")
+    (action,) = see(root, policy, "Take the red box")
     assert 0 <= action[0] <= 1 and 10 <= action[1] <= 20
     with pytest.raises(ConfigError, match=r"policy\.tune = frozen leaves nothing to train"):
         train(settings(root, **{**frozen, "train.out": str(root / "none")}))
     with pytest.raises(ConfigError, match="serve the policy: vla serve"):
-        export(settings(root, **{"rollout.task": PICK}), root / "published", root / "policy.onnx")
+        export(settings(root, **{"rollout.task": PICK}), policy, root / "policy.onnx")
