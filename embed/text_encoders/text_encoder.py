@@ -101,7 +101,7 @@ def hash_of_tower(architecture: object, tokenizer: Any, probe: list[int], tensor
     digest.update(json.dumps([architecture, vocabulary, probe], sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{list(tensor.shape)}".encode())
-        digest.update(tensor.detach().float().contiguous().numpy())
+        digest.update(tensor.detach().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -1,9 +1,9 @@
 """A fusion in which the task text points: it says where to look, and the policy sees that and nothing else.
 
     text ─ linear ─> P queries ─┐
-    grid of tokens ─ keys ──────┴─ softmax over it ─> P places (x, y), and what is there ───┐
-    single tokens ──────────────────────────────────────────────────────────────────────────┼─ concat, linear
-    state ──────────────────────────────────────────────────────────────────────────────────┘
+    grid of tokens ─ keys ──────┴─ softmax over the grid ─> P places, and what is there ┐
+    single tokens ──────────────────────────────────────────────────────────────────────┼─ concat, linear
+    state ──────────────────────────────────────────────────────────────────────────────┘
 
 Attention with a query made of the text (Vaswani et al., arXiv 1706.03762, equation 1), whose values are also
 the positions, as in a spatial softmax. The text goes no other way: where each scene of the demonstrations

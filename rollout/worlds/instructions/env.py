@@ -98,6 +98,7 @@ class InstructionsEnv(gymnasium.Env[Observation, np.ndarray]):
         self._rig: CameraRig | None = None
         self._image = np.zeros((*self._size, 3), np.uint8)
         self._render_s = 0.0
+        self._command: np.ndarray = np.zeros(2)
         self._begin(np.random.default_rng(0))
         low, high = np.array([-REACH, -REACH, 0]), np.array([REACH, REACH, 1])
         self.action_space = spaces.Box(low.astype(np.float32), high.astype(np.float32))
@@ -161,18 +162,19 @@ class InstructionsEnv(gymnasium.Env[Observation, np.ndarray]):
 
     def _begin(self, rng: np.random.Generator) -> None:
         """Draw an episode."""
-        self.asked = TASKS[rng.integers(len(TASKS))]
-        others = {"shuffled": TASKS, "wrong": [task for task in TASKS if task != self.asked]}
+        self.asked = TASKS[int(rng.integers(len(TASKS)))]
+        others = {"shuffled": TASKS, "wrong": tuple(task for task in TASKS if task != self.asked)}
         chosen = others.get(self._wordings, (self.asked,))
-        self.told = chosen[rng.integers(len(chosen))]
+        self.told = chosen[int(rng.integers(len(chosen)))]
         texts = sentences(self.told, unseen=self._wordings == "unseen")
-        self.instruction = texts[rng.integers(len(texts))]
+        self.instruction = texts[int(rng.integers(len(texts)))]
         places = _places(rng, len(OBJECTS) + len(PADS))
         start = rng.uniform(-0.05, 0.05, 2)
         mujoco.mj_resetData(self._model, self._data)
         for index in range(len(OBJECTS)):
             self._data.qpos[3 * index : 3 * index + 2] = places[index]
-        self._data.qpos[-2:] = self._data.ctrl[:] = self._command = start
+        self._data.qpos[-2:] = self._data.ctrl[:] = start
+        self._command = start
         self._data.mocap_pos[:, :2] = places[len(OBJECTS) :]
         mujoco.mj_forward(self._model, self._data)
         self._held: int | None = None
