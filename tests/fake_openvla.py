@@ -28,8 +28,8 @@ WORDS = (
     "the",
     "robot",
     "take",
+    *("to", "pick", "up", "red", "box", "hand", "it", "over"),
 )
-WORDS += ("to", "pick", "up", "red", "box", "hand", "it", "over")
 VOCABULARY, PADDED = 300, 64
 """Words of the tokeniser, the last 256 of which are actions; rows of the table past them."""
 TEXT: dict[str, Any] = {

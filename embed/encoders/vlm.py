@@ -109,9 +109,14 @@ class VlmEncoder(Encoder):
         checkpoint: the model, cut off above the layer that is kept.
         identity: which cameras, and what is kept of them.
 
+    Attributes:
+        ids: [L] int64, what it reads: places of image tokens, and the prompt.
+
     Raises:
         EncoderError: the grid has more cells along an edge than an image has tokens.
     """
+
+    ids: Tensor
 
     def __init__(self, checkpoint: "VlmCheckpoint", identity: EncoderIdentity) -> None:
         cameras, side = identity.reads, checkpoint.side

@@ -111,7 +111,7 @@ class LanguageModelFusion(Fusion):
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         self._left_out = {f"model.{name}" for name in self.model.state_dict() if name not in trained}
         self.register_buffer("model_sha256", torch.tensor(list(base.sha256), dtype=torch.uint8))
-        self.register_load_state_dict_pre_hook(_require_same_model)
+        self.register_load_state_dict_pre_hook(_require_same_model)  # type: ignore[no-untyped-call]
 
         self._names, self._config = tuple(sizes.tokens), config
         width, layers = int(self.model.config.hidden_size), config.layers

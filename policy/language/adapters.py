@@ -50,7 +50,7 @@ def add_adapters(model: Any, settings: LoraSettings) -> None:
             )
         targets = list(targets)
     inject_adapter_in_model(
-        LoraConfig(r=settings.r, lora_alpha=settings.alpha, target_modules=targets),  # type: ignore[arg-type]
+        LoraConfig(r=settings.r, lora_alpha=settings.alpha, target_modules=targets),
         model,
     )
     for parameter in model.parameters():

@@ -124,7 +124,7 @@ class OpenVLAPolicy(ChunkPolicy):
         is_meta = self.action_standardize.mean.device.type == "meta"  # only the shapes are wanted
         sha256 = bytes(32) if is_meta else bytes.fromhex(files.sha256(files.language()))
         self.register_buffer("model_sha256", torch.tensor(list(sha256), dtype=torch.uint8))
-        self.register_load_state_dict_pre_hook(_require_same_model)
+        self.register_load_state_dict_pre_hook(_require_same_model)  # type: ignore[no-untyped-call]
 
     def _tune(self, policy: OpenVLAConfig) -> None:
         """Choose what is trained; as OpenVLA's own adapters, these leave the output layer alone."""

@@ -343,7 +343,7 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     assert policy_config(type="openvla", model=str(checkpoint)).horizons.pred_horizon == 1
     with pytest.raises(ValueError, match=r"obs_horizon\n.*should be 1"):
-        OpenVLAConfig(obs_horizon=2, pred_horizon=2)
+        OpenVLAConfig.model_validate({"obs_horizon": 2, "pred_horizon": 2})
     with pytest.raises(ConfigError, match="no action statistics 'bridge'; did you mean 'bridge_orig'"):
         made(cache, checkpoint, unnorm_key="bridge")
     two = patch_cache(tmp_path / "two", files, ("top", "wrist"))

@@ -1,5 +1,7 @@
 """The world of instructions: what counts, what the words say, and an expert that does as it is told."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from vla.rollout.worlds.instructions.wordings import NOUNS, OBJECTS, PADS, TASKS
 from vla.rollout.worlds.instructions.world import DEMONSTRATION_STEPS, MAX_EPISODE_STEPS
 
 
-def blind(**arguments: str) -> InstructionsEnv:
+def blind(**arguments: Any) -> InstructionsEnv:
     """Return an environment that renders nothing."""
     env = InstructionsEnv(**arguments)
     env.render_observations = False

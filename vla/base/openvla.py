@@ -199,7 +199,7 @@ class OpenVLAFiles:
         digests: dict[str, bytes] = {}
         for name, tensor in self.tensors(names):
             digest = hashlib.sha256(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
             digests[name] = digest.digest()
         return hashlib.sha256(b"".join(digests[name] for name in sorted(digests))).hexdigest()
 
