@@ -103,7 +103,7 @@ class VlmConfig(EncoderConfig):
 
 
 class VlmEncoder(Encoder):
-    """A vision-language model over all views of an instant.
+    """A vision-language model over all views of an instant, in one sequence.
 
     Args:
         checkpoint: the model, cut off above the layer that is kept.
@@ -112,6 +112,8 @@ class VlmEncoder(Encoder):
     Raises:
         EncoderError: the grid has more cells along an edge than an image has tokens.
     """
+
+    ids: Tensor
 
     def __init__(self, checkpoint: "VlmCheckpoint", identity: EncoderIdentity) -> None:
         cameras, side = identity.reads, checkpoint.side
