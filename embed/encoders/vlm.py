@@ -103,7 +103,7 @@ class VlmConfig(EncoderConfig):
 
 
 class VlmEncoder(Encoder):
-    """A vision-language model over all views of an instant.
+    """A vision-language model over all views of an instant, in one sequence.
 
     Args:
         checkpoint: the model, cut off above the layer that is kept.

@@ -57,7 +57,8 @@ class VlmCheckpoint:
     def sequence(self, cameras: int) -> Sequence:
         """Return what is read of so many cameras."""
         before, opening, closing, after = self.texts
-        ids, images = list(before), []
+        ids = list(before)
+        images: list[range] = []
         for _ in range(cameras):
             ids += opening
             images.append(range(len(ids), len(ids) + self.side**2))

@@ -71,7 +71,8 @@ def _qwen(pixels: Tensor, ids: Tensor, config: Any) -> Inputs:
 
 def _qwen_positions(is_image: Tensor, rows: int, columns: int) -> Int64[Tensor, "3 L"]:
     """Return time, row and column of each token: an image is one instant, and words go on after its edge."""
-    positions, at, inside = [], 0, 0
+    positions: list[list[int]] = []
+    at, inside = 0, 0
     for image in is_image.tolist():
         if not image:
             positions.append([at, at, at])

@@ -175,11 +175,11 @@ class LanguageModelFusion(Fusion):
         # What the module gives, not its weights: Gemma 3 multiplies them.
         words = embeddings(torch.arange(min(embeddings.num_embeddings, MANY_WORDS)))
         size = words.float().square().mean().sqrt()
-        for linear in [*self.stream_in, self.state_in]:
-            if linear is not None:
-                nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
-                linear.weight.mul_(size)
-                nn.init.zeros_(linear.bias)
+        linears: list[Any] = [*self.stream_in, *([] if self.state_in is None else [self.state_in])]
+        for linear in linears:
+            nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+            linear.weight.mul_(size)
+            nn.init.zeros_(linear.bias)
         self.queries.mul_(size)
 
     def _require_fit(self, sizes: FusionSizes) -> None:

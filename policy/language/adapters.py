@@ -49,10 +49,8 @@ def add_adapters(model: Any, settings: LoraSettings) -> None:
                 f"those are {', '.join(sorted(linear))}"
             )
         targets = list(targets)
-    inject_adapter_in_model(
-        LoraConfig(r=settings.r, lora_alpha=settings.alpha, target_modules=targets),
-        model,
-    )
+    config = LoraConfig(r=settings.r, lora_alpha=settings.alpha, target_modules=targets)
+    inject_adapter_in_model(config, model)
     for parameter in model.parameters():
         if parameter.requires_grad:
             # In bfloat16 an update of 1e-4 of a weight is rounded away.

@@ -123,6 +123,7 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
         made(smol, pool="pooled")
 
 
+@pytest.mark.slow
 def test_a_policy_of_groots_kind_is_trained_on_the_cache_and_drives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vla: Callable[..., dict[str, Any]]
 ) -> None:

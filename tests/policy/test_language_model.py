@@ -147,6 +147,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_it_can_be_trained_in_bfloat16_and_with_activations_computed_again(
     model: Path, cache: FeatureCache, tmp_path: Path
 ) -> None:

@@ -87,6 +87,7 @@ def test_only_the_adapters_of_the_model_are_trained_and_saved(
     assert isinstance(again, VLAAgent) and torch.equal(act(agent, seen), act(again, seen))
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_adapters_goes_on_as_if_nothing_had_been(
     model: Path, cache: FeatureCache, tmp_path: Path
 ) -> None:

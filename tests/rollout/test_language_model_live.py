@@ -56,6 +56,7 @@ def test_a_client_says_what_to_do_to_a_language_model(bench: Bench, told: Path) 
             np.testing.assert_allclose(found, act(policy, task), atol=5e-3)
 
 
+@pytest.mark.slow
 def test_it_is_rolled_out_and_inspected_and_not_exported(bench: Bench, told: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         "env.id": ENV_ID,
