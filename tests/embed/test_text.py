@@ -24,7 +24,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path) -> SiglipText:
-    return of_encoder(SiglipConfig(id=str(folder), device="cpu")).load()
+    encoder = of_encoder(SiglipConfig(id=str(folder), device="cpu")).load()
+    assert isinstance(encoder, SiglipText)
+    return encoder
 
 
 def test_a_texts_feature_is_the_whole_models_on_padded_lower_case_tokens(checkpoint: Path) -> None:

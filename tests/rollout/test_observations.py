@@ -191,7 +191,7 @@ class Still(LivePolicy):
         self.horizons = HORIZONS
         self.observes = (Stream(name="state", kind="vector", dtype="float32", shape=(2,)),)
 
-    def act(self, observation: Any, seeds: Any = None, task: str = "", memory: Any = None) -> Any:
+    def act(self, observation: Any, seeds: Any = None, task: Any = "", memory: Any = None) -> Any:
         assert np.isfinite(observation["state"]).all()
         return np.zeros((1, 4, 2), np.float32), type("Timing", (), {"encode_s": 0, "head_s": 0}), None
 
