@@ -1,4 +1,4 @@
-"""Do instructions matter? One policy, the same scenes, four lists of wordings.
+"""Do instructions matter? One policy, the same tasks, four lists of wordings.
 
     vla record --config examples/instructions.toml
     vla embed --config examples/instructions.toml
