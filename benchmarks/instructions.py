@@ -1,4 +1,4 @@
-"""Do instructions matter? One policy, the same scenes, four lists of wordings.
+"""Do instructions matter? One policy, the same tasks, four lists of wordings.
 
     vla record --config examples/instructions.toml
     vla embed --config examples/instructions.toml
@@ -66,8 +66,8 @@ def main() -> None:
             "trained_texts": len(policy.tasks),
             "demonstrations": sum(data.num_episodes for data in policy.data),
         }
-        command = " ".join(["python", *sys.argv])
-        write_json(arguments.out, {**saved, "command": command, "machine": machine()})
+        saved |= {"command": " ".join(["python", *sys.argv]), "machine": machine()}
+        write_json(arguments.out, saved)
     print(instructions_table(saved))
 
 

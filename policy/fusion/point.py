@@ -2,10 +2,10 @@
 
     text ─ linear ─> P queries ─┐
     grid of tokens ─ keys ──────┴─ softmax over the grid ─> P places, and what is there ┐
-    single tokens ──────────────────────────────────────────────────────────────────────┼─ concat, linear
+    single tokens ──────────────────────────────────────────────────────────────────────┼─ linear
     state ──────────────────────────────────────────────────────────────────────────────┘
 
-Attention with a query made of the text (Vaswani et al., arXiv 1706.03762, equation 1), whose values are also
+Attention with a query made of the text (Vaswani et al., arXiv 1706.03762, equation 1); its values are also
 the positions, as in a spatial softmax. The text goes no other way: where each scene of the demonstrations
 came with one text, a fusion that gave the head scene and text side by side learned scenes by heart.
 

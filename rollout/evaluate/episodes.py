@@ -184,7 +184,7 @@ def _instructions(
     policy: LivePolicy, group: EnvironmentProcesses, info: Mapping[str, Any], count: int
 ) -> str | list[str]:
     """Return what the environments ask for, one a row; empty where the policy follows its own text."""
-    if not policy.tasks.is_open or not tells_task(group):
+    if not tells_task(group) or not policy.tasks.is_open:
         return ""
     return [str(text) for text in info["task"][:count]]
 

@@ -78,7 +78,7 @@ def evaluate(
         groups = make_groups(policy, env, group_sizes(num_envs, device))
         for group in groups:
             stack.callback(group.close)
-        if policy.tasks.is_open and not tells_task(groups[0]):
+        if not tells_task(groups[0]) and policy.tasks.is_open:
             policy.tasks.text()  # raises: nobody says which task it is
         _say_what_may_be_wrong(env, groups[0].metadata.get("render_fps"), policy.fps)
         run_episodes = run_side_by_side if device.type == "cpu" else take_turns

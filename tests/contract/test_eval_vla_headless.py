@@ -110,6 +110,7 @@ def test_a_policy_of_another_encoder_is_refused_naming_both(policy: LivePolicy, 
         LivePolicy(policy.policy, None)
 
 
+@pytest.mark.slow
 def test_episodes_are_evaluated_side_by_side_with_results_by_seed(policy: LivePolicy, tmp_path: Path) -> None:
     settings = RolloutConfig(episodes=3, seed=50, num_envs=2, videos=1)
     info = evaluate(policy, EnvConfig(id=ENV_ID), settings, tmp_path)

@@ -272,6 +272,7 @@ def test_bins_are_drawn_as_often_as_they_are_likely() -> None:
     torch.testing.assert_close(share, torch.tensor([0.2, 0.5, 0.3]), atol=0.01, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_autoregressive_head_keeps_both_modes_and_the_gaussian_neither() -> None:
     """Data: both numbers of a chunk are +1, or both are -1."""
     generator = torch.Generator().manual_seed(0)

@@ -72,7 +72,11 @@ class FakePolicy(LivePolicy):
         self.events, self.remembered, self.observes = events, [], ()  # type: ignore[var-annotated]
 
     def act(
-        self, observation: Any, seeds: Sequence[int] | None = None, task: Any = "", memory: Any = None
+        self,
+        observation: Any,
+        seeds: Sequence[int] | None = None,
+        task: str | Sequence[str] = "",
+        memory: Any = None,
     ) -> Decision:
         rows = len(observation["state"])
         self.events.append("encode")
@@ -101,7 +105,11 @@ class LostPolicy(FakePolicy):
     """Its second robot gets an action that is no number."""
 
     def act(
-        self, observation: Any, seeds: Sequence[int] | None = None, task: Any = "", memory: Any = None
+        self,
+        observation: Any,
+        seeds: Sequence[int] | None = None,
+        task: str | Sequence[str] = "",
+        memory: Any = None,
     ) -> Decision:
         decision = super().act(observation, seeds, task, memory)
         decision.actions[1, 3, 0] = np.nan

@@ -1,7 +1,5 @@
 """The world of instructions: what counts, what the words say, and an expert that does as it is told."""
 
-from typing import Any
-
 import gymnasium
 import numpy as np
 import pytest
@@ -14,9 +12,9 @@ from vla.rollout.worlds.instructions.wordings import NOUNS, OBJECTS, PADS, TASKS
 from vla.rollout.worlds.instructions.world import DEMONSTRATION_STEPS, MAX_EPISODE_STEPS
 
 
-def blind(**arguments: Any) -> InstructionsEnv:
+def blind(wordings: str = "trained") -> InstructionsEnv:
     """Return an environment that renders nothing."""
-    env = InstructionsEnv(**arguments)
+    env = InstructionsEnv(wordings=wordings)
     env.render_observations = False
     return env
 
@@ -48,7 +46,7 @@ def carry(env: InstructionsEnv, task: Task) -> tuple[dict, float]:  # type: igno
 def test_the_expert_does_what_it_is_told_disturbed_or_not() -> None:
     env = blind()
     for seed in range(12):
-        info, reward = demonstrate(env, seed, noise=seed % 2)
+        info, reward = demonstrate(env, seed, noise=float(seed % 2))
         assert info["is_success"] and reward == 1 and info["mode"] == info["asked"] == env.asked.name
 
 

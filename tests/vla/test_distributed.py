@@ -48,7 +48,8 @@ def test_a_cache_has_the_same_bytes_for_any_number_of_processes(encoder_dir: Pat
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
-@pytest.mark.parametrize("head", ["imf", pytest.param("ddpm", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["imf", "ddpm"])
 def test_training_has_the_same_losses_for_any_number_of_processes(head: str, tmp_path: Path) -> None:
     write_cache(tmp_path / "cache", fake_spec(lengths=(20, 18, 16)))
     small = ["policy.cond_dim=16", "policy.n_emb=16", "policy.n_layer=1", "policy.n_head=2"]

@@ -120,8 +120,10 @@ def test_a_rollout_follows_each_episodes_own_words_and_counts_by_what_was_asked(
 
 def test_rows_of_one_batch_may_be_told_different_things(root: Path) -> None:
     policy = live(root)
-    images, states = np.zeros((2, 2, 16, 16, 3), np.uint8), np.zeros((2, 2, 3), np.float32)
-    seen: dict[str, np.ndarray] = {"top": images, "state": states}
+    seen: dict[str, np.ndarray] = {
+        "top": np.zeros((2, 2, 16, 16, 3), np.uint8),
+        "state": np.zeros((2, 2, 3), np.float32),
+    }
     texts = ["pick the red box", "hand it over"]
     both = policy.act(seen, [0, 0], texts).actions
     for row, text in enumerate(texts):
@@ -159,9 +161,8 @@ def test_other_weights_in_the_text_encoders_place_are_refused_and_a_missing_plac
         shutil.rmtree(root / "bert")
         with pytest.raises(EncoderError, match=r"to encode others: .*bert"):
             live(root).tasks.feature("pick it")
-        known = live(root).policy.tasks[0]
-        in_the_weights = live(root).tasks.feature(known)
-        assert in_the_weights is not None and torch.isfinite(in_the_weights).all()
+        feature = live(root).tasks.feature(live(root).policy.tasks[0])
+        assert feature is not None and torch.isfinite(feature).all()  # that one is in the weights
     finally:
         shutil.rmtree(root / "bert", ignore_errors=True)
         shutil.copytree(moved, root / "bert")
