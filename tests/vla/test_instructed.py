@@ -139,6 +139,7 @@ def test_a_task_that_is_chosen_is_followed_whatever_the_environment_says(root: P
     assert info["task"] == "pick the box" and len(info["aggregated"]["asked"]) == 1
 
 
+@pytest.mark.slow
 def test_an_environment_that_says_nothing_leaves_the_choice_to_whoever_rolls_out(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
