@@ -7,6 +7,7 @@
 # make aloha   gym-aloha, with its own MuJoCo, and the tests that need it; in .venv-aloha
 # make libero  LIBERO, with its own MuJoCo and robosuite, and the tests that need them; in .venv-libero
 # make metaworld   Meta-World, with its own MuJoCo, vla-eval, and the tests that need them; in .venv-metaworld
+# make metaworld-lerobot   Meta-World and LeRobot, for benchmarks/lerobot_act.py; in .venv-metaworld-lerobot
 # make slurm   a SLURM cluster of one node on this machine, and a sweep through it; as root on Debian
 # make oldest  the tests with the oldest versions that pyproject.toml allows; in .venv-oldest
 # make fuzz    two minutes of made-up input for every reader
@@ -15,7 +16,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test slow demo interop aloha libero metaworld slurm oldest fuzz format clean
+.PHONY: setup test slow demo interop aloha libero metaworld metaworld-lerobot slurm oldest fuzz format clean
 
 setup: .venv/ready
 
@@ -79,16 +80,24 @@ libero: .venv-libero/ready
 
 # metaworld 3.1.1 asks for exactly mujoco 3.3.0, and vla for a later one, whose scene of sim_transfer is not drawn
 # here; hence --no-deps. vla-eval's model servers need none of what else it asks for.
-.venv-metaworld/ready: pyproject.toml tests/metaworld/constraints.txt
-	test -x .venv-metaworld/bin/python || $(PYTHON) -m venv .venv-metaworld
-	.venv-metaworld/bin/pip install --quiet --disable-pip-version-check -c tests/metaworld/constraints.txt \
+.venv-metaworld/ready .venv-metaworld-lerobot/ready: pyproject.toml tests/metaworld/constraints.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -c tests/metaworld/constraints.txt \
 		-e '.[dev]' etils glfw imageio packaging PyOpenGL scipy
-	.venv-metaworld/bin/pip install --quiet --disable-pip-version-check --no-deps \
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps \
 		metaworld==3.1.1 mujoco==3.3.0 vla-eval==0.8.0
 	touch $@
 
 metaworld: .venv-metaworld/ready
 	.venv-metaworld/bin/pytest -m metaworld tests/metaworld
+
+# What .venv-interop has of it, and for the same reasons.
+metaworld-lerobot: .venv-metaworld-lerobot/ready
+	.venv-metaworld-lerobot/bin/pip install --quiet --disable-pip-version-check \
+		-c tests/metaworld/constraints.txt -c tests/interop/constraints.txt \
+		deprecation draccus einops num2words opencv-python-headless requests termcolor
+	.venv-metaworld-lerobot/bin/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
+		lerobot==0.6.1 torchvision==0.28.0
 
 slurm: .venv/ready
 	sh scripts/slurm.sh $(BIN)/pytest -m slurm tests/slurm

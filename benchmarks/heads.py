@@ -16,6 +16,8 @@ STEPS = (1, 2, 5, 10)
 VARIANTS = [
     Variant("imf attnres", ["policy.head=imf", "policy.residual=attnres"], (1, 2), STEPS),
     Variant("imf plain", ["policy.head=imf", "policy.residual=plain"], (1, 2), STEPS),
+    Variant("imf attnres, 12 layers", ["policy.head=imf", "policy.residual=attnres", "policy.n_layer=12"]),
+    Variant("imf plain, 12 layers", ["policy.head=imf", "policy.residual=plain", "policy.n_layer=12"]),
     Variant("flow", ["policy.head=flow"], (1, 2, 10), STEPS),
     Variant("ddpm", ["policy.head=ddpm"], (2, 10), (*STEPS, 100)),
     Variant("gaussian", ["policy.head=gaussian"]),

@@ -3,6 +3,7 @@
     make metaworld
     .venv-metaworld/bin/python benchmarks/meta_world.py --tasks all --seeds 0 1 2
     .venv-metaworld/bin/python benchmarks/meta_world.py --config examples/benchmarks/metaworld_small.toml
+    .venv-metaworld/bin/python benchmarks/meta_world.py --one-policy --tasks all --seeds 0 1 2
 
 10 demonstrations a task from the package's own experts, one camera, the state of hand and fingers, 200 steps,
 20 evaluation episodes that no demonstration began like.
@@ -10,10 +11,12 @@
 adapted       one trunk learns from the images of all tasks together, is frozen, and what it says is cached; a
               head a task is trained on that
 end to end    trunk and head of one task on its images, for each of --end-to-end
+one policy    (--one-policy) the same encoder, and one head for all tasks that is told which it is:
+              examples/benchmarks/metaworld_mt50.toml, 50 demonstrations a task
 
 Of every training the last checkpoint counts. Published figures are means of the five best evaluations during
-training: a lead that ours do not have. Writes benchmarks/results/meta-world.json after every evaluation;
-started again, it goes on. Ends with the table.
+training: a lead that ours do not have. Writes benchmarks/results/meta-world.json (one policy:
+meta-world-one-policy.json) after every evaluation; started again, it goes on. Ends with the table.
 """
 
 import argparse
@@ -28,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import machine
-from meta_world_table import ADAPTED, END_TO_END, metaworld_table
+from meta_world_table import ADAPTED, END_TO_END, ONE_POLICY, metaworld_table
 
 import vla
 from vla.base.files import write_json
@@ -37,6 +40,19 @@ from vla.policy.training.run import RunDirectory, find_policy
 from vla.rollout.worlds.metaworld.tasks import TASKS, TIERS
 from vla.rollout.worlds.metaworld.world import PREFIX, env_id
 
+MT10 = (
+    "reach",
+    "push",
+    "pick-place",
+    "door-open",
+    "drawer-open",
+    "drawer-close",
+    "button-press-topdown",
+    "peg-insert-side",
+    "window-open",
+    "window-close",
+)
+"""The package's MT10."""
 SHIFT = 0.05
 """Share of an image by which training moves it."""
 
@@ -61,6 +77,8 @@ class Benchmark:
         self.config, self.work, self.out = arguments.config, arguments.work, arguments.out
         self.device = arguments.device or "auto"
         self.tables = read_tables(self.config)
+        for key in ("adapt_steps", "steps"):
+            self.tables["train"][key] = getattr(arguments, key) or self.tables["train"][key]
         self.image_size = self.tables["record"]["image_size"]
         self.saved: dict[str, Any] = {"rows": [], "minutes_of": {}}
         if self.out.is_file():
@@ -69,6 +87,7 @@ class Benchmark:
         self.saved |= {
             "machine": machine(),
             "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+            "updates": {"images": train["adapt_steps"], "head": train["steps"]},
             "sizes": f"Images of {height} x {width} pixels; {train['adapt_steps']:,} updates of "
             f"{train['batch_size']} on images, {train['steps']:,} of each head; `{self.config.name}`",
         }
@@ -100,6 +119,7 @@ class Benchmark:
 
     def train(self, stage: str, caches: Sequence[Path], out: Path, seed: int, **settings: Any) -> Path:
         """Train, or go on."""
+        settings = {"train.steps": self.tables["train"]["steps"], **settings}
         with self.timed(stage):
             vla.train(
                 caches if len(caches) > 1 else caches[0],
@@ -129,6 +149,16 @@ class Benchmark:
             self.train("heads", [features], run, seed, **{"policy.trunks": {}})
             self.evaluate(ADAPTED, task, seed, run)
 
+    def one_policy(self, tasks: Sequence[str], seed: int) -> None:
+        """Adapt on all tasks, freeze, cache, train one head for all of them, evaluate it on each."""
+        if missing := [task for task in tasks if not self.has(ONE_POLICY, task, seed)]:
+            encoder = self.on_images("adapt", tasks, self.work / f"adapted-seed{seed}", seed)
+            features = [self.embed(task, encoder, f"features-seed{seed}") for task in tasks]
+            run = self.work / f"one-policy-seed{seed}"
+            self.train("heads", features, run, seed, **{"policy.trunks": {}})
+            for task in missing:
+                self.evaluate(ONE_POLICY, task, seed, run)
+
     def end_to_end(self, task: str, seed: int) -> None:
         """Train on the images of one task, and evaluate."""
         if not self.has(END_TO_END, task, seed):
@@ -142,7 +172,7 @@ class Benchmark:
             info = vla.rollout(
                 find_policy(run, "last"),
                 env=env_id(task),
-                out=run / "eval/benchmark",
+                out=run / "eval" / task,
                 force=True,
                 settings={
                     "encoder.device": self.device,
@@ -181,22 +211,32 @@ def _processor_s() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("examples/benchmarks/metaworld.toml"))
-    parser.add_argument("--tasks", nargs="+", help="names, or all; without it --each of them are drawn")
+    parser.add_argument(
+        "--config", type=Path, help="examples/benchmarks/metaworld.toml or metaworld_mt50.toml"
+    )
+    parser.add_argument("--tasks", nargs="+", help="names, mt10 or all; without it --each of them are drawn")
     parser.add_argument("--each", type=int, default=3, choices=range(1, 6), help="tasks of each tier")
     parser.add_argument("--end-to-end", nargs="*", default=[], metavar="TASK")
+    parser.add_argument("--one-policy", action="store_true", help="one head for all tasks")
+    parser.add_argument("--adapt-steps", type=int, help="updates on images")
+    parser.add_argument("--steps", type=int, help="updates of a head")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training")
     parser.add_argument("--device", help="cuda, cpu; by default the best there is")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmark-metaworld"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/meta-world.json"))
+    parser.add_argument("--work", type=Path, help="runs/benchmark-metaworld, or -one-policy")
+    parser.add_argument("--out", type=Path, help="by default in benchmarks/results")
     arguments = parser.parse_args()
+    name = "-one-policy" if arguments.one_policy else ""
+    protocol = "metaworld_mt50.toml" if arguments.one_policy else "metaworld.toml"
+    arguments.config = arguments.config or Path("examples/benchmarks") / protocol
+    arguments.work = arguments.work or Path(f"runs/benchmark-metaworld{name}")
+    arguments.out = arguments.out or Path(f"benchmarks/results/meta-world{name}.json")
     tasks = drawn(arguments.each) if arguments.tasks is None else arguments.tasks
-    tasks = list(TASKS) if tasks == ["all"] else tasks
+    tasks = {"all": list(TASKS), "mt10": list(MT10)}.get(tasks[0], tasks)
     if unknown := [task for task in (*tasks, *arguments.end_to_end) if task not in TASKS]:
         parser.error(f"Meta-World has no task {unknown[0]}; there are: {', '.join(TASKS)}")
     benchmark = Benchmark(arguments)
     for seed in arguments.seeds:
-        benchmark.adapted(tasks, seed)
+        (benchmark.one_policy if arguments.one_policy else benchmark.adapted)(tasks, seed)
         for task in arguments.end_to_end:
             benchmark.end_to_end(task, seed)
     print(metaworld_table(benchmark.saved))

@@ -7,8 +7,8 @@ train, embed, rollout   seconds of an update, a frame, an episode, as the comman
 sweep                   seconds of an update of two runs side by side
 alone, shared           with the machine to itself, and beside an endless `vla train` with the same setting
 libgomp                 GOMP_SPINCOUNT=300000, what libgomp does where nobody sets anything
-vla                     what the commands set (vla/base/openmp.py)
-3000                    a tenth of it
+vla                     3,000, what the commands set (vla/base/openmp.py)
+30000                   ten times that
 passive                 OMP_WAIT_POLICY=passive: threads sleep at once
 
 The settings take turns. The policy is the demo's, the encoder the small one.
@@ -37,7 +37,7 @@ from vla.base.files import write_json
 SETTINGS = {
     "libgomp": {"GOMP_SPINCOUNT": "300000"},
     "vla": {},
-    "3000": {"GOMP_SPINCOUNT": "3000"},
+    "30000": {"GOMP_SPINCOUNT": "30000"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
 }
 POLICY = {

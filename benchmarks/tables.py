@@ -19,7 +19,7 @@ from comparison_table import comparison_table
 from h100_estimate import estimate_table
 from instructions_table import instructions_table
 from language_table import language_model_table
-from meta_world_table import metaworld_table
+from meta_world_table import act_table, metaworld_table
 from scale_tables import (
     DEVICES,
     Results,
@@ -159,10 +159,16 @@ def instructions(results: Results) -> str:
     return "not measured yet" if found is None else instructions_table(found)
 
 
-def meta_world(results: Results) -> str:
+def meta_world(results: Results, name: str) -> str:
     """Return Meta-World beside published figures."""
-    found = results.get("meta-world", {})
+    found = results.get(name, {})
     return metaworld_table(found) if found.get("rows") else "not measured yet"
+
+
+def lerobot_act(results: Results) -> str:
+    """Return LeRobot's ACT beside ours on one task of Meta-World."""
+    ours, theirs = results.get("meta-world-one-task"), results.get("lerobot-act")
+    return act_table(ours, theirs) if ours and theirs else "not measured yet"
 
 
 TABLES: dict[str, Callable[[Results], str]] = {
@@ -184,7 +190,9 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "pixels": lambda results: pixels_table(results.get("pixels-cpu", {})),
     "language model": language_model_table,
     "instructions": instructions,
-    "meta world": meta_world,
+    "meta world": partial(meta_world, name="meta-world"),
+    "meta world one policy": partial(meta_world, name="meta-world-one-policy"),
+    "lerobot act": lerobot_act,
     "smolvla": smolvla_table,
 }
 

@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vla.base.errors import ConfigError
+from vla.base.hub_folder import find_folder
 from vla.base.strict import explain
-from vla.policy.pretrained.published_files import find_files
 from vla.policy.pretrained.smolvla_settings import SmolVLASettings, require_known
 
 EXAMPLE = "lerobot/smolvla_base"
@@ -31,8 +31,9 @@ NAMES = {"language.": f"{VLM}text_model.", "expert.": "model.vlm_with_expert.lm_
 """What LeRobot calls the tensors of a `SmolVLANetwork`, by the beginning of their names."""
 TIED = {f"{VLM}text_model.embed_tokens.weight": "model.vlm_with_expert.vlm.lm_head.weight"}
 """Of two names of one tensor safetensors keeps the first."""
-VLM_FILES = ("config.json", "*.json", "*.txt", "tokenizer*")
-"""Its sizes, and whatever its tokeniser has."""
+VLM_EXAMPLE = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
+TOKENISER = ("*.json", "*.txt", "tokenizer*")
+"""Whatever a SmolVLM's tokeniser has."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class SmolVLAFiles:
         Raises:
             ConfigError: it is not there, is none, or is one that cannot be trained from a cache.
         """
-        folder = find_files(name, revision, ("config.json", WEIGHTS), "SmolVLA", EXAMPLE)
+        folder = find_folder(name, revision, ["config.json", WEIGHTS], "SmolVLA", EXAMPLE)
         table = _read_json(folder / "config.json", name)
         if table.get("type") != "smolvla":
             said = table.get("type") or table.get("model_type") or "nothing"
@@ -82,9 +83,8 @@ class SmolVLAFiles:
             raise ConfigError(f"{name}: config.json: {explain(error, SmolVLASettings)[:300]}") from None
         require_known(name, settings)
         vlm_name = settings.vlm_model_name
-        vlm = find_files(
-            vlm_name, "main", VLM_FILES, f"SmolVLM of {name}", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
-        )
+        what = f"SmolVLM of {name}"
+        vlm = find_folder(vlm_name, "main", ["config.json"], what, VLM_EXAMPLE, patterns=TOKENISER)
         vlm_table = _read_json(vlm / "config.json", vlm_name)
         try:
             with safe_open(folder / WEIGHTS, framework="pt") as file:

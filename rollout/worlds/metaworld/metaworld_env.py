@@ -63,7 +63,7 @@ class MetaWorldEnv(gymnasium.Env[Observation, np.ndarray]):
         EnvironmentSetupError: `metaworld` is not installed, or this machine cannot render.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012  Gymnasium's name
+    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ, "tells_task": True}  # noqa: RUF012
 
     def __init__(
         self,
@@ -149,6 +149,7 @@ class MetaWorldEnv(gymnasium.Env[Observation, np.ndarray]):
         return {
             "is_success": self._solved_steps > 0,
             "solved_steps": self._solved_steps,
+            "task": TASKS[self.task].instruction,
             "render_s": self._render_s,
         }
 
