@@ -52,7 +52,7 @@ def _told(saved: Mapping[str, Any]) -> str:
     seconds = median(row["train_cpu_s"] for row in saved["rows"])
     numbers, episodes = ", ".join(f"{n:,}" for n in sorted(updates)), saved["rows"][0]["episodes"]
     return (
-        f"{numbers} updates, the last checkpoint, {len(seeds)} training seeds, {episodes} episodes each; a "
+        f"{numbers} updates, the last checkpoint, {len(seeds)} training seed{'s' * (len(seeds) > 1)}, {episodes} episodes each; a "
         f"training took {seconds:.0f} s of processor time in the median. `{saved['command']}`"
     )
 
