@@ -51,8 +51,9 @@ def _told(saved: Mapping[str, Any]) -> str:
     updates = {row["train_steps"] for row in saved["rows"]}
     seconds = median(row["train_cpu_s"] for row in saved["rows"])
     numbers, episodes = ", ".join(f"{n:,}" for n in sorted(updates)), saved["rows"][0]["episodes"]
+    plural = "s" * (len(seeds) > 1)
     return (
-        f"{numbers} updates, the last checkpoint, {len(seeds)} training seed{'s' * (len(seeds) > 1)}, {episodes} episodes each; a "
+        f"{numbers} updates, the last checkpoint, {len(seeds)} training seed{plural}, {episodes} episodes each; a "
         f"training took {seconds:.0f} s of processor time in the median. `{saved['command']}`"
     )
 
