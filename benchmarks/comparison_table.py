@@ -53,8 +53,8 @@ def _told(saved: Mapping[str, Any]) -> str:
     numbers, episodes = ", ".join(f"{n:,}" for n in sorted(updates)), saved["rows"][0]["episodes"]
     plural = "s" * (len(seeds) > 1)
     return (
-        f"{numbers} updates, the last checkpoint, {len(seeds)} training seed{plural}, {episodes} episodes each; a "
-        f"training took {seconds:.0f} s of processor time in the median. `{saved['command']}`"
+        f"{numbers} updates, the last checkpoint, {len(seeds)} training seed{plural}, {episodes} episodes "
+        f"each; a training took {seconds:.0f} s of processor time in the median. `{saved['command']}`"
     )
 
 
