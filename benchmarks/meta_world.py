@@ -115,7 +115,8 @@ class Benchmark:
         """Encode a task's demonstrations, or find that they are; return the cache."""
         demonstrations, chosen = self.record(task), {"encoder.device": self.device, **settings}
         with self.timed("embed"):
-            return vla.embed(demonstrations, encoder, self.work / kind / task, settings=chosen).folder
+            out = self.work / kind / task
+            return vla.embed(demonstrations, encoder, out, settings=chosen, config=self.config).folder
 
     def train(self, stage: str, caches: Sequence[Path], out: Path, seed: int, **settings: Any) -> Path:
         """Train, or go on."""

@@ -66,6 +66,23 @@ def test_one_policy_has_its_own_published_figures_and_a_mean_of_tiers_whatever_t
     assert not any("DP3" in line for line in tiers)
 
 
+def test_a_further_head_costs_only_itself_where_features_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    minutes = {"embed": 0.5, "adapt": 2.0, "heads": 0.4, "evaluate": 9.0, "end to end": 1.9}
+    ours = {
+        "rows": [row("push", "hard", 4), row("push", "hard", 5, variant="end to end")],
+        "minutes_of": {stage: [spent, 99.0] for stage, spent in minutes.items()},
+        "updates": {"images": 500, "head": 300},
+        "machine": MACHINE,
+    }
+    spent = {"data": 5.0, "updates": 15.5, "evaluate": 1.0}
+    act = {"task": "push", "successes": 7, "episodes": 20, "updates": 500, "minutes": spent}
+    made = runpy.run_path(str(BENCHMARKS / "meta_world_table.py"))["act_table"](ours, {"rows": [act]})
+    assert "| LeRobot's ACT | 500 | 7 of 20 | 20.5 | 20.5 |" in made
+    assert "| end to end | 500 | 5 of 20 | 1.9 | 1.9 |" in made
+    assert "| adapted | 800 | 4 of 20 | 2.9 | 0.4 |" in made
+
+
 def test_each_task_has_its_counts_by_training_seed(table: str) -> None:
     assert "| reach | easy | 16 of 20, 10 of 20 | not run |" in table
     assert "| push | hard | 0 of 20 | 3 of 20 |" in table
