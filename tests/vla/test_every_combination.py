@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_bert import write_bert
 from fake_datasets import write_dataset
 from fake_env import SENSORS_ID
 from fake_language_model import write_language_model
@@ -30,11 +31,16 @@ def test_every_trunk_trains_and_drives_with_this_head_and_fusion(
     monkeypatch.chdir(tmp_path)
     write_dataset(tmp_path / "demos", (12, 9), (32, 32), 3, cameras={"top": "image"})
     encoder = ["--encoder", "siglip2-tiny-random", "--pool", "grid2"]
+    own: dict[str, Any] = {}
+    trunks = TOKEN_TRUNKS
+    if fusion == "language_model":
+        own = {"policy.fusion.model": write_language_model(tmp_path / "tiny")}
+    if fusion == "point":  # the task text points at a place in a grid, which other trunks do not leave
+        trunks = ["linear"]
+        own = {"policy.language": "true"}
+        encoder += ["--language", f"--set=encoder.text_encoder={write_bert(tmp_path / 'bert')}"]
     vla("embed", "--dataset", tmp_path / "demos", *encoder, "--out", tmp_path / "features")
-    own = (
-        {"policy.fusion.model": write_language_model(tmp_path / "tiny")} if fusion == "language_model" else {}
-    )
-    for trunk in TOKEN_TRUNKS:
+    for trunk in trunks:
         policy = {**SMALL, "head": head, "fusion": fusion, "trunks.top": trunk}
         sets = [f"--set=policy.{key}={value}" for key, value in policy.items()]
         sets += [f"--set={key}={value}" for key, value in own.items()]
