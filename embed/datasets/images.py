@@ -1,7 +1,7 @@
 """Decode single images that a dataset holds as encoded bytes or pixels, and make them the encoder's size."""
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +44,12 @@ def fit(image: np.ndarray, size: tuple[int, int] | None) -> Picture:
     if size is None or image.shape[:2] == size:
         return Picture(image, image.shape)
     return Picture(resize(image[None], size)[0], image.shape)
+
+
+def fit_alike(images: Sequence[np.ndarray], size: tuple[int, int]) -> list[Picture]:
+    """Resize decoded frames of one shape together, as `fit` does each."""
+    resized = resize(np.stack(images), size)
+    return [Picture(pixels, image.shape) for pixels, image in zip(resized, images, strict=True)]
 
 
 def decode_image(data: object) -> UInt8[np.ndarray, "h w 3"]:

@@ -1,9 +1,13 @@
 """One preprocessing for dataset frames and live renders."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from fakes import fake_images
 from PIL import Image
+from torch.nn import functional
 
 from vla.embed.transforms import Preprocessing, normalise, resize
 
@@ -21,6 +25,21 @@ def test_larger_frames_are_resized_like_pillow_does() -> None:
     )
     assert found.shape == (2, 256, 256, 3)
     assert np.abs(found - expected).max() <= 1
+
+
+def test_a_single_frame_reaches_torch_as_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy gives the axis that frame[None] adds a stride of 0, with which torch takes its slow way."""
+    layouts, interpolate = [], functional.interpolate
+
+    def watched(pixels: torch.Tensor, **options: Any) -> torch.Tensor:
+        layouts.append(pixels.is_contiguous(memory_format=torch.channels_last) and pixels.stride(0) > 0)
+        return interpolate(pixels, **options)
+
+    frames = fake_images(1, 2, size=(480, 640))
+    together = resize(frames, (256, 256))
+    monkeypatch.setattr(functional, "interpolate", watched)
+    assert np.array_equal(resize(frames[1][None], (256, 256))[0], together[1])
+    assert layouts == [True]
 
 
 def test_pixels_are_scaled_to_minus_one_and_one() -> None:
