@@ -5,11 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 # In a process of its own: the members that the page defines are known to it for good.
 PROGRAM = """
 import re, sys
 from pathlib import Path
+
+import pytest
 import torch
 from fakes import CAMERAS, fake_images
 from vla import FrozenEncoder, Stream
@@ -28,6 +32,7 @@ assert trunk(torch.zeros(2, 2, 16, 3)).shape == (2, 2, 1, 8)
 """
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_run_and_their_members_are_found_by_name() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     ran = subprocess.run(
