@@ -35,7 +35,7 @@ MOST_THREADS = 16
 RESIZED_TOGETHER = 4
 """Frames of a camera's video; one by one is 1.1 times as slow, four of 480 x 640 are 4 MB."""
 MOST_WAITING = 2
-"""Of these handfuls, until they are resized; a frame that waits long is no longer in the processor's cache."""
+"""Of these handfuls, until they are resized; a frame that waits long has left the processor's cache."""
 
 
 class Decoders:
