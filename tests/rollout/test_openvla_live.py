@@ -63,6 +63,7 @@ def see(root: Path, policy: Path, task: str) -> np.ndarray:
     return live.act({"top": np.zeros((1, 1, 32, 32, 3), np.uint8)}, [0], task).actions[0]
 
 
+@pytest.mark.slow
 def test_its_projector_is_trained_on_cached_patches_and_it_drives(root: Path) -> None:
     out = root / "projector"
     report = train(settings(root, **{"train.out": str(out)}))
