@@ -29,7 +29,7 @@ videos = 0
 """
 
 
-@pytest.mark.parametrize("encoder", ["pixels", "siglip2-tiny-random"])
+@pytest.mark.parametrize("encoder", ["pixels", pytest.param("siglip2-tiny-random", marks=pytest.mark.slow)])
 def test_a_dataset_with_sensors_is_embedded_trained_on_and_rolled_out(
     encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vla: Callable[..., dict[str, Any]]
 ) -> None:
