@@ -124,7 +124,7 @@ def _fitted(frames: UInt8[np.ndarray, "n h w 3"], size: tuple[int, int]) -> UInt
     (height, width), (most_high, most_wide) = frames.shape[1:3], size
     ratio = max(width / most_wide, height / most_high)
     fitting = int(height / ratio), int(width / ratio)
-    pixels = torch.from_numpy(frames).view(frames.shape).permute(0, 3, 1, 2).float()
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
     resized = functional.interpolate(pixels, size=fitting, mode="bilinear", align_corners=False)
     padded = functional.pad(resized, (most_wide - fitting[1], 0, most_high - fitting[0], 0))
     return np.ascontiguousarray(padded.round().to(torch.uint8).permute(0, 2, 3, 1).numpy())

@@ -12,8 +12,6 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import re, sys
 from pathlib import Path
-
-import pytest
 import torch
 from fakes import CAMERAS, fake_images
 from vla import FrozenEncoder, Stream
