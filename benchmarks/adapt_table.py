@@ -26,8 +26,9 @@ def adapt_table(saved: Mapping[str, Any]) -> str:
     ]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     kinds = dict.fromkeys(row["blocks"] for row in saved["rows"])
+    others = dict.fromkeys(row["variant"] for row in saved["rows"] if row["variant"] not in VARIANTS)
     for blocks in kinds:
-        for variant in VARIANTS:
+        for variant in (*VARIANTS, *others):
             rows = [row for row in saved["rows"] if (row["blocks"], row["variant"]) == (blocks, variant)]
             if rows:
                 lines.append(_row(blocks, variant, rows))
@@ -68,10 +69,19 @@ def pixels_table(saved: Mapping[str, Any]) -> str:
     """Return samples a second from the cache and from video; `saved` is what `pixels.py` writes."""
     if not saved:
         return NOT_YET
-    rates = [saved[f"samples_per_s_from_{place}"] for place in ("cache", "video")]
-    return (
-        f"From the cache {rates[0]:.3g} samples/s, decoding in the loop {rates[1]:.3g}: "
-        f"**{saved['from_cache_over_from_video']:.3g} times**; shifts and colours make a step "
+    rates = {place: saved[f"samples_per_s_from_{place}"] for place in ("cache", "jpeg", "video")}
+    lines = [
+        "| images come from | samples/s | on disk |",
+        "|---|---|---|",
+        f"| the cache | {rates['cache']:.3g} | {saved['cache_mib']:.3g} MiB |",
+        f"| the cache, JPEG files of quality 95 | {rates['jpeg']:.3g} | {saved['jpeg_mib']:.3g} MiB |",
+        f"| video, decoded in the loop | {rates['video']:.3g} | |",
+        "",
+        f"The cache is **{saved['from_cache_over_from_video']:.3g} times** as fast as video. JPEG files "
+        f"make a step {saved['jpeg_step_over_plain']:.3g} times as long, and their images are off by "
+        f"{saved['jpeg_error']:.2g} of 255 levels (root mean square); shifts and colours make it "
         f"{saved['augmented_step_over_plain']:.3g} times as long. {saved['size'].capitalize()}; "
-        f"{saved['machine']['cores']} cores of {saved['machine']['cpu']}, {saved['machine']['date']}."
-    )
+        f"{saved['frames']:,} frames; {saved['machine']['cores']} cores of {saved['machine']['cpu']}, "
+        f"{saved['machine']['date']}.",
+    ]
+    return "\n".join(lines)

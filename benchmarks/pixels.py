@@ -3,7 +3,8 @@
     vla record --config examples/demo.toml
     python benchmarks/pixels.py --dataset data/demo/sim_transfer
 
-from_cache    an update on windows of the pixel cache, which is mapped from disk or in memory
+from_cache    an update on windows of the pixel cache, in memory
+from_jpeg     the same of a cache that keeps JPEG files of quality 95, decoded window by window
 from_video    the same update; the frames of each window are decoded from the dataset and resized
 augmented     from_cache with random shifts and colours, on the training device
 
@@ -40,6 +41,7 @@ from vla.policy.training.train_config import TrainConfig
 from vla.policy.training.trainer import Trainer
 
 REDUCED = "batch 16 instead of 128; ResNet-18 of a quarter's width; images of 96 x 96 instead of 224 x 224"
+QUALITY, NO_MEMORY = 95, 1e-6
 SHIFTS = {"shift": 0.05, "gain": 0.2, "offset": 0.1}
 
 
@@ -60,26 +62,50 @@ def main() -> None:
         began = time.perf_counter()
         report = embed(dataset, PixelsConfig(image_size=(size, size)), CacheConfig(path=str(folder)))
         embed_s = time.perf_counter() - began
+        files = PixelsConfig(image_size=(size, size), jpeg_quality=QUALITY)
+        small = FeatureCache(embed(dataset, files, CacheConfig(path=str(folder))).cache)
         cache = FeatureCache(report.cache)
-        figures = measure(arguments, cache, open_source(dataset), folder, device, width, batch)
-        mib = round(cache.nbytes / 2**20)
-    frames = {"embed_s": rounded(embed_s), "frames": cache.num_frames, "cache_mib": mib}
+        figures = measure(arguments, cache, small, open_source(dataset), folder, device, width, batch)
+        mib, jpeg_mib = (rounded(on_disk(one) / 2**20) for one in (cache, small))
+        figures["jpeg_error"] = rounded(error(cache, small))
+    frames = {
+        "embed_s": rounded(embed_s),
+        "frames": cache.num_frames,
+        "cache_mib": mib,
+        "jpeg_mib": jpeg_mib,
+    }
     save(arguments, "pixels", {"image_size": size, "width": width, **frames, **figures}, REDUCED)
+
+
+def on_disk(cache: FeatureCache) -> int:
+    """Return the bytes of a cache's shards."""
+    return sum(path.stat().st_size for path in cache.files())
+
+
+def error(cache: FeatureCache, small: FeatureCache) -> float:
+    """Return how far images of JPEG files are off, in the root mean square [levels of 255]."""
+    off = [small.all(name).float() - cache.all(name).float() for name in cache.metadata.encoded]
+    return float(torch.stack([each.square().mean() for each in off]).mean().sqrt())
 
 
 def measure(
     arguments: argparse.Namespace,
     cache: FeatureCache,
+    small: FeatureCache,
     source: FrameSource,
     folder: Path,
     device: torch.device,
     width: int,
     batch: int,
 ) -> dict[str, Any]:
-    """Let the three kinds of update take turns."""
+    """Let the kinds of update take turns."""
     trainers = {
-        name: trainer_for(cache, folder / f"run-{name}", device, width, batch, augment)
-        for name, augment in (("plain", {}), ("augmented", SHIFTS))
+        name: trainer_for(of, folder / f"run-{name}", device, width, batch, more)
+        for name, of, more in (
+            ("plain", cache, {}),
+            ("augmented", cache, {"augment": SHIFTS}),
+            ("jpeg", small, {"max_cache_gib": NO_MEMORY}),
+        )
     }
     plain, meter = trainers["plain"], Meter(batch, World())
     fixed = next(plain.batches)
@@ -103,6 +129,7 @@ def measure(
         {
             "from_cache": timed(lambda: plain.step(meter)),
             "augmented": timed(lambda: trainers["augmented"].step(meter)),
+            "from_jpeg": timed(lambda: trainers["jpeg"].step(meter)),
             "from_video": timed(from_video),
         },
         1 if arguments.tiny else arguments.rounds,
@@ -111,19 +138,20 @@ def measure(
         "batch_size": batch,
         **{f"samples_per_s_{name}": rounded(batch / median(taken)) for name, taken in seconds.items()},
         "from_cache_over_from_video": rounded(paired_ratio(seconds["from_video"], seconds["from_cache"])),
+        "jpeg_step_over_plain": rounded(paired_ratio(seconds["from_jpeg"], seconds["from_cache"])),
         "augmented_step_over_plain": rounded(paired_ratio(seconds["augmented"], seconds["from_cache"])),
     }
 
 
 def trainer_for(
-    cache: FeatureCache, run: Path, device: torch.device, width: int, batch: int, augment: dict[str, float]
+    cache: FeatureCache, run: Path, device: torch.device, width: int, batch: int, more: dict[str, Any]
 ) -> Trainer:
     """Build a training run that is stepped from here: ResNets and the head of the demo."""
     trunk = {"type": "resnet", "width": width}
     sizes = {"per_view_dim": 64, "cond_dim": 192, "n_emb": 128, "n_layer": 4, "n_head": 4}
     trunks = dict.fromkeys(cache.metadata.encoded, trunk)
     policy = VLAAgentConfig.model_validate({**sizes, "trunks": trunks})
-    values = {"batch_size": batch, "device": str(device), "rollout_every": 0, "augment": augment}
+    values = {"batch_size": batch, "device": str(device), "rollout_every": 0, **more}
     config = TrainConfig.model_validate({**values, "steps": 1000, "compile": "off"})
     return Trainer(RunDirectory(run), cache, policy, config, None, World(), Signals())
 

@@ -132,7 +132,7 @@ def _moments_problems(folder: Path, spec: PartSpec, header: PartHeader) -> Itera
     """Compute the moments again; asks for whole shards."""
     shards = [map_shard(folder / spec.part.file(k), spec.layout(k)) for k in range(spec.num_shards)]
     for stream in filter(has_moments, spec.streams):
-        found = moments_of(stream, [shard[stream.name].numpy() for shard in shards])
+        found = moments_of(stream, (shard[stream.name].numpy() for shard in shards))
         if stream.name not in header.moments or not _same(found, header.moments[stream.name]):
             yield f"has moments of '{stream.name}' that are not those of its shards"
 
@@ -141,8 +141,12 @@ def _statistics_problems(folder: Path, metadata: CacheMetadata) -> Iterator[str]
     """Compute the statistics again; asks for whole shards."""
     frames = Frames(folder, metadata)
     for stream in metadata.streams:
-        pieces = [piece.numpy() for piece in frames.pieces(stream.name, frames.runs)]
-        found = moments_of(stream, pieces).statistics() if has_moments(stream) else vector_statistics(pieces)
+        pieces = (piece.numpy() for piece in frames.pieces(stream.name, frames.runs))
+        found = (
+            moments_of(stream, pieces).statistics()
+            if has_moments(stream)
+            else vector_statistics(list(pieces))
+        )
         if not _same(found, metadata.statistics[stream.name]):
             yield f"has statistics of '{stream.name}' that are not those of its shards"
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vla.base.errors import CacheError
 from vla.base.progress import Progress
+from vla.cache.jpeg import ENDS
 from vla.cache.manifest import remove_old_tables, write_manifest
 from vla.cache.metadata import CacheMetadata
 from vla.cache.part import PartSpec
@@ -72,11 +73,14 @@ def copy_part(cache: FeatureCache, writer: PartWriter, firsts: Int64[Tensor, "ep
             arrays = writer.allocate(shard)
             frames = firsts[arrays["episode_index"]] + torch.from_numpy(arrays["frame_index"])
             for stream in part.streams:
-                if stream.made_by is None:
+                if stream.jpeg_quality is not None:  # encoded once more they would be other images
+                    arrays[stream.name], arrays[stream.name + ENDS] = cache.jpeg_files(stream.name, frames)
+                elif stream.made_by is None:
                     arrays[stream.name][:] = cache.rows(stream.name, frames).numpy()
-                for variant in range(part.variants) if stream.made_by else ():
-                    which = torch.full_like(frames, variant)
-                    arrays[stream.name][:, variant] = cache.rows(stream.name, frames, which).numpy()
+                else:
+                    for variant in range(part.variants):
+                        which = torch.full_like(frames, variant)
+                        arrays[stream.name][:, variant] = cache.rows(stream.name, frames, which).numpy()
             writer.write(shard, arrays)
             progress.update(len(frames))
     writer.finish()

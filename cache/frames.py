@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vla.cache.episodes import Episodes
+from vla.cache.jpeg import Array, JpegFrames, joined, picked
 from vla.cache.metadata import CacheMetadata
 from vla.cache.shard import map_shard
 from vla.cache.stream import Stream
@@ -63,7 +64,7 @@ class Frames:
     def __init__(self, folder: Path, metadata: CacheMetadata) -> None:
         self._folder, self._metadata = folder, metadata
         self._tensors = metadata.tensor_names
-        self._mapped: dict[tuple[int, int], dict[str, Tensor]] = {}
+        self._mapped: dict[tuple[int, int], dict[str, Array]] = {}
         self._random = False
 
     @cached_property
@@ -71,7 +72,7 @@ class Frames:
         """All frames."""
         return frame_runs(self._metadata.episodes)
 
-    def shard(self, part: int, number: int) -> dict[str, Tensor]:
+    def shard(self, part: int, number: int) -> dict[str, Array]:
         """Return a shard's tensors by their own names, mapped.
 
         Raises:
@@ -98,7 +99,7 @@ class Frames:
         return list(wanted)
 
     def pieces(self, name: str, runs: Runs) -> Iterator[Tensor]:
-        """Yield a stream of some runs, shard by shard, [frames, (variants,) *shape]; nothing is copied."""
+        """Yield a stream of some runs, shard by shard, [frames, (variants,) *shape], mapped or decoded."""
         for part, first, length in zip(
             runs.part.tolist(), runs.first_row.tolist(), runs.length.tolist(), strict=True
         ):
@@ -121,17 +122,26 @@ class Frames:
         # Shard after shard: a large cache has a batch's rows in nearly as many of them.
         key = parts.astype(np.int64) << 32 | rows // sizes
         order = np.argsort(key, kind="stable")
-        key, picked = key[order], torch.from_numpy(within[order])
+        key, places = key[order], torch.from_numpy(within[order])
         borders = [0, *(np.flatnonzero(np.diff(key)) + 1).tolist(), len(key)]
         found = torch.empty((len(frames), *stream.shape), dtype=stream.torch_dtype)
         for first, stop in pairwise(borders) if len(key) else ():
             value = int(key[first])
             source = self.shard(value >> 32, value & 0xFFFFFFFF)[self._tensors[stream.name]]
-            every = source if stream.made_by is None else source.flatten(0, 1)
-            torch.index_select(every, 0, picked[first:stop], out=found[first:stop])
+            picked(source, places[first:stop], found[first:stop], variants=stream.made_by is not None)
         gathered = torch.empty_like(found)
         gathered[torch.from_numpy(order)] = found
         return gathered
+
+    def jpeg_files(self, name: str, frames: Int64[Tensor, "n"]) -> tuple[np.ndarray, np.ndarray]:
+        """Return a stream of frames with these numbers as its shards keep it, see `vla.cache.jpeg`."""
+        files, variants = list[bytes](), self._metadata.variants
+        for part, row in zip(*(places.tolist() for places in self.places(frames.numpy())), strict=True):
+            number, within = divmod(row, self._metadata.parts[part].frames_per_shard)
+            source = self.shard(part, number)[name]
+            assert isinstance(source, JpegFrames)
+            files += [source.file(within * variants + variant) for variant in range(variants)]
+        return joined(files, variants)
 
     def places(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return part, and row within it, of frames with these numbers."""
@@ -145,10 +155,11 @@ class Frames:
             _read_at_random(shard)
 
 
-def _read_at_random(shard: dict[str, Tensor]) -> None:
+def _read_at_random(shard: dict[str, Array]) -> None:
     """By default every touched row of a mapped file brings its neighbours along, up to 128 KiB for 1.5."""
     if hasattr(mmap, "MADV_RANDOM"):
-        for tensor in shard.values():
+        for array in shard.values():
+            tensor = array.files if isinstance(array, JpegFrames) else array
             advise_range(tensor.data_ptr(), tensor.nbytes, mmap.MADV_RANDOM)
 
 

@@ -261,7 +261,7 @@ def listed_statistics(
             if whole[number]
             else moments_of(
                 stream,
-                [p.numpy() for p in frames.pieces(stream.name, frame_runs(table, table.part == number))],
+                (p.numpy() for p in frames.pieces(stream.name, frame_runs(table, table.part == number))),
             )
             for number in used
         ]

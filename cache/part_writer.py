@@ -86,7 +86,7 @@ class PartWriter:
                 folder=self.folder,
                 remedy="not finite",
             )
-        write_shard(self.path(shard), self.part.layout(shard).header, arrays)
+        write_shard(self.path(shard), self.part.layout(shard), arrays)
 
     def finish(self) -> PartHeader:
         """Compute checksums and moments of the finished shards and write them down.
@@ -102,7 +102,7 @@ class PartWriter:
         if not table.is_file() or table.read_bytes() != sums:
             write_atomically(table, sums)
         moments = {
-            stream.name: moments_of(stream, [shard[stream.name].numpy() for shard in mapped])
+            stream.name: moments_of(stream, (shard[stream.name].numpy() for shard in mapped))
             for stream in self.part.streams
             if has_moments(stream)
         }

@@ -87,6 +87,10 @@ class FeatureCache:
         """
         return self._frames.rows(self.streams[name], frames, variants)
 
+    def jpeg_files(self, name: str, frames: Int64[Tensor, "n"]) -> tuple[np.ndarray, np.ndarray]:
+        """Return a stream that is kept as JPEG files as they are: bytes, and where each file ends."""
+        return self._frames.jpeg_files(name, frames)
+
     def all(self, name: str) -> Tensor:
         """Return one stream of all frames, [frames, *shape] or [frames, variants, *shape], in memory."""
         return torch.cat(list(self._frames.pieces(name, self._frames.runs)))
@@ -109,7 +113,9 @@ class FeatureCache:
     def not_finite(self) -> str | None:
         """Name the first value that is NaN or infinite; None if there is none. Reads everything."""
         table, runs = self.metadata.episodes, self._frames.runs
-        for name in self.streams:
+        for name, stream in self.streams.items():
+            if stream.dtype == "uint8":
+                continue
             first = 0
             for piece in self._frames.pieces(name, runs):
                 for _, row in not_finite({name: piece}):

@@ -1,6 +1,7 @@
 """One shard: a safetensors file of consecutive frames.
 
-    <stream>        [frames, *shape], or [frames, variants, *shape] of what an encoder wrote
+    <stream>        [frames, *shape], or [frames, variants, *shape] of what an encoder wrote; images may be
+                    kept as JPEG files instead, see `vla.cache.jpeg`
     episode_index   int32 [frames]   counted within the part
     frame_index     int32 [frames]   counted within the episode
 
@@ -12,7 +13,7 @@ must give the same bytes.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,14 @@ from safetensors.numpy import save
 
 from vla.base.errors import CacheError
 from vla.base.files import sha256_of, write_atomically
+from vla.cache.jpeg import ENDS, Array, JpegFrames, with_files
 from vla.cache.stream import Stream
 
 POSITIONS = ("episode_index", "frame_index")
-DTYPES = {"uint8": "U8", "float16": "F16", "float32": "F32", "int32": "I32"}
+DTYPES = {"uint8": "U8", "float16": "F16", "float32": "F32", "int32": "I32", "int64": "I64"}
 """safetensors' names."""
+ANY = -1
+"""A length that only the file knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,25 +51,37 @@ class ShardLayout:
     header: ShardHeader
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     """Of each tensor its safetensors dtype and its shape."""
+    jpeg: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    """Of each stream that is kept as JPEG files their quality, and the shape of what they decode to."""
 
     @classmethod
     def planned(cls, header: ShardHeader, streams: Sequence[Stream], variants: int) -> "ShardLayout":
         """Return the layout that a shard must have."""
         n = header.frames
         tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
+        jpeg: dict[str, tuple[int, tuple[int, ...]]] = {}
         for stream in streams:
             lead = (n,) if stream.made_by is None else (n, variants)
             tensors[stream.name] = (DTYPES[stream.dtype], (*lead, *stream.shape))
-        return cls(header=header, tensors=tensors | dict.fromkeys(POSITIONS, ("I32", (n,))))
+            if stream.jpeg_quality is not None:
+                jpeg[stream.name] = (stream.jpeg_quality, (*lead, *stream.shape))
+                tensors |= {stream.name: ("U8", (ANY,)), stream.name + ENDS: ("I64", lead)}
+        return cls(header=header, tensors=tensors | dict.fromkeys(POSITIONS, ("I32", (n,))), jpeg=jpeg)
 
     def renamed(self, names: Mapping[str, str]) -> "ShardLayout":
         """Return the same layout with other names of tensors."""
         return replace(self, tensors={names.get(name, name): what for name, what in self.tensors.items()})
 
     def allocate(self) -> dict[str, np.ndarray]:
-        """Return arrays of this layout, to be filled."""
+        """Return arrays to be filled: of each stream as it is before it becomes files."""
         numpy_dtypes = {short: np.dtype(name) for name, short in DTYPES.items()}
-        return {name: np.empty(shape, numpy_dtypes[dtype]) for name, (dtype, shape) in self.tensors.items()}
+        ends = {name + ENDS for name in self.jpeg}
+        plain = self.tensors | {name: ("U8", shape) for name, (_, shape) in self.jpeg.items()}
+        return {
+            name: np.empty(shape, numpy_dtypes[dtype])
+            for name, (dtype, shape) in plain.items()
+            if name not in ends
+        }
 
     def difference(self, planned: "ShardLayout") -> str | None:
         """Say in words how this layout differs from the planned one; None if it does not."""
@@ -80,16 +96,21 @@ class ShardLayout:
         for name, (dtype, shape) in planned.tensors.items():
             if name not in self.tensors:
                 return f"has no tensor '{name}'"
-            if self.tensors[name] != (dtype, shape):
-                kind, size = self.tensors[name]
+            kind, size = self.tensors[name]
+            if kind != dtype or not _fits(size, shape):
                 return f"has '{name}' as {kind} {list(size)}, not {dtype} {list(shape)}"
         extra = sorted(self.tensors.keys() - planned.tensors.keys())
         return f"has a tensor '{extra[0]}' that no cache has" if extra else None
 
 
-def write_shard(path: Path, header: ShardHeader, arrays: Mapping[str, np.ndarray]) -> None:
+def _fits(size: tuple[int, ...], due: tuple[int, ...]) -> bool:
+    return len(size) == len(due) and all(d in (ANY, n) for n, d in zip(size, due, strict=True))
+
+
+def write_shard(path: Path, layout: ShardLayout, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a shard; it appears under its name only when it is complete and on disk."""
-    write_atomically(path, save(dict(arrays), metadata={"shard": json.dumps(vars(header))}))
+    tensors = with_files(arrays, {name: quality for name, (quality, _) in layout.jpeg.items()})
+    write_atomically(path, save(tensors, metadata={"shard": json.dumps(vars(layout.header))}))
 
 
 def read_layout(path: Path) -> ShardLayout:
@@ -126,7 +147,7 @@ def damage(path: Path, planned: ShardLayout) -> str | None:
         return str(error)
 
 
-def map_shard(path: Path, planned: ShardLayout) -> dict[str, torch.Tensor]:
+def map_shard(path: Path, planned: ShardLayout) -> dict[str, Array]:
     """Map a shard's tensors into memory; pages are read when they are touched.
 
     Raises:
@@ -136,7 +157,12 @@ def map_shard(path: Path, planned: ShardLayout) -> dict[str, torch.Tensor]:
     if wrong is None:
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in planned.tensors}
+                tensors: dict[str, Array] = {name: file.get_tensor(name) for name in planned.tensors}
+            for name, (_, shape) in planned.jpeg.items():
+                files, ends = tensors[name], tensors.pop(name + ENDS)
+                assert isinstance(files, torch.Tensor) and isinstance(ends, torch.Tensor)
+                tensors[name] = JpegFrames(files, ends, shape[ends.ndim :], path, cache_of(path))
+            return tensors
         except (OSError, SafetensorError) as error:
             wrong = f"cannot be read ({error})"
     raise CacheError(f"shard {path} {wrong}", folder=cache_of(path), remedy="mend")
@@ -155,6 +181,8 @@ def not_finite(shard: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
         shard: arrays or tensors by name.
     """
     for name, values in shard.items():
+        if isinstance(values, JpegFrames):
+            continue
         array = np.asarray(values)
         if array.dtype.kind != "f":
             continue

@@ -11,18 +11,19 @@
     shape     of one frame; a camera whose dataset promises no size has 0 for height and width
     key       the dataset's own name of it, such as `observation.state`; empty for what an encoder wrote
     made_by   the digest of the encoder that wrote it; None for what the dataset holds
+    jpeg_quality   of images that shards keep as JPEG files, see `vla.cache.jpeg`; None for plain arrays
 
 Arrays have leading axes: [frames] in a shard, [frames, variants] where a stream was computed from images,
 [batch, obs_horizon] in a training batch and for a live policy.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_serializer, model_validator
 
 from vla.base.strict import StrictModel
 
@@ -47,6 +48,21 @@ class Stream(StrictModel):
     shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=3)]
     key: str = ""
     made_by: str | None = None
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: Callable[["Stream"], dict[str, Any]]) -> dict[str, Any]:
+        """Leave out what most streams are not: recipes are made of this text, and older ones lack the key."""
+        said = handler(self)
+        if self.jpeg_quality is None:
+            said.pop("jpeg_quality", None)
+        return said
+
+    @model_validator(mode="after")
+    def _jpeg_is_of_images(self) -> "Stream":
+        if self.jpeg_quality and (self.kind, self.dtype, self.made_by is None) != ("image", "uint8", False):
+            raise ValueError(f"stream '{self.name}' has a jpeg_quality and is no image that an encoder wrote")
+        return self
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -69,4 +85,5 @@ class Stream(StrictModel):
 
     def describe(self) -> str:
         """Name it for people: `lidar (points, float32 [64, 4])`."""
-        return f"{self.name} ({self.kind}, {self.dtype} {list(self.shape)})"
+        kept = f", JPEG {self.jpeg_quality}" if self.jpeg_quality else ""
+        return f"{self.name} ({self.kind}, {self.dtype} {list(self.shape)}{kept})"

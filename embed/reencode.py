@@ -7,6 +7,7 @@ import numpy as np
 from vla.base.errors import CacheError, DatasetError
 from vla.base.progress import Progress
 from vla.cache import ACTION, STATE, FeatureCache
+from vla.cache.jpeg import recompressed
 from vla.cache.movement import describe_resting
 from vla.cache.statistics import vector_statistics
 from vla.embed.datasets import FrameBlock, FrameSource, open_source
@@ -142,6 +143,8 @@ def _differences(
             yield what, 0.0 if np.array_equal(there, block.streams[stream.name][0]) else float("inf")
             continue
         now = np.stack([variant[stream.name][0].cpu().numpy() for variant in variants])
+        if stream.jpeg_quality is not None:
+            now = recompressed(now, stream.jpeg_quality)
         if stream.dtype == "uint8":
             # A level: decoders and resizing may round otherwise on another processor.
             yield what, float(np.abs(now.astype(int) - there.astype(int)).max())

@@ -36,7 +36,7 @@ class EmbedReport:
     hours_encoded: float = 0.0
     """Of demonstrations."""
     mib_encoded: float = 0.0
-    """Of shards that are written."""
+    """Of shards that are written; of JPEG files a dry run knows only the most that it can be."""
     encoder: str
     seconds: float
     images_per_s: float = 0.0
@@ -95,7 +95,10 @@ def report_of(
     listed = {row.tobytes() for row in before.episodes.content} if before else set()
     images = growth.frames * len(encoder.reads) * spec.variants
     one = ShardLayout.planned(ShardHeader(part="", first_frame=0, frames=1), spec.streams, spec.variants)
-    frame_bytes = sum(array.nbytes for array in one.allocate().values())
+    size = growth.frames * sum(array.nbytes for array in one.allocate().values())
+    if one.jpeg and not dry_run:
+        files = (folder / growth.parts[part].part.file(shard) for part, shard in growth.missing)
+        size = sum(file.stat().st_size for file in files)
     return EmbedReport(
         cache=str(folder),
         fingerprint=spec.fingerprint,
@@ -112,7 +115,7 @@ def report_of(
         frames_encoded=growth.frames,
         images_encoded=images,
         hours_encoded=round(growth.frames / spec.dataset.fps / 3600, 4),
-        mib_encoded=round(growth.frames * frame_bytes / 2**20, 3),
+        mib_encoded=round(size / 2**20, 3),
         encoder=encoder.identity.describe(),
         seconds=round(seconds, 3),
         images_per_s=0.0 if dry_run else round(images / seconds, 1),

@@ -135,7 +135,7 @@ def _cache(path: Path) -> dict[str, Any]:
             if metadata.texts
             else "none"
         ),
-        "mib": round(cache.nbytes / 2**20, 1),
+        "mib": round(sum(file.stat().st_size for file in cache.files() if file.is_file()) / 2**20, 1),
         "format": metadata.format_version,
         "next": f"vla train --cache {shlex.quote(str(cache.folder))}",
     }
