@@ -10,6 +10,7 @@
 end to end    trunks, fusion and head on images for --adapt-steps updates
 as it came    trunks frozen as they were built, or as --weights has them, cached; a head for --steps
 adapted       the trunks of `end to end`, frozen and cached; a head trained anew for --steps
+longer        one more head on that cache, which is given --history instants instead of the configuration's
 
 Each with the ResNet's own blocks, with those of Attention Residuals, and (--blocks tower) with the small
 vision transformer that comes with vla, on the same demonstrations and paired environment seeds. Seconds
@@ -29,6 +30,7 @@ from vla import stages
 from vla.base.files import write_json
 from vla.base.success import format_success
 from vla.config import PipelineConfig, read_tables
+from vla.policy.training.run import RunDirectory
 from vla.saved import saved_tables
 from vla.stages.adapting import adapt
 
@@ -48,6 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--adapt-steps", type=int, default=2500, help="updates on images")
     parser.add_argument("--steps", type=int, default=2500, help="updates of a head on features")
+    parser.add_argument("--history", type=int, nargs="*", default=[], help="instants of one more head")
     parser.add_argument("--episodes", type=int, default=50, help="an evaluation")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
@@ -75,6 +78,14 @@ def compare(arguments: argparse.Namespace, blocks: str, seed: int) -> None:
     on_images = {name: made["seconds"][name] for name in ("embed_pixels", "train_on_pixels")}
     evaluate(arguments, "end to end", blocks, seed, Path(made["adapted"]), on_images)
     evaluate(arguments, "adapted", blocks, seed, trained, made["seconds"])
+    for instants in arguments.history:
+        run = trained.with_name(f"{trained.name}-history{instants}")
+        options = {"policy.obs_horizon": instants, "train.out": str(run)}
+        settings = PipelineConfig.load(None, options, arguments.set, base=saved_tables(trained))
+        began = time.monotonic()
+        stages.train(settings, resume=RunDirectory(run).config.is_file())
+        seconds = {"train_on_features": round(time.monotonic() - began, 1)}
+        evaluate(arguments, f"adapted, {instants} instants", blocks, seed, run, seconds)
 
 
 def head_seconds(made: dict[str, Any]) -> dict[str, float]:

@@ -33,6 +33,8 @@ path = "demos"
 type = "pixels"
 id = "pixels"
 image_size = [24, 24]
+[augment]
+variants = 1
 [cache]
 path = "features"
 [policy]
@@ -90,6 +92,7 @@ def test_one_command_adapts_freezes_caches_and_trains_and_goes_on_where_it_stopp
     made = adapted
     assert list(made["seconds"]) == ["embed_pixels", "train_on_pixels", "embed_features", "train_on_features"]
     assert [RunDirectory(Path(made[name])).last_step() for name in ("adapted", "run")] == [2, 3]
+    assert [FeatureCache(made[name]).variants for name in ("pixels", "features")] == [1, 2]
     streams = FeatureCache(made["features"]).streams
     assert [(streams[c].kind, streams[c].dtype, streams[c].shape) for c in CAMERAS] == [
         ("tokens", "float32", (1, 4))

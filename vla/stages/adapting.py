@@ -3,6 +3,9 @@
     images ─ vla embed ─> pixel cache ─ vla train ─> OUT-pixels        trunks, fusion, head, end to end
     images ─ vla embed --encoder OUT-pixels ─> features ─ vla train ─> OUT         fusion and head anew
 
+Images are moved and coloured anew at each step (`train.augment`); features cannot be, so their cache may
+hold variants of each frame (`augment`), and that of images does not.
+
 Each step is the command's own and goes on where it stopped, so the whole does too.
 """
 
@@ -29,6 +32,7 @@ def adapt(settings: PipelineConfig) -> dict[str, Any]:
     Raises:
         ConfigError: the encoder is no `pixels`, or several caches are named.
     """
+    from vla.cache import Augmentation
     from vla.embed.encoders.encoder_family import ENCODERS
 
     if settings.encoder.type != "pixels":
@@ -42,8 +46,9 @@ def adapt(settings: PipelineConfig) -> dict[str, Any]:
     on_images = out.with_name(f"{out.name}-pixels")
     seconds: dict[str, float] = {}
 
-    pixels = _timed(seconds, "embed_pixels", lambda: _embed(settings))
-    end_to_end = _train_settings(settings, pixels, on_images, settings.train.adapt_steps)
+    plain = settings.model_copy(update={"augment": Augmentation()})
+    pixels = _timed(seconds, "embed_pixels", lambda: _embed(plain))
+    end_to_end = _train_settings(plain, pixels, on_images, settings.train.adapt_steps)
     _timed(seconds, "train_on_pixels", lambda: _train(end_to_end))
 
     where = settings.encoder.model_dump(
