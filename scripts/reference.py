@@ -1,7 +1,7 @@
 """Write the pages that are generated: docs/configuration.md, docs/commands.md and docs/api.md.
 
-python scripts/reference.py            # after a key, a command, a public function or its docstring has
-changed python scripts/reference.py --check    # complain if a page is not what the code says
+python scripts/reference.py            after a key, a command, a public function or its docstring has changed
+python scripts/reference.py --check    complain if a page is not what the code says
 """
 
 import ast
@@ -201,7 +201,7 @@ def signature(name: str, thing: Any) -> str:
     if isinstance(thing, type) and issubclass(thing, BaseModel | Exception):
         return f"class vla.{name}"
     parameters = inspect.signature(thing).parameters.values()
-    named = ", ".join(str(p).replace("vla.", "vla.") for p in parameters if p.name != "self")
+    named = ", ".join(str(p) for p in parameters if p.name != "self")
     return f"{'class ' if isinstance(thing, type) else ''}vla.{name}({named})"
 
 

@@ -1,6 +1,7 @@
 """The house: links, arrows between rooms, what is installed."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,3 +77,14 @@ def test_files_are_short_enough_to_read() -> None:
 def test_the_client_of_the_policy_server_imports_no_torch() -> None:
     heavy = {"torch", "transformers", "mujoco", "datasets", "gymnasium", "pydantic", "safetensors"}
     assert loaded_by("vla.client", heavy) == set()
+
+
+def test_every_script_that_is_named_is_there() -> None:
+    named = re.compile(r"(?<![\w/])(?:benchmarks|examples|scripts|tests)/[\w/-]+\.(?:py|toml|sh)\b")
+    folders = (*ARROWS, "vla", "benchmarks", "examples", "scripts", "docs", "tests")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()]
+    history = {ROOT / "docs/log.md"}  # says what was true then
+    for file in {*files, ROOT / "README.md", ROOT / "Makefile", ROOT / "pipeline.toml"} - history:
+        if file.suffix in {".py", ".md", ".toml", ".sh", ""}:
+            for name in named.findall(file.read_text()):
+                assert (ROOT / name).is_file(), f"{file} names {name}"
