@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,14 @@ from vla.cli import main
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # commands that tests start share the cores
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_pictures() -> Iterator[None]:
+    """Spare trainings their picture, half a second each; tests/policy/test_plots.py draws it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vla.policy.training.plots.plot_training", lambda run: run.path)
+        yield
 
 
 @pytest.fixture

@@ -104,6 +104,7 @@ def test_two_datasets_that_are_merged_are_linked_and_not_encoded(tmp_path: Path,
     assert digests(cache.folder) == digests(once.folder)
 
 
+@pytest.mark.slow
 def test_of_a_hundred_episodes_and_ten_more_the_ten_are_encoded(tmp_path: Path, images: list[int]) -> None:
     def embedded(shows: Sequence[int]) -> EmbedReport:
         shutil.rmtree(tmp_path / "demos", ignore_errors=True)

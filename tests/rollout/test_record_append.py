@@ -39,6 +39,7 @@ def grown(recording: Path, tmp_path: Path) -> Path:
     return shutil.copytree(recording, tmp_path / "demos")
 
 
+@pytest.mark.slow
 def test_sensors_are_continued_and_files_fill_up_alike(
     grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
