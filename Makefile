@@ -122,5 +122,5 @@ format:
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-interop .venv-aloha .venv-libero .venv-metaworld .venv-oldest build dist *.egg-info \
+	rm -rf .venv .venv-* build dist *.egg-info \
 		.mypy_cache .ruff_cache .pytest_cache

@@ -31,7 +31,7 @@ from vla.base.files import write_json
 from vla.base.success import format_success
 from vla.config import PipelineConfig, read_tables
 from vla.policy.training.run import RunDirectory
-from vla.saved import saved_tables
+from vla.saved import run_tables, saved_tables
 from vla.stages.adapting import adapt
 
 DEMO = Path("examples/demo.toml")
@@ -80,8 +80,8 @@ def compare(arguments: argparse.Namespace, blocks: str, seed: int) -> None:
     evaluate(arguments, "adapted", blocks, seed, trained, made["seconds"])
     for instants in arguments.history:
         run = trained.with_name(f"{trained.name}-history{instants}")
-        options = {"policy.obs_horizon": instants, "train.out": str(run)}
-        settings = PipelineConfig.load(None, options, arguments.set, base=saved_tables(trained))
+        changes = [f"policy.obs_horizon={instants}", f"cache.path={made['features']}", f"train.out={run}"]
+        settings = PipelineConfig.load(None, {}, arguments.set + changes, base=run_tables(trained))
         began = time.monotonic()
         stages.train(settings, resume=RunDirectory(run).config.is_file())
         seconds = {"train_on_features": round(time.monotonic() - began, 1)}
