@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from vla.base.compiling import AutoCompile
-from vla.base.strict import StrictModel
+from vla.base.strict import NotNegative, StrictModel
 from vla.rollout.execution.execution import EXECUTIONS, ExecutionConfig
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -63,6 +63,8 @@ class RolloutConfig(StrictModel):
     """Environments side by side, one process each; 0 is one per core."""
     num_steps: Annotated[int, Field(ge=0)] = 0
     """Sampling steps of the action head; 0 takes the head's own: 1 for imf and mlp, 10 for flow and ddpm."""
+    temperature: NotNegative | None = None
+    """Of heads that draw tokens, autoregressive and fast: 0 takes the likeliest; empty is the head's own."""
     task: str = ""
     """What to do, in words, for a policy with language; empty takes the only text it was trained on."""
     cache: str = ""

@@ -242,11 +242,11 @@ def rollout(
     Returns:
         The contents of `eval_info.json`, and where it lies.
     """
-    from vla.saved import saved_tables
+    from vla.saved import policy_settings
     from vla.stages import rollout as run
 
     named = {"env.id": env, "rollout.episodes": episodes, "rollout.seed": seed, "rollout.task": task}
-    chosen = _resolved(None, named, settings, saved_tables(Path(policy)))
+    chosen = policy_settings(Path(policy), {**named, **(settings or {})})
     return run(chosen, Path(policy), out=Path(out) if out else None, force=force)
 
 
@@ -262,12 +262,12 @@ def load_live(
         settings: further keys of the configuration, such as `{"rollout.num_steps": 4}`.
     """
     from vla.policy.training.run import find_policy
-    from vla.saved import saved_tables
+    from vla.saved import policy_settings
     from vla.stages import load_live as run
 
     folder = find_policy(Path(policy))
     named = {"encoder.device": device, "rollout.task": task or None}
-    return run(_resolved(None, named, settings, saved_tables(folder)), folder)
+    return run(policy_settings(folder, {**named, **(settings or {})}), folder)
 
 
 def _resolved(

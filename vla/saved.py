@@ -1,6 +1,7 @@
 """What an earlier command left: the settings of a run or a policy, and the place for its rollouts."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def default_rollout_folder(settings: PipelineConfig, policy: Path) -> Path:
     own_env = saved_tables(policy).get("env", {}).get("id", EnvConfig().id)
     name = f"seed{chosen.seed}_episodes{chosen.episodes}"
     name += f"_steps{chosen.num_steps}" if chosen.num_steps else ""
+    name += f"_temperature{chosen.temperature:g}" if chosen.temperature is not None else ""
     name += f"_{chosen.execution.type}" if chosen.execution.type != "chunk" else ""
     name += "_raw" if chosen.weights == "raw" else ""
     name += f"_{_label(settings.env.id)}" if settings.env.id != own_env else ""
@@ -34,6 +36,30 @@ def default_rollout_folder(settings: PipelineConfig, policy: Path) -> Path:
 def _label(text: str) -> str:
     """Spell a text so that it can stand in a folder's name."""
     return re.sub(r"\W+", "-", text.lower()).strip("-")[:40]
+
+
+def policy_settings(
+    policy: Path, options: Mapping[str, Any], assignments: Sequence[str] = (), file: Path | None = None
+) -> PipelineConfig:
+    """Resolve the configuration of a command that takes a trained policy, over what that was trained with.
+
+    Args:
+        policy: a run, a checkpoint or a policy folder.
+        options: values by dotted key; None values were not given.
+        assignments: `--set` arguments.
+        file: `--config`.
+
+    Raises:
+        ConfigError: a key of `[policy]` is set, which would change nothing, or as of `PipelineConfig.load`.
+    """
+    for key in (*options, *assignments):
+        name = key.partition("=")[0].strip()
+        if name.partition(".")[0] == "policy":
+            raise ConfigError(
+                f"{name} is part of the trained policy and stays as it is; train another, or set what "
+                "[rollout] has for live policies, such as rollout.num_steps and rollout.temperature"
+            )
+    return PipelineConfig.load(file, options, assignments, saved_tables(policy))
 
 
 def saved_tables(policy: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class AutoregressiveConfig(HeadConfig):
     type: Literal["autoregressive"] = "autoregressive"
     bins: Annotated[int, Field(ge=2, le=4096)] = 256
     """Of each dimension."""
-    temperature: NotNegative = 1.0
+    temperature: NotNegative = 0.5
     """Of drawing: below 1 the likelier bins gain, 0 takes the likeliest."""
 
     def build(self, policy: HeadedConfig, action_dim: int, cond_tokens: int) -> "AutoregressiveHead":
@@ -55,6 +55,7 @@ class AutoregressiveHead(ActionHead):
     """
 
     default_num_steps = 1
+    temperature_problem = ""
     export_problem = "head 'autoregressive' draws one number after the other; vla exports imf, flow and mlp"
     lowest: Tensor
     highest: Tensor
@@ -64,6 +65,7 @@ class AutoregressiveHead(ActionHead):
     ) -> None:
         super().__init__(policy.cond_dim, (policy.pred_horizon, action_dim))
         self.config, width, length = config, policy.n_emb, policy.pred_horizon * action_dim
+        self.temperature = config.temperature
         self.cond_in = nn.Linear(policy.cond_dim, width)
         self.bin_in = nn.Embedding(config.bins, width)
         positions = cond_tokens + length - 1  # nothing follows the last number
@@ -121,7 +123,7 @@ class AutoregressiveHead(ActionHead):
         for position in range(uniform.shape[1]):
             hidden, kept = self.stack(tokens, kept)
             logits = self.bin_out(hidden[:, -1]).float()
-            drawn.append(choose(logits, self.config.temperature, uniform[:, position]))
+            drawn.append(choose(logits, self.temperature, uniform[:, position]))
             tokens = self.bin_in(drawn[-1])[:, None]
         return self.from_bins(torch.stack(drawn, dim=1).unflatten(1, self.shape))
 

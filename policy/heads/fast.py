@@ -39,7 +39,7 @@ class FastConfig(HeadConfig):
     """Steps to which a coefficient of 1 is rounded; more keep finer motions, in more tokens."""
     vocabulary: Annotated[int, Field(ge=2, le=16384)] = 1024
     """Most tokens, those of single symbols among them."""
-    temperature: NotNegative = 1.0
+    temperature: NotNegative = 0.5
     """Of drawing: below 1 the likelier tokens gain, 0 takes the likeliest."""
 
     def build(self, policy: HeadedConfig, action_dim: int, cond_tokens: int) -> "FastHead":
@@ -65,6 +65,7 @@ class FastHead(ActionHead):
     """
 
     default_num_steps = 1
+    temperature_problem = ""
     export_problem = "head 'fast' draws one token after the other; vla exports imf, flow and mlp"
     needs_chunks = True
     lowest: Tensor
@@ -72,6 +73,7 @@ class FastHead(ActionHead):
 
     def __init__(self, policy: HeadedConfig, action_dim: int, cond_tokens: int, config: FastConfig) -> None:
         super().__init__(policy.cond_dim, (policy.pred_horizon, action_dim))
+        self.temperature = config.temperature
         self.tokens = ActionTokens(self.shape, config.scale, config.vocabulary)
         if config.vocabulary < self.tokens.base:
             raise ConfigError(
@@ -121,10 +123,8 @@ class FastHead(ActionHead):
         for position in range(self.most_tokens):
             hidden, kept = self.stack(begun, kept)
             logits = self.token_out(hidden[:, -1]).float()
-            logits[
-                :, self.tokens.known :
-            ] = -torch.inf  # fewer pairs may have been found than there is room for
-            token = choose(logits, self.config.temperature, uniform[:, position])
+            logits[:, self.tokens.known :] = -torch.inf  # fewer pairs than there is room for may be known
+            token = choose(logits, self.temperature, uniform[:, position])
             ended |= token == END
             drawn.append(token.masked_fill(ended, END))
             if ended.all():

@@ -36,6 +36,8 @@ class ActionHead(nn.Module):
         export_problem: why a graph for other programs cannot be made of it; empty where it can.
         needs_chunks: whether it asks for the demonstrations' chunks before it is trained.
         join_problem: why `sample_joined` is not there; empty where it is.
+        temperature: of drawing tokens: below 1 the likelier ones gain, 0 takes the likeliest.
+        temperature_problem: why that means nothing; empty where tokens are drawn.
     """
 
     default_num_steps: int
@@ -43,6 +45,8 @@ class ActionHead(nn.Module):
     export_problem = ""
     needs_chunks = False
     join_problem = "real-time chunking guides velocities; of the heads here imf and flow have some"
+    temperature = 1.0
+    temperature_problem = "only heads that draw tokens have a temperature: autoregressive and fast"
 
     def __init__(self, cond_dim: int, shape: tuple[int, int]) -> None:
         super().__init__()
@@ -141,3 +145,15 @@ def masked_mean(
 def masked_mean_square(error: Float[Tensor, "B T A"], valid: Valid) -> Float[Tensor, "B"]:
     """Return each row's mean square over what is valid."""
     return masked_mean(error, valid, torch.square)
+
+
+def set_temperature(policy: nn.Module, temperature: float) -> None:
+    """Let the head of a policy draw its tokens at another temperature than it was trained with.
+
+    Raises:
+        ConfigError: it draws none.
+    """
+    head = getattr(policy, "head", None)
+    if not isinstance(head, ActionHead) or head.temperature_problem:
+        raise ConfigError(f"rollout.temperature = {temperature:g}: {ActionHead.temperature_problem}")
+    head.temperature = temperature

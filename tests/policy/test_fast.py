@@ -106,7 +106,7 @@ def test_a_vocabulary_without_room_for_single_symbols_is_refused() -> None:
 def trained() -> FastHead:
     """A head that has learned to rise where the condition is 1 and to do either where it is 0."""
     torch.manual_seed(0)
-    head = FastHead(POLICY, 2, 2, FastConfig(vocabulary=256))
+    head = FastHead(POLICY, 2, 2, FastConfig(vocabulary=256, temperature=1.0))
     head.fit_range(torch.tensor([-3.0, 5.0]), torch.tensor([3.0, 5.0]))
     rise = 3 * torch.linspace(0, 1, 16)[:, None] * torch.tensor([1.0, 0.0]) + torch.tensor([0.0, 5.0])
     both = torch.stack([rise, rise * torch.tensor([-1.0, 1.0])])

@@ -9,13 +9,14 @@ import torch
 from fakes import fake_spec, write_cache
 from torch import Tensor, nn
 
+from vla.base.errors import ConfigError
 from vla.policy.agents.vla_agent import VLAAgent, VLAAgentConfig
 from vla.policy.batch import Batch
 from vla.policy.heads.autoregressive import AutoregressiveConfig, AutoregressiveHead, choose
 from vla.policy.heads.ddpm import DdpmConfig, DdpmHead, cosine_alpha_bar, sampling_levels
 from vla.policy.heads.flow import FlowHead
 from vla.policy.heads.gaussian import GaussianConfig, GaussianHead
-from vla.policy.heads.head import HEADS
+from vla.policy.heads.head import HEADS, set_temperature
 from vla.policy.policy_config import policy_config
 from vla.policy.random import GivenNoise, RowRandom
 
@@ -263,6 +264,20 @@ def test_drawing_with_kept_keys_is_choosing_from_what_a_whole_pass_predicts() ->
     cond = torch.randn(5, 1, 4)
     index = head.to_bins(head.sample(cond, RowRandom(torch.Generator().manual_seed(0)), 1)).flatten(1)
     assert torch.equal(head._logits(cond, index).argmax(dim=-1), index)
+
+
+def test_a_head_that_draws_tokens_takes_another_temperature_and_no_other_head_does() -> None:
+    cond, agent = torch.randn(5, 1, 4), torch.nn.Module()
+    agent.head = binned_head(bins=8)
+    warm = agent.head.sample(cond, RowRandom(torch.Generator().manual_seed(0)), 1)
+    set_temperature(agent, 0.0)
+    cold = agent.head.sample(cond, RowRandom(torch.Generator().manual_seed(0)), 1)
+    agent.head = binned_head(bins=8, temperature=0.0)
+    assert torch.equal(cold, agent.head.sample(cond, RowRandom(torch.Generator().manual_seed(1)), 1))
+    assert not torch.equal(cold, warm)
+    agent.head = GaussianConfig(width=32).build(*policy_of(1))
+    with pytest.raises(ConfigError, match=r"rollout.temperature = 0.5: only heads that draw tokens .* fast"):
+        set_temperature(agent, 0.5)
 
 
 def test_bins_are_drawn_as_often_as_they_are_likely() -> None:

@@ -13,7 +13,8 @@ from vla.base.errors import ConfigError
 from vla.cache import FeatureCache
 from vla.config import PipelineConfig, read_tables
 from vla.matching import of_cache
-from vla.stages import embed
+from vla.saved import default_rollout_folder, policy_settings
+from vla.stages import embed, load_live
 
 COMMIT = "c" * 40
 
@@ -121,3 +122,20 @@ def test_a_place_may_be_spelled_in_several_ways(
     monkeypatch.chdir(bench.dataset.parent)
     of_cache(given(**{"dataset.path": bench.dataset.name}), augmented)
     of_cache(given(**{"dataset.path": f"/elsewhere/{bench.dataset.name}"}), augmented)  # it was moved there
+
+
+@pytest.mark.parametrize(
+    ("options", "assignments"), [({"policy.n_emb": 8}, []), ({}, ["rollout.seed=1", "policy.n_emb = 8"])]
+)
+def test_what_a_policy_was_trained_with_cannot_be_set_for_its_rollouts(
+    trained: tuple[Path, float], options: dict[str, Any], assignments: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match=r"policy.n_emb is part of the trained policy and stays as it is"):
+        policy_settings(trained[0], options, assignments)
+
+
+def test_rollouts_at_another_temperature_have_a_folder_of_their_own(trained: tuple[Path, float]) -> None:
+    settings = policy_settings(trained[0], {"rollout.temperature": 0.5})
+    assert default_rollout_folder(settings, trained[0]).name.endswith("_temperature0.5")
+    with pytest.raises(ConfigError, match=r"rollout.temperature = 0.5: only heads that draw tokens"):
+        load_live(settings, trained[0])

@@ -16,7 +16,6 @@ from vla.commands.options import (
     Policy,
     Revision,
     Task,
-    settings_from,
     show,
 )
 
@@ -56,12 +55,12 @@ def export(
         raise typer.BadParameter("name what to write, one of --onnx FILE, --torch FILE, --lerobot DIR")
     named = {"rollout.task": task, "rollout.num_steps": num_steps, "encoder.id": encoder}
     from vla.policy.sharing.hub import locate
-    from vla.saved import saved_tables
+    from vla.saved import policy_settings
     from vla.stages import export as run
     from vla.stages import export_lerobot, export_torch
 
     folder = locate(policy, revision)
-    settings = settings_from(config, named, set_, base=saved_tables(folder))
+    settings = policy_settings(folder, named, set_ or [], config)
     if lerobot is not None:
         show(export_lerobot(settings, folder, lerobot, checkpoint=checkpoint), json_)
     elif torch is not None:

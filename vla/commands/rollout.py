@@ -18,7 +18,6 @@ from vla.commands.options import (
     Policy,
     Revision,
     Task,
-    settings_from,
     show,
 )
 
@@ -60,11 +59,11 @@ def rollout(
         "encoder.device": device,
     }
     from vla.policy.sharing.hub import locate
-    from vla.saved import saved_tables
+    from vla.saved import policy_settings
     from vla.stages import rollout as run
 
     folder = locate(policy, revision)
-    settings = settings_from(config, named, set_, base=saved_tables(folder))
+    settings = policy_settings(folder, named, set_ or [], config)
     result = run(settings, folder, checkpoint=checkpoint, out=out, force=force)
     show(result if json_ else _readable(result), json_)
 

@@ -16,7 +16,6 @@ from vla.commands.options import (
     Policy,
     Revision,
     Task,
-    settings_from,
     show,
 )
 
@@ -51,7 +50,7 @@ def serve(
         "encoder.device": device,
     }
     from vla.policy.sharing.hub import locate
-    from vla.saved import saved_tables
+    from vla.saved import policy_settings
     from vla.stages import serve as run
 
     def ready(facts: dict[str, object]) -> None:
@@ -59,5 +58,5 @@ def serve(
         sys.stdout.flush()  # a process that started this one waits for the line
 
     folder = locate(policy, revision)
-    settings = settings_from(config, named, set_, base=saved_tables(folder))
+    settings = policy_settings(folder, named, set_ or [], config)
     run(settings, folder, ready, checkpoint=checkpoint)

@@ -31,12 +31,15 @@ def load_live(settings: PipelineConfig, folder: Path, *, serving: bool = False) 
     from vla.base.compiling import for_serving, say_compiling
     from vla.base.device import choose_device
     from vla.policy.agents.answering import answer_for
+    from vla.policy.heads.head import set_temperature
     from vla.policy.training.checkpoint import load_trained
     from vla.rollout.live import LivePolicy, load_encoder
 
     chosen = settings.rollout
     policy = load_trained(folder, chosen.weights)
     answer_for(policy, chosen.cache)
+    if chosen.temperature is not None:
+        set_temperature(policy, chosen.temperature)
     encoder = load_encoder(settings.encoder, policy.config)
     device = encoder.device if encoder else choose_device(settings.encoder.device)
     how = for_serving(chosen.compile, device) if serving else _unless_auto(chosen.compile)
