@@ -65,9 +65,14 @@ def configuration() -> str:
     return "\n".join(sections)
 
 
+def own_members(family: Family[Any]) -> dict[str, Any]:
+    """Return the members that come with vla, and none of a plugin that happens to be installed or defined."""
+    return {name: one for name, one in family.members().items() if one.__module__.startswith("vla.")}
+
+
 def family_section(title: str, level: str, family: Family[Any], path: str) -> str:
     """Describe a family: what all members share, then each member's own keys."""
-    members = family.members()
+    members = own_members(family)
     shared = [row for row in keys(family.base, path) if row[0] != f"{path}type"]
     text = f"{level} {title}\n\n{first_paragraph(family.base)} Default: `{family.default}`.\n"
     if shared:
@@ -114,7 +119,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, s
             default = field.get_default(call_default_factory=True, validated_data={})
         shown = "" if default is None else f"`{json.dumps(default, default=str)}`"
         if family is not None:
-            kind = ", ".join(f"`{member}`" for member in family.members())
+            kind = ", ".join(f"`{member}`" for member in own_members(family))
         else:
             annotated: Any = (
                 Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
