@@ -51,10 +51,12 @@ def _told(saved: Mapping[str, Any]) -> str:
     updates = {row["train_steps"] for row in saved["rows"]}
     seconds = median(row["train_cpu_s"] for row in saved["rows"])
     numbers, episodes = ", ".join(f"{n:,}" for n in sorted(updates)), saved["rows"][0]["episodes"]
+    fewer = {row["variant"]: row["episodes"] for row in saved["rows"] if row["episodes"] != episodes}
+    apart = "".join(f" (`{name}`: {count})" for name, count in fewer.items())
     plural = "s" * (len(seeds) > 1)
     return (
         f"{numbers} updates, the last checkpoint, {len(seeds)} training seed{plural}, {episodes} episodes "
-        f"each; a training took {seconds:.0f} s of processor time in the median. `{saved['command']}`"
+        f"each{apart}; a training took {seconds:.0f} s of processor time in the median. `{saved['command']}`"
     )
 
 
