@@ -147,12 +147,14 @@ def masked_mean_square(error: Float[Tensor, "B T A"], valid: Valid) -> Float[Ten
     return masked_mean(error, valid, torch.square)
 
 
-def set_temperature(policy: nn.Module, temperature: float) -> None:
-    """Let the head of a policy draw its tokens at another temperature than it was trained with.
+def set_temperature(policy: nn.Module, temperature: float | None) -> None:
+    """Let the head of a policy draw its tokens at another temperature than it was trained with; None is that.
 
     Raises:
         ConfigError: it draws none.
     """
+    if temperature is None:
+        return
     head = getattr(policy, "head", None)
     if not isinstance(head, ActionHead) or head.temperature_problem:
         raise ConfigError(f"rollout.temperature = {temperature:g}: {ActionHead.temperature_problem}")

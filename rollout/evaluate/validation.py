@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from vla.embed.encoders.encoder import EncoderConfig
 from vla.policy.agents.answering import answer_for
 from vla.policy.agents.policy import Policy
+from vla.policy.heads.head import set_temperature
 from vla.policy.saved_policy import SavedPolicy
 from vla.policy.training.run import RunDirectory
 from vla.rollout.evaluate.evaluate import evaluate
@@ -54,6 +55,7 @@ class ValidationRollouts:
         how = "off" if chosen.compile == "auto" else chosen.compile
         copied = copy.deepcopy(policy, {id(p): p for p in policy.parameters() if not p.requires_grad})
         answer_for(copied, chosen.cache)
+        set_temperature(copied, chosen.temperature)
         live = LivePolicy(copied, self._encoder, chosen.num_steps, how, chosen.task, chosen.execution)
         info = evaluate(live, self._env, self._config, self._run.evaluation(step))
         figures = {"avg_reward": info["avg_reward"]}

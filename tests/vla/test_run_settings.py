@@ -13,8 +13,10 @@ from vla.base.errors import ConfigError
 from vla.cache import FeatureCache
 from vla.config import PipelineConfig, read_tables
 from vla.matching import of_cache
+from vla.policy.training.run import RunDirectory
 from vla.saved import default_rollout_folder, policy_settings
 from vla.stages import embed, load_live
+from vla.stages.training import _validation_rollouts
 
 COMMIT = "c" * 40
 
@@ -139,3 +141,11 @@ def test_rollouts_at_another_temperature_have_a_folder_of_their_own(trained: tup
     assert default_rollout_folder(settings, trained[0]).name.endswith("_temperature0.5")
     with pytest.raises(ConfigError, match=r"rollout.temperature = 0.5: only heads that draw tokens"):
         load_live(settings, trained[0])
+
+
+def test_a_temperature_that_validation_rollouts_cannot_have_is_refused_before_training(
+    bench: Bench, augmented: FeatureCache, tmp_path: Path
+) -> None:
+    settings = bench.settings(**{"rollout.temperature": 0.5})
+    with pytest.raises(ConfigError, match=r"rollout.temperature = 0.5: only heads that draw tokens"):
+        _validation_rollouts(settings, augmented, RunDirectory(tmp_path / "run"))

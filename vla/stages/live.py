@@ -38,8 +38,7 @@ def load_live(settings: PipelineConfig, folder: Path, *, serving: bool = False) 
     chosen = settings.rollout
     policy = load_trained(folder, chosen.weights)
     answer_for(policy, chosen.cache)
-    if chosen.temperature is not None:
-        set_temperature(policy, chosen.temperature)
+    set_temperature(policy, chosen.temperature)
     encoder = load_encoder(settings.encoder, policy.config)
     device = encoder.device if encoder else choose_device(settings.encoder.device)
     how = for_serving(chosen.compile, device) if serving else _unless_auto(chosen.compile)

@@ -133,9 +133,13 @@ def _begin(settings: PipelineConfig, cache: "AnyCache", directory: "RunDirectory
 def _validation_rollouts(
     settings: PipelineConfig, cache: "AnyCache", directory: "RunDirectory"
 ) -> "ValidationRollouts":
+    from vla.policy.heads.head import ActionHead
     from vla.policy.saved_policy import SavedPolicy
     from vla.rollout.evaluate.validation import ValidationRollouts
 
+    temperature = settings.rollout.temperature
+    if temperature is not None and not hasattr(getattr(settings.policy, "head", None), "temperature"):
+        raise ConfigError(f"rollout.temperature = {temperature:g}: {ActionHead.temperature_problem}")
     trained_on = SavedPolicy.for_cache(settings.policy, cache.metadata)
     episodes = settings.train.rollout_episodes
     return ValidationRollouts(
